@@ -1,0 +1,1 @@
+"""GGUF Forge: make, read, check and change .gguf files."""

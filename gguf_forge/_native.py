@@ -1,0 +1,103 @@
+"""The only import of the compiled core: its tables and calls in Python's terms. Knows no files and no threads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_forge import _core
+from gguf_forge.errors import ForgeError
+
+_ffi: Any = _core.ffi
+_lib: Any = _core.lib
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """A row of native/types.def; `block` is 0 for a removed type."""
+
+    name: str
+    id: int
+    block: int
+    bytes: int
+    floating: bool
+    quant: bool
+    weighted: bool
+    needs_weights: bool
+    encodes: bool
+    decodes: bool
+
+
+def type_rows() -> list[TypeRow]:
+    """The native type table, in order of id."""
+    rows = []
+    i = 0
+    while _lib.forge_types[i].name != _ffi.NULL:
+        row = _lib.forge_types[i]
+        rows.append(
+            TypeRow(
+                name=_ffi.string(row.name).decode(),
+                id=row.id,
+                block=row.block,
+                bytes=row.bytes,
+                floating=bool(row.kind & _lib.FORGE_KIND_FLOAT),
+                quant=bool(row.kind & _lib.FORGE_KIND_QUANT),
+                weighted=bool(row.kind & _lib.FORGE_KIND_WEIGHTED),
+                needs_weights=bool(row.kind & _lib.FORGE_KIND_NEEDS_WEIGHTS),
+                encodes=bool(row.encodes),
+                decodes=bool(row.decodes),
+            )
+        )
+        i += 1
+    return rows
+
+
+def isa_names() -> list[str]:
+    """The instruction sets this machine supports, fastest first."""
+    names: list[str] = []
+    while (name := _lib.forge_backend_name(len(names))) != _ffi.NULL:
+        names.append(_ffi.string(name).decode())
+    return names
+
+
+def backend(isa: str) -> Any:
+    """The codecs of one instruction set. Raises ForgeError when this machine lacks it."""
+    found = _lib.forge_backend_find(isa.encode())
+    if found == _ffi.NULL:
+        raise ForgeError(f"instruction set {isa!r} is not available here; available: {', '.join(isa_names())}")
+    return found
+
+
+#: The instruction set in use: GGUF_FORGE_ISA, or the fastest this machine supports.
+ISA = os.environ.get("GGUF_FORGE_ISA") or isa_names()[0]
+_default = backend(ISA)
+
+OK: int = _lib.FORGE_OK
+E_TYPE: int = _lib.FORGE_E_TYPE
+E_WIDTH: int = _lib.FORGE_E_WIDTH
+E_NOT_FINITE: int = _lib.FORGE_E_NOT_FINITE
+E_WEIGHTS: int = _lib.FORGE_E_WEIGHTS
+
+
+def convert(
+    src_type: int, src: Any, dst_type: int, dst: Any, rows: int, width: int, weights: Any = None, isa: str | None = None
+) -> tuple[int, int]:
+    """Calls forge_convert on contiguous buffers; returns (status, index of the offending element).
+
+    src, dst: objects with a buffer (dst writable) of at least rows * row bytes; weights: float32 buffer or None.
+    The caller has checked sizes. The GIL is released during the call.
+    """
+    where = _ffi.new("int64_t *")
+    status = _lib.forge_convert(
+        _default if isa is None else backend(isa),
+        src_type,
+        _ffi.from_buffer(src),
+        dst_type,
+        _ffi.from_buffer(dst, require_writable=True),
+        rows,
+        width,
+        _ffi.NULL if weights is None else _ffi.from_buffer("float[]", weights),
+        where,
+    )
+    return status, where[0]

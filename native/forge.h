@@ -1,0 +1,59 @@
+/* The C API of the block core: types, encode, decode. No files, no threads, no allocation, no printing.
+ *
+ * The region between the two markers is the text that both the C compiler and cffi read.
+ */
+#ifndef FORGE_H
+#define FORGE_H
+
+#include <stdint.h>
+
+/* cdef begin */
+
+enum {
+    FORGE_KIND_FLOAT = 1,         /* IEEE or brain float elements */
+    FORGE_KIND_INT = 2,           /* integer elements */
+    FORGE_KIND_QUANT = 4,         /* blocks with scales */
+    FORGE_KIND_WEIGHTED = 8,      /* the encoder uses an importance vector when given one */
+    FORGE_KIND_NEEDS_WEIGHTS = 16 /* the encoder refuses to run without one */
+};
+
+enum {
+    FORGE_OK = 0,
+    FORGE_E_TYPE = 1,       /* no such type, or no codec for it in that direction */
+    FORGE_E_WIDTH = 2,      /* row width is not a whole number of blocks */
+    FORGE_E_NOT_FINITE = 3, /* NaN or infinity where blocks are to be made */
+    FORGE_E_WEIGHTS = 4     /* the type needs importance weights, or a weight is negative or not finite */
+};
+
+typedef struct {
+    const char *name; /* as ggml spells it, in capitals; NULL ends the table */
+    int id;           /* ggml type id */
+    int block;        /* elements per block; 0 for a removed type */
+    int bytes;        /* bytes per block; 0 for a removed type */
+    int kind;         /* FORGE_KIND_* */
+    int encodes;      /* 1 when blocks of this type can be made */
+    int decodes;      /* 1 when blocks of this type can be turned into floats */
+} forge_type;
+
+extern const forge_type forge_types[];
+
+typedef struct forge_backend forge_backend; /* one instruction set's codecs */
+
+/* The name of the i-th backend this machine supports, fastest first; NULL past the last. */
+const char *forge_backend_name(int i);
+/* A backend by name; NULL when it is unknown here or the processor lacks it. */
+const forge_backend *forge_backend_find(const char *name);
+
+/* Turns rows of `width` elements of one type into another through float32: encode, decode, requantize.
+ *
+ * src and dst hold `rows` rows, each row a whole number of blocks, no padding, any address alignment.
+ * weights: NULL, or `width` importance values used for every row.
+ * Non-finite input is refused (FORGE_E_NOT_FINITE, *where = the element's index) when dst_type has blocks;
+ * dst is then partly written.
+ */
+int forge_convert(const forge_backend *backend, int src_type, const void *src, int dst_type, void *dst,
+                  int64_t rows, int64_t width, const float *weights, int64_t *where);
+
+/* cdef end */
+
+#endif

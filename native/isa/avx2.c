@@ -1,0 +1,1 @@
+typedef int forge_avx2_empty;

@@ -1,0 +1,1 @@
+typedef int forge_avx512_empty;

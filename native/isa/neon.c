@@ -1,0 +1,1 @@
+typedef int forge_neon_empty;
