@@ -1,0 +1,205 @@
+"""A checkpoint folder as {name: tensor}. Knows which files belong together; must not know what the tensors mean."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, final
+
+from gguf_forge.errors import CheckpointError, InvalidError, UnsafeInputError
+from gguf_forge.source.input_file import InputFile
+from gguf_forge.source.safetensors import read_safetensors
+from gguf_forge.source.strict_json import read_json_object
+from gguf_forge.source.tensor import SourceTensor
+
+_Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
+
+#: Container by the beginning and end of its file names, in order of preference.
+_CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (("model", ".safetensors", read_safetensors),)
+_NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[a-z]+)", re.DOTALL)
+
+
+@final
+class Checkpoint:
+    """An open checkpoint.
+
+    `path` is the folder, `files` the weight files in the order they are read, `tensors` maps names to SourceTensor
+    (files by name; within a safetensors file by name, within a .bin file as it lists them), `notes` holds what is
+    legal but odd, one line each. Close it, or use it as a context manager; reads fail afterwards.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    tensors: Mapping[str, SourceTensor]
+    notes: list[str]
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = Path(path)
+        self.notes = []
+        self._inputs: list[InputFile] = []
+        tensors: dict[str, SourceTensor] = {}
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            if os.path.isdir(given):
+                self.path = given
+                names, reader, weight_map = _weight_files(given)
+            else:
+                self.path = given.parent
+                names, reader, weight_map = [given.name], _reader_of(given), {}
+            self.files = tuple(self.path / name for name in names)
+            for name in names:
+                self._add_file(self.path / name, reader, tensors)
+            if weight_map:
+                _check_index(weight_map, tensors, self.notes)
+            undo.pop_all()
+        self.tensors = MappingProxyType(tensors)
+
+    def _add_file(self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor]) -> None:
+        file = InputFile(path)
+        self._inputs.append(file)
+        found = reader(file, self.notes)
+        for name in found.keys() & tensors.keys():
+            raise CheckpointError(f"tensor {name[:80]!r} is in both {tensors[name].file.path} and {path}")
+        tensors.update(found)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The folder's config.json, as it is. Raises CheckpointError when there is none."""
+        found = self.read_json("config.json")
+        if found is None:
+            raise CheckpointError(f"{self.path}: no config.json")
+        return found
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The object in the JSON file `name` ("a.json" or "folder/a.json"), None when there is no such file.
+
+        Raises UnsafeInputError for a name that may leave the folder; FormatError, LimitError or InvalidError when it is no JSON object within the limits.
+        """
+        parts = (check_file_name(part, str(self.path)) for part in name.split("/"))
+        path = self.path.joinpath(*parts)
+        return read_json_object(path) if os.path.exists(path) else None
+
+    def unchanged(self) -> bool:
+        """Whether every weight file is still the one that was opened: device, inode, size and times."""
+        return all(file.unchanged() for file in self._inputs)
+
+    def require_unchanged(self) -> None:
+        """Raise CheckpointError naming a weight file that was changed or replaced since it was opened."""
+        for file in self._inputs:
+            if not file.unchanged():
+                raise CheckpointError(f"{file.path}: was changed while it was read")
+
+    def close(self) -> None:
+        """Release the files."""
+        for file in self._inputs:
+            file.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint folder, or a single weight file of one. Reads headers only.
+
+    Raises a ForgeError naming the file and the rule: FormatError and its kinds for a damaged file, CheckpointError
+    for files that are missing or contradict each other, UnsafeInputError for names that leave the folder and for
+    pickles that ask for code.
+    """
+    return Checkpoint(path)
+
+
+def check_file_name(name: str, where: str) -> str:
+    """`name` itself when it is the plain name of a file in a folder, on every system; UnsafeInputError otherwise.
+
+    The check is on the name alone, not on where a link leads: caches of downloads link out of the folder.
+    """
+    plain = name not in {"", ".", ".."} and not any(c in '/\\:*?"<>|' or ord(c) < 32 or c == "\x7f" for c in name)
+    if not plain or name != name.strip() or name.endswith("."):
+        raise UnsafeInputError(f"{where}: {name[:120]!r} is not a plain file name")
+    return name
+
+
+def _reader_of(path: Path) -> _Reader:
+    for _, suffix, reader in _CONTAINERS:
+        if path.name.endswith(suffix):
+            return reader
+    if not os.path.lexists(path):
+        raise CheckpointError(f"{path}: no such file or folder")
+    raise InvalidError(f"{path}: neither a folder nor a file of {_listed(suffix for _, suffix, _ in _CONTAINERS)}")
+
+
+def _weight_files(folder: Path) -> tuple[list[str], _Reader, dict[str, str]]:
+    """Names of the weight files in reading order, how to read one, and the index (empty when there is none)."""
+    try:
+        present = sorted(os.listdir(folder))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}") from None
+    for prefix, suffix, reader in _CONTAINERS:
+        index = folder / f"{prefix}{suffix}.index.json"
+        if os.path.isfile(index):
+            weight_map = _read_index(index)
+            names = sorted(set(weight_map.values()))
+            missing = [name for name in names if not os.path.exists(folder / name)]
+            if missing:
+                raise CheckpointError(f"{index}: names files that are not there: {_listed(missing)}")
+            return names, reader, weight_map
+        names = [name for name in present if name.startswith(prefix) and name.endswith(suffix)]
+        if names:
+            _check_numbered(folder, names)
+            return names, reader, {}
+    known = _listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
+    raise CheckpointError(f"{folder}: no weights; looked for {known}")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    weight_map = read_json_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InvalidError(f"{path}: weight_map is missing, empty or not an object")
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str):
+            raise InvalidError(f"{path}: weight_map {tensor[:80]!r}: {name!r:.40} is not a file name")
+        check_file_name(name, f"{path}: weight_map {tensor[:80]!r}")
+    return weight_map
+
+
+def _check_numbered(folder: Path, names: list[str]) -> None:
+    """Without an index, the names model-00001-of-00003 themselves say which files must be there."""
+    for name in names:
+        match = _NUMBERED.fullmatch(name)
+        if not match:
+            continue
+        stem, _, count, suffix = match.groups()
+        wanted = (f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1))
+        missing = [other for other in wanted if other not in names]
+        if missing:
+            raise CheckpointError(f"{folder}: {name} says there are {int(count)} files; missing: {_listed(missing)}")
+
+
+def _check_index(weight_map: Mapping[str, str], tensors: Mapping[str, SourceTensor], notes: list[str]) -> None:
+    missing = weight_map.keys() - tensors.keys()
+    if missing:
+        by_file = _listed(f"{name!r} of {weight_map[name]}" for name in sorted(missing))
+        raise CheckpointError(f"{len(missing)} tensors of the index are in no file: {by_file}")
+    extra = tensors.keys() - weight_map.keys()
+    if extra:
+        by_file = _listed(f"{name!r} in {tensors[name].file.path.name}" for name in sorted(extra))
+        raise CheckpointError(f"{len(extra)} tensors are not in the index: {by_file}")
+    for name, tensor in tensors.items():
+        if tensor.file.path.name != weight_map[name]:
+            notes.append(f"tensor {name!r} is in {tensor.file.path.name}, the index says {weight_map[name]}")
+
+
+def _listed(items: Iterable[str], most: int = 5) -> str:
+    names = [item[:120] for item in items]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

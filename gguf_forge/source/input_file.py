@@ -1,0 +1,118 @@
+"""One input file, read at offsets. Knows descriptors, identity and short reads; must not know any file format."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge.errors import CheckpointError, FormatError, InvalidError, TruncatedError
+
+LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
+
+#: Linux moves at most 0x7ffff000 bytes a call.
+_MAX_CALL = 1 << 30
+
+
+@final
+class InputFile:
+    """A regular file held open for positioned reads from any thread.
+
+    Opening never blocks (a FIFO is refused, not waited for). Raises CheckpointError when the file cannot be opened,
+    InvalidError when it is not a regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            self._fd = os.open(path, flags)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from None
+        found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(self._fd)
+            raise InvalidError(f"{path}: not a regular file")
+        self.size: int = found.st_size
+        self._identity = _identity(found)
+        self._seek_lock = threading.Lock()
+        self._open = True
+
+    def read_into(self, target: npt.NDArray[Any], offset: int) -> None:
+        """Fill the C-contiguous array `target` from byte `offset` on.
+
+        Raises TruncatedError when the file ends before the array is full.
+        """
+        if not self._open:
+            raise ValueError(f"{self.path}: read after close")
+        if not target.size:
+            return
+        view = memoryview(target.reshape(-1).view(np.uint8).data)
+        done, total = 0, len(view)
+        while done < total:
+            try:
+                got = self._read_some(view[done : done + _MAX_CALL], offset + done)
+            except OSError as error:
+                raise CheckpointError(f"{self.path}: offset {offset + done:#x}: {error.strerror}") from None
+            if got <= 0:
+                self._raise_short(offset + done, total - done)
+            done += got
+
+    def _read_some(self, view: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._fd, [view], offset)
+        with self._seek_lock:
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            data = os.read(self._fd, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _raise_short(self, offset: int, missing: int) -> None:
+        changed = "" if self.unchanged() else " (the file was changed while it was read)"
+        raise TruncatedError(f"{self.path}: offset {offset:#x}: {missing} bytes missing{changed}")
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly `nbytes` bytes from `offset`. Raises TruncatedError when they are not there."""
+        if offset + nbytes > self.size:
+            raise TruncatedError(
+                f"{self.path}: offset {offset:#x}: needs {nbytes} bytes, file has {max(self.size - offset, 0)}"
+            )
+        data = np.empty(nbytes, np.uint8)
+        self.read_into(data, offset)
+        return data.tobytes()
+
+    def unchanged(self) -> bool:
+        """Whether device, inode, size and times of the open file, and of the path, are what they were on opening."""
+        try:
+            return _identity(os.fstat(self._fd)) == self._identity == _identity(os.stat(self.path))
+        except OSError:
+            return False
+
+    def refuse_lfs_pointer(self) -> None:
+        """Raise FormatError when the file is a Git LFS pointer instead of the data it stands for."""
+        if self.size <= 1024 and self.read(0, min(self.size, len(LFS_PREFIX))) == LFS_PREFIX:
+            raise FormatError(f"{self.path}: is a Git LFS pointer, not the data; run `git lfs pull`")
+
+    def close(self) -> None:
+        """Release the descriptor; further reads are an error."""
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+
+    def __enter__(self) -> InputFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
