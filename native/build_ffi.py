@@ -17,6 +17,8 @@ if os.name == "nt":
 else:
     # Contraction to fused multiply-add would change the last bit of a scale: never allow it.
     flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+if os.environ.get("GGUF_FORGE_WERROR"):
+    flags += ["/WX" if os.name == "nt" else "-Werror"]
 links = []
 if sanitize:
     flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-g", "-O1"]

@@ -1,0 +1,70 @@
+# Two commands for a newcomer: `make run` and `make test`. `make help` lists the rest.
+SHELL := bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL := fixtures/models/PyLlama-7M
+CHECKPOINTS ?= build/zoo
+PACKAGING := pyproject.toml setup.py $(wildcard native/* native/*/*)
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.run ## convert the trained model kept in fixtures/ to Q4_K_M and show the result
+	$(BIN)/gguf-forge convert $(MODEL) --type Q4_K_M --outfile out/PyLlama-7M-Q4_K_M.gguf
+	$(BIN)/gguf-forge inspect out/PyLlama-7M-Q4_K_M.gguf
+
+test: $(VENV)/.test ## the test suite without its slow part
+	$(BIN)/python -m pytest -m "not slow and not zoo"
+
+test-slow: $(VENV)/.test ## the slow part of the suite
+	$(BIN)/python -m pytest -m "slow and not zoo"
+
+test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
+	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(BIN)/python -m pytest -m zoo tests/convert
+
+test-run: $(VENV)/.test ## converted files opened and run by llama.cpp (installs xllamacpp)
+	$(BIN)/pip install -q xllamacpp
+	$(BIN)/python -m pytest tests/cli/test_generation.py
+
+sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
+	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize
+
+test-neon: ## the NEON kernels, cross-compiled and run under qemu-user
+	bash tests/native/neon.sh
+
+lint: $(VENV)/.dev ## ruff, and the C core with warnings as errors under each compiler at hand
+	$(BIN)/ruff check .
+	for cc in gcc clang; do ! command -v $$cc >/dev/null || CC=$$cc GGUF_FORGE_WERROR=1 \
+	  $(BIN)/python setup.py -q build --build-base build/lint-$$cc --force || exit 1; done
+
+types: $(VENV)/.dev ## mypy --strict on package, converters and tests
+	$(BIN)/mypy gguf_forge converters tests setup.py native/build_ffi.py
+
+bench: $(VENV)/.bench ## one table against ggml, gguf-py and the reference converter, also in docs/benchmarks.md
+	$(BIN)/python -m tests.bench
+
+clean: ## remove what the other targets made
+	rm -rf build out $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis gguf_forge/_core*.so
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python $(PACKAGING)
+	$(BIN)/pip install -q -e .
+	touch $@
+
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(BIN)/python $(PACKAGING)
+	$(BIN)/pip install -q -e '.[$*]'
+	touch $@
+
+build/zoo/.made:
+	test -f "$(ZOO)/make.py" || { echo "make test-zoo needs ZOO=folder with make.py and golden/" >&2; exit 2; }
+	$(PYTHON) -m venv build/torch
+	build/torch/bin/pip install -q numpy torch==2.13.0
+	build/torch/bin/python $(ZOO)/make.py build/zoo
+	touch $@
+
+.PHONY: run test test-slow test-zoo test-run sanitize test-neon lint types bench clean help
