@@ -78,6 +78,7 @@ E_TYPE: int = _lib.FORGE_E_TYPE
 E_WIDTH: int = _lib.FORGE_E_WIDTH
 E_NOT_FINITE: int = _lib.FORGE_E_NOT_FINITE
 E_WEIGHTS: int = _lib.FORGE_E_WEIGHTS
+E_SOURCE: int = _lib.FORGE_E_SOURCE
 
 
 def convert(

@@ -5,10 +5,10 @@
 #include "forge.h"
 #include <stddef.h>
 
-enum { FORGE_TYPES = 43 };
+enum { FORGE_TYPES = 43 }; /* ids run below this */
 
-/* Encodes `blocks` consecutive blocks from x. w: NULL, or the importance values of one row of `row_blocks` blocks;
- * block b takes the weights of column block b % row_blocks. x starts at a row's first block when w is given. */
+/* Encodes `blocks` > 0 consecutive blocks from x. w: NULL, or the importance values of one row of `row_blocks` blocks;
+ * block b takes the weights of column block b % row_blocks, and x holds whole rows. Bytes may lie at any address. */
 typedef void (*forge_encode_fn)(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks);
 typedef void (*forge_decode_fn)(const uint8_t *in, float *y, int64_t blocks);
 
@@ -17,6 +17,9 @@ struct forge_backend {
     int (*supported)(void);
     /* Index of the first NaN or infinity among n floats; n when there is none. */
     int64_t (*first_not_finite)(const float *x, int64_t n);
+    /* Copies past the caches, for results too large to stay there; stream_end after the last copy. */
+    void (*stream)(uint8_t *dst, const uint8_t *src, size_t bytes);
+    void (*stream_end)(void);
     forge_encode_fn encode[FORGE_TYPES];
     forge_decode_fn decode[FORGE_TYPES];
 };

@@ -22,7 +22,8 @@ enum {
     FORGE_E_TYPE = 1,       /* no such type, or no codec for it in that direction */
     FORGE_E_WIDTH = 2,      /* row width is not a whole number of blocks */
     FORGE_E_NOT_FINITE = 3, /* NaN or infinity where blocks are to be made */
-    FORGE_E_WEIGHTS = 4     /* the type needs importance weights, or a weight is negative or not finite */
+    FORGE_E_WEIGHTS = 4,    /* the type needs importance weights, or a weight is negative or not finite (*where) */
+    FORGE_E_SOURCE = 5      /* weights were given with a source that is not aligned F32 */
 };
 
 typedef struct {
@@ -47,7 +48,8 @@ const forge_backend *forge_backend_find(const char *name);
 /* Turns rows of `width` elements of one type into another through float32: encode, decode, requantize.
  *
  * src and dst hold `rows` rows, each row a whole number of blocks, no padding, any address alignment.
- * weights: NULL, or `width` importance values used for every row.
+ * weights: NULL, or `width` importance values used for every row; they and an F32 src must then lie on float
+ * boundaries, and src must be F32. Types that use none ignore them.
  * Non-finite input is refused (FORGE_E_NOT_FINITE, *where = the element's index) when dst_type has blocks;
  * dst is then partly written.
  */

@@ -1,5 +1,4 @@
 /* F32: IEEE 754 binary32, little-endian. */
-#include <string.h>
 
 static void f32_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {

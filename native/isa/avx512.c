@@ -1,1 +1,179 @@
+/* AVX-512 (F, BW, DQ, VL): sixteen lanes. */
+#include "begin.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include "half.h"
+#include <immintrin.h>
+#include "cpu_x86.h"
+
+static int forge_isa_supported(void) { return cpu_has_avx512(); }
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#endif
+
+#define VN 16
+typedef __m512 VF;
+typedef __m512i VI;
+typedef __mmask16 VM;
+typedef __m512i VT;
+
+V_FN VF vf_set1(float f) { return _mm512_set1_ps(f); }
+V_FN VF vf_load(const float *p) { return _mm512_loadu_ps(p); }
+V_FN void vf_store(float *p, VF a) { _mm512_storeu_ps(p, a); }
+V_FN VF vf_add(VF a, VF b) { return _mm512_add_ps(a, b); }
+V_FN VF vf_sub(VF a, VF b) { return _mm512_sub_ps(a, b); }
+V_FN VF vf_mul(VF a, VF b) { return _mm512_mul_ps(a, b); }
+V_FN VF vf_div(VF a, VF b) { return _mm512_div_ps(a, b); }
+V_FN VF vf_sqrt(VF a) { return _mm512_sqrt_ps(a); }
+V_FN VF vf_min(VF a, VF b) { return _mm512_min_ps(a, b); }
+V_FN VF vf_max(VF a, VF b) { return _mm512_max_ps(a, b); }
+V_FN VF vf_abs(VF a) { return _mm512_abs_ps(a); }
+V_FN VF vf_neg(VF a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }
+V_FN VM vf_lt(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+V_FN VM vf_le(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+V_FN VM vf_gt(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+V_FN VM vf_ge(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+V_FN VM vf_eq(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+V_FN VM vf_neq(VF a, VF b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
+V_FN VF vf_select(VM m, VF a, VF b) { return _mm512_mask_blend_ps(m, b, a); }
+V_FN float vf_hmax(VF a) { return _mm512_reduce_max_ps(a); }
+V_FN float vf_hmin(VF a) { return _mm512_reduce_min_ps(a); }
+
+V_FN VI vi_set1(int32_t i) { return _mm512_set1_epi32(i); }
+V_FN VI vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+V_FN void vi_store(int32_t *p, VI a) { _mm512_storeu_si512(p, a); }
+V_FN VI vi_add(VI a, VI b) { return _mm512_add_epi32(a, b); }
+V_FN VI vi_sub(VI a, VI b) { return _mm512_sub_epi32(a, b); }
+V_FN VI vi_mul(VI a, VI b) { return _mm512_mullo_epi32(a, b); }
+V_FN VI vi_and(VI a, VI b) { return _mm512_and_si512(a, b); }
+V_FN VI vi_or(VI a, VI b) { return _mm512_or_si512(a, b); }
+V_FN VI vi_xor(VI a, VI b) { return _mm512_xor_si512(a, b); }
+V_FN VI vi_min(VI a, VI b) { return _mm512_min_epi32(a, b); }
+V_FN VI vi_max(VI a, VI b) { return _mm512_max_epi32(a, b); }
+V_FN VI vi_shl(VI a, int k) { return _mm512_slli_epi32(a, (unsigned)k); }
+V_FN VI vi_shr(VI a, int k) { return _mm512_srli_epi32(a, (unsigned)k); }
+V_FN VI vi_sar(VI a, int k) { return _mm512_srai_epi32(a, (unsigned)k); }
+V_FN VI vi_shlv(VI a, VI b) { return _mm512_sllv_epi32(a, b); }
+V_FN VI vi_shrv(VI a, VI b) { return _mm512_srlv_epi32(a, b); }
+V_FN VM vi_eq(VI a, VI b) { return _mm512_cmpeq_epi32_mask(a, b); }
+V_FN VM vi_gt(VI a, VI b) { return _mm512_cmpgt_epi32_mask(a, b); }
+V_FN VI vi_select(VM m, VI a, VI b) { return _mm512_mask_blend_epi32(m, b, a); }
+
+V_FN VI vf_trunc(VF a) { return _mm512_cvttps_epi32(a); }
+V_FN VF vi_to_f(VI a) { return _mm512_cvtepi32_ps(a); }
+V_FN VI vf_bits(VF a) { return _mm512_castps_si512(a); }
+V_FN VF vi_as_f(VI a) { return _mm512_castsi512_ps(a); }
+
+V_FN VM vm_and(VM a, VM b) { return (VM)(a & b); }
+V_FN VM vm_or(VM a, VM b) { return (VM)(a | b); }
+V_FN VM vm_andnot(VM a, VM b) { return (VM)(a & ~b); }
+V_FN VM vm_not(VM a) { return (VM)~a; }
+V_FN int vm_any(VM a) { return a != 0; }
+V_FN int vm_all(VM a) { return a == 0xffff; }
+V_FN uint32_t vm_bits(VM a) { return a; }
+V_FN VM vm_from_bits(uint32_t u) { return (VM)u; }
+
+V_FN VI vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+V_FN VI vi_load_i8(const uint8_t *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+V_FN VI vi_load_u16(const uint8_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+V_FN void vi_store_u16(uint8_t *p, VI a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a)); }
+V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
+{
+    for (int i = 0; i < n; i++) {
+        _mm_storeu_si128((__m128i *)(p + 16 * i), _mm512_cvtepi32_epi8(v[i]));
+    }
+}
+V_FN void vi_store_i8(uint8_t *p, const VI *v, int n) { vi_store_u8(p, v, n); }
+
+V_FN VF vf_gather(const float *base, VI i) { return _mm512_i32gather_ps(i, base, 4); }
+V_FN VI vi_gather(const int32_t *base, VI i) { return _mm512_i32gather_epi32(i, base, 4); }
+V_FN VT vt_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+V_FN VI vi_lookup(VT t, VI i) { return _mm512_permutexvar_epi32(i, t); }
+
+V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
+V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
+V_FN VF vf_from_f16(VI h) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(h)); }
+V_FN VI vf_to_f16(VF a)
+{
+    VI h = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+    VI nan = vi_or(vi_and(h, vi_set1(0x8000)), vi_set1(0x7e00));
+    return vi_select(vf_neq(a, a), nan, h);
+}
+
+/* 16 x 16: pairs, then fours inside 128-bit quarters, then the quarters themselves. */
+V_FN void transpose16(VF *out, const float *const *p, int at)
+{
+    VF r[16], t[16];
+    for (int l = 0; l < 16; l++) {
+        r[l] = _mm512_loadu_ps(p[l] + at);
+    }
+    for (int l = 0; l < 16; l += 2) {
+        t[l] = _mm512_unpacklo_ps(r[l], r[l + 1]);
+        t[l + 1] = _mm512_unpackhi_ps(r[l], r[l + 1]);
+    }
+    for (int l = 0; l < 16; l += 4) {
+        for (int i = 0; i < 2; i++) {
+            __m512d a = _mm512_castps_pd(t[l + i]), b = _mm512_castps_pd(t[l + 2 + i]);
+            r[l + 2 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[l + 2 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        VF a = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), b = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
+        VF c = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88), d = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+        out[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        out[8 + i] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        out[4 + i] = _mm512_shuffle_f32x4(b, d, 0x88);
+        out[12 + i] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+V_FN void vf_load_lanes(VF *out, const float *const *p, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        transpose16(out + i, p, i);
+    }
+}
+/* Four vectors become one of four bytes a lane; four of those are transposed so that a lane's 16 bytes are adjacent. */
+V_FN VI merge4(const VI *v)
+{
+    VI byte = vi_set1(0xff);
+    VI low = vi_or(vi_and(v[0], byte), vi_shl(vi_and(v[1], byte), 8));
+    VI high = vi_or(vi_and(v[2], byte), vi_shl(v[3], 8));
+    return vi_or(low, vi_shl(high, 16));
+}
+V_FN void vi_store_lanes_u8(uint8_t *const *p, const VI *v, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        VI a = merge4(v + i), b = merge4(v + i + 4), c = merge4(v + i + 8), d = merge4(v + i + 12);
+        VI ab = _mm512_unpacklo_epi32(a, b), AB = _mm512_unpackhi_epi32(a, b);
+        VI cd = _mm512_unpacklo_epi32(c, d), CD = _mm512_unpackhi_epi32(c, d);
+        VI q[4] = {_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd), _mm512_unpacklo_epi64(AB, CD),
+                   _mm512_unpackhi_epi64(AB, CD)};
+        for (int l = 0; l < 4; l++) {
+            _mm_storeu_si128((__m128i *)(p[l] + i), _mm512_castsi512_si128(q[l]));
+            _mm_storeu_si128((__m128i *)(p[4 + l] + i), _mm512_extracti32x4_epi32(q[l], 1));
+            _mm_storeu_si128((__m128i *)(p[8 + l] + i), _mm512_extracti32x4_epi32(q[l], 2));
+            _mm_storeu_si128((__m128i *)(p[12 + l] + i), _mm512_extracti32x4_epi32(q[l], 3));
+        }
+    }
+}
+
+#include "stream_x86.h"
+
+#define FORGE_BACKEND forge_avx512
+#define FORGE_BACKEND_NAME "avx512"
+#include "vocabulary.h"
+#include "table.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#elif defined(__GNUC__)
+#pragma GCC pop_options
+#endif
+#else
 typedef int forge_avx512_empty;
+#endif

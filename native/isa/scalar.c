@@ -1,8 +1,107 @@
 /* Plain C, one lane: the vocabulary as ordinary arithmetic. The reference every other file is compared with. */
-#include "../backend.h"
+#include "begin.h"
+#include "half.h"
 
 static int forge_isa_supported(void) { return 1; }
 
+#define VN 1
+typedef float VF;
+typedef int32_t VI;
+typedef int VM;
+typedef struct {
+    const int32_t *entries;
+} VT;
+
+V_FN VF vf_set1(float f) { return f; }
+V_FN VF vf_load(const float *p) { return *p; }
+V_FN void vf_store(float *p, VF a) { *p = a; }
+V_FN VF vf_add(VF a, VF b) { return a + b; }
+V_FN VF vf_sub(VF a, VF b) { return a - b; }
+V_FN VF vf_mul(VF a, VF b) { return a * b; }
+V_FN VF vf_div(VF a, VF b) { return a / b; }
+V_FN VF vf_sqrt(VF a) { return sqrtf(a); }
+V_FN VF vf_min(VF a, VF b) { return a < b ? a : b; }
+V_FN VF vf_max(VF a, VF b) { return a > b ? a : b; }
+V_FN VF vf_abs(VF a) { return fabsf(a); }
+V_FN VF vf_neg(VF a) { return -a; }
+V_FN VM vf_lt(VF a, VF b) { return a < b; }
+V_FN VM vf_le(VF a, VF b) { return a <= b; }
+V_FN VM vf_gt(VF a, VF b) { return a > b; }
+V_FN VM vf_ge(VF a, VF b) { return a >= b; }
+V_FN VM vf_eq(VF a, VF b) { return a == b; }
+V_FN VM vf_neq(VF a, VF b) { return a != b; }
+V_FN VF vf_select(VM m, VF a, VF b) { return m ? a : b; }
+V_FN float vf_hmax(VF a) { return a; }
+V_FN float vf_hmin(VF a) { return a; }
+
+/* Unsigned arithmetic where ints could overflow: garbage lanes must wrap, not be undefined. */
+V_FN VI vi_set1(int32_t i) { return i; }
+V_FN VI vi_load(const int32_t *p) { return *p; }
+V_FN void vi_store(int32_t *p, VI a) { *p = a; }
+V_FN VI vi_add(VI a, VI b) { return (VI)((uint32_t)a + (uint32_t)b); }
+V_FN VI vi_sub(VI a, VI b) { return (VI)((uint32_t)a - (uint32_t)b); }
+V_FN VI vi_mul(VI a, VI b) { return (VI)((uint32_t)a * (uint32_t)b); }
+V_FN VI vi_and(VI a, VI b) { return a & b; }
+V_FN VI vi_or(VI a, VI b) { return a | b; }
+V_FN VI vi_xor(VI a, VI b) { return a ^ b; }
+V_FN VI vi_min(VI a, VI b) { return a < b ? a : b; }
+V_FN VI vi_max(VI a, VI b) { return a > b ? a : b; }
+V_FN VI vi_shl(VI a, int k) { return (VI)((uint32_t)a << k); }
+V_FN VI vi_shr(VI a, int k) { return (VI)((uint32_t)a >> k); }
+V_FN VI vi_sar(VI a, int k) { return a >> k; }
+V_FN VI vi_shlv(VI a, VI b) { return (VI)((uint32_t)a << b); }
+V_FN VI vi_shrv(VI a, VI b) { return (VI)((uint32_t)a >> b); }
+V_FN VM vi_eq(VI a, VI b) { return a == b; }
+V_FN VM vi_gt(VI a, VI b) { return a > b; }
+V_FN VI vi_select(VM m, VI a, VI b) { return m ? a : b; }
+
+V_FN VI vf_trunc(VF a) { return a >= -2147483648.f && a < 2147483648.f ? (VI)a : INT_MIN; }
+V_FN VF vi_to_f(VI a) { return (VF)a; }
+V_FN VI vf_bits(VF a) { return (VI)f32_to_bits(a); }
+V_FN VF vi_as_f(VI a) { return bits_to_f32((uint32_t)a); }
+
+V_FN VM vm_and(VM a, VM b) { return a & b; }
+V_FN VM vm_or(VM a, VM b) { return a | b; }
+V_FN VM vm_andnot(VM a, VM b) { return a & !b; }
+V_FN VM vm_not(VM a) { return !a; }
+V_FN int vm_any(VM a) { return a; }
+V_FN int vm_all(VM a) { return a; }
+V_FN uint32_t vm_bits(VM a) { return (uint32_t)a; }
+V_FN VM vm_from_bits(uint32_t u) { return (VM)(u & 1); }
+
+V_FN VI vi_load_u8(const uint8_t *p) { return *p; }
+V_FN VI vi_load_i8(const uint8_t *p) { return (int8_t)*p; }
+V_FN VI vi_load_u16(const uint8_t *p) { return p[0] | p[1] << 8; }
+V_FN void vi_store_u16(uint8_t *p, VI a)
+{
+    p[0] = (uint8_t)a;
+    p[1] = (uint8_t)(a >> 8);
+}
+V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
+{
+    for (int i = 0; i < n; i++) {
+        p[i] = (uint8_t)v[i];
+    }
+}
+V_FN void vi_store_i8(uint8_t *p, const VI *v, int n) { vi_store_u8(p, v, n); }
+
+V_FN VF vf_gather(const float *base, VI i) { return base[i]; }
+V_FN VI vi_gather(const int32_t *base, VI i) { return base[i]; }
+V_FN VT vt_load(const int32_t *p) { return (VT){p}; }
+V_FN VI vi_lookup(VT t, VI i) { return t.entries[i]; }
+
+V_FN float f16_to_f32(uint16_t h) { return soft_f16_to_f32(h); }
+V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
+V_FN VF vf_from_f16(VI h) { return soft_f16_to_f32((uint16_t)h); }
+V_FN VI vf_to_f16(VF a) { return soft_f32_to_f16(a); }
+
+V_FN void vf_load_lanes(VF *out, const float *const *p, int n) { memcpy(out, p[0], (size_t)n * sizeof *out); }
+V_FN void vi_store_lanes_u8(uint8_t *const *p, const VI *v, int n) { vi_store_u8(p[0], v, n); }
+
+V_FN void stream(uint8_t *dst, const uint8_t *src, size_t bytes) { memcpy(dst, src, bytes); }
+V_FN void stream_end(void) {}
+
 #define FORGE_BACKEND forge_scalar
 #define FORGE_BACKEND_NAME "scalar"
+#include "vocabulary.h"
 #include "table.h"

@@ -1,19 +1,35 @@
 /* Included last by each isa/<isa>.c: every codec in that file's vocabulary, and the table of them.
  * The file defines FORGE_BACKEND (the struct's symbol), FORGE_BACKEND_NAME and forge_isa_supported(). */
 
+#include "../lanes.h"
+
+#include "../codec/bf16.h"
+#include "../codec/f16.h"
 #include "../codec/f32.h"
+#include "../codec/f64.h"
+#include "../codec/q4_0.h"
+#include "../codec/q8_0.h"
 
 static int64_t first_not_finite(const float *x, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        if ((bits & 0x7f800000u) == 0x7f800000u) {
-            return i;
+    const VI exponent = vi_set1(0x7f800000);
+    int64_t i = 0;
+    for (; i + 4 * VN <= n; i += 4 * VN) {
+        VM bad[4];
+        for (int k = 0; k < 4; k++) {
+            bad[k] = vi_eq(vi_and(vf_bits(vf_load(x + i + k * VN)), exponent), exponent);
+        }
+        if (vm_any(vm_or(vm_or(bad[0], bad[1]), vm_or(bad[2], bad[3])))) {
+            break;
         }
     }
-    return n;
+    for (; i < n && (f32_to_bits(x[i]) & 0x7f800000u) != 0x7f800000u; i++) {
+    }
+    return i;
 }
+
+static void stream_copy(uint8_t *dst, const uint8_t *src, size_t bytes) { stream(dst, src, bytes); }
+static void stream_finish(void) { stream_end(); }
 
 #define REMOVED(id, NAME)
 #define ENCODE_CODEC_ENCODE(name, id) [id] = name##_encode,
@@ -27,6 +43,8 @@ const forge_backend FORGE_BACKEND = {
     .name = FORGE_BACKEND_NAME,
     .supported = forge_isa_supported,
     .first_not_finite = first_not_finite,
+    .stream = stream_copy,
+    .stream_end = stream_finish,
     .encode = {
 #define TYPE(name, NAME, id, block, bytes, codec, kind) ENCODE_##codec(name, id)
 #include "../types.def"

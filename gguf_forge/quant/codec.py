@@ -1,0 +1,226 @@
+"""Arrays to blocks and back, by the native core. Knows shapes, dtypes and threads; not files, names or recipes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gguf_forge import _native
+from gguf_forge.errors import QuantError
+from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
+
+#: Elements a task of the thread pool takes: large enough to make Python's share vanish, small enough to balance.
+CHUNK = 1 << 20
+#: Elements turned to float32 at a time where an importance matrix meets another source type.
+STAGE = 1 << 17
+
+_DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "uint16": "BF16"}
+_F32 = TENSOR_TYPES["F32"]
+
+
+def quantize(
+    x: NDArray[Any],
+    type: str | TensorType,
+    imatrix: NDArray[Any] | None = None,
+    threads: int | None = None,  # noqa: A002
+) -> NDArray[np.uint8]:
+    """Encodes an array as blocks of `type`, bit for bit as ggml does.
+
+    x: float32, float16, float64, or uint16 holding bfloat16 bits, of shape (..., width), width a multiple of the type's
+    block. imatrix: None, or `width` importance values (finite, not negative), used for every row. threads: how many
+    to use; None for one a processor. Returns uint8 of shape (..., row bytes).
+    Raises QuantError for a dtype, shape, width, NaN, infinity or importance vector that cannot be encoded.
+    """
+    kind = _encodable(type)
+    x = np.asarray(x)
+    source = _source_type(x)
+    if x.ndim == 0:
+        raise QuantError(f"a scalar has no rows to encode as {kind.name}; give an array of at least one dimension")
+    weights = None if imatrix is None else _weights(imatrix, x.shape[-1])
+    flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
+    out = np.empty((flat.shape[0], _row_bytes(kind, x.shape[-1])), np.uint8)
+
+    def run(start: int, stop: int) -> None:
+        _encode_into(out[start:stop], flat[start:stop], source, kind, weights, start)
+
+    _over_rows(run, flat.shape[0], x.shape[-1], threads)
+    return out.reshape(*x.shape[:-1], out.shape[1])
+
+
+def dequantize(
+    data: NDArray[Any],
+    type: str | TensorType,
+    dtype: DTypeLike | str = np.float32,
+    threads: int | None = None,  # noqa: A002
+) -> NDArray[Any]:
+    """Decodes blocks of `type` into floats, bit for bit as ggml does.
+
+    data: uint8 of shape (..., row bytes). dtype: float32, float16, float64, or "bfloat16" for its bits as uint16; the
+    decoded float32 values are rounded to nearest even. Returns an array of shape (..., width).
+    Raises QuantError for a dtype or row length that does not fit.
+    """
+    kind = tensor_type(type)
+    if not kind.decodes:
+        raise QuantError(f"decoding {kind.name} is not supported")
+    data = np.asarray(data)
+    if data.dtype != np.uint8:
+        raise QuantError(f"blocks must be uint8, found {data.dtype}")
+    if data.ndim == 0 or data.shape[-1] % kind.block_bytes:
+        raise QuantError(f"{kind.name}: rows must be a multiple of {kind.block_bytes} bytes, found shape {data.shape}")
+    target, result = _target(dtype)
+    width = data.shape[-1] // kind.block_bytes * kind.block_size
+    flat = np.ascontiguousarray(data).reshape(-1, data.shape[-1]) if data.size else data.reshape(0, data.shape[-1])
+    out = np.empty((flat.shape[0], width), result)
+
+    def run(start: int, stop: int) -> None:
+        _checked(flat[start:stop], kind, out[start:stop], target, stop - start, width, None, start)
+
+    _over_rows(run, flat.shape[0], width, threads)
+    return out.reshape(*data.shape[:-1], width)
+
+
+def encode_rows(
+    src: NDArray[Any], src_type: TensorType, dst_type: TensorType, weights: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    """Encodes rows of one type as another, in the calling thread with the GIL released.
+
+    src: C-contiguous, (rows, width) elements of a float type (bfloat16 as uint16), or (rows, row bytes) uint8 for block
+    types, which are decoded first. weights: None, or float32 (width,). Returns uint8 (rows, row bytes of dst_type).
+    Raises QuantError; element positions in its message are (row, column) of src.
+    """
+    _encodable(dst_type)
+    if src.ndim != 2:
+        raise QuantError(f"rows must be a 2-D array, found shape {src.shape}")
+    width = src.shape[1]
+    if src.dtype == np.uint8:
+        if width % src_type.block_bytes:
+            raise QuantError(f"{src_type.name}: rows must be a multiple of {src_type.block_bytes} bytes, found {width}")
+        width = width // src_type.block_bytes * src_type.block_size
+    elif src.dtype.itemsize != src_type.block_bytes or src_type.block_size != 1:
+        raise QuantError(f"an array of {src.dtype} cannot hold {src_type.name}")
+    out = np.empty((src.shape[0], _row_bytes(dst_type, width)), np.uint8)
+    checked = None if weights is None else _weights(weights, width)
+    _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, 0, width)
+    return out
+
+
+def _encodable(which: str | TensorType) -> TensorType:
+    kind = tensor_type(which)
+    if not kind.encodes:
+        raise QuantError(f"encoding {kind.name} is not supported")
+    return kind
+
+
+def _source_type(x: NDArray[Any]) -> TensorType:
+    name = _DTYPES.get(x.dtype.name) if x.dtype.isnative else None
+    if name is None:
+        known = "float32, float16, float64, or uint16 for bfloat16 bits"
+        raise QuantError(f"cannot encode an array of {x.dtype}; give {known}")
+    return TENSOR_TYPES[name]
+
+
+def _target(dtype: DTypeLike | str) -> tuple[TensorType, np.dtype[Any]]:
+    if isinstance(dtype, str) and dtype.lower() in {"bf16", "bfloat16"}:
+        return TENSOR_TYPES["BF16"], np.dtype(np.uint16)
+    found = np.dtype(dtype)
+    if found.name not in {"float32", "float16", "float64"} or not found.isnative:
+        raise QuantError(f"cannot decode to {found}; choose float32, float16, float64 or 'bfloat16'")
+    return TENSOR_TYPES[_DTYPES[found.name]], found
+
+
+def _row_bytes(kind: TensorType, width: int) -> int:
+    if width % kind.block_size:
+        raise QuantError(
+            f"row of {width} elements is not a multiple of the {kind.block_size}-element block of {kind.name}"
+        )
+    return width // kind.block_size * kind.block_bytes
+
+
+def _weights(imatrix: NDArray[Any], width: int) -> NDArray[np.float32]:
+    found = np.asarray(imatrix)
+    if found.shape != (width,):
+        raise QuantError(f"importance vector must have shape ({width},) like a row, found {found.shape}")
+    return np.require(found, np.float32, ["C", "ALIGNED"])
+
+
+def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: int | None) -> None:
+    """Calls run(start, stop) over chunks of rows, on `threads` threads."""
+    if threads is not None and threads < 1:
+        raise QuantError(f"threads must be at least 1, found {threads}")
+    count = threads or available_threads()
+    step = max(1, min(CHUNK // max(width, 1), -(-rows // count)))
+    starts = range(0, rows, step)
+    if count == 1 or len(starts) <= 1:
+        for start in starts:
+            run(start, min(start + step, rows))
+        return
+    with ThreadPoolExecutor(min(count, len(starts))) as pool:
+        for done in [pool.submit(run, start, min(start + step, rows)) for start in starts]:
+            done.result()
+
+
+def available_threads() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _encode_into(
+    out: NDArray[np.uint8],
+    src: NDArray[Any],
+    src_type: TensorType,
+    dst_type: TensorType,
+    weights: NDArray[np.float32] | None,
+    first_row: int,
+    width: int | None = None,
+) -> None:
+    width = src.shape[1] if width is None else width
+    if weights is None or (src_type is _F32 and src.flags.aligned):
+        _checked(src, src_type, out, dst_type, src.shape[0], width, weights, first_row)
+        return
+    step = max(1, STAGE // max(width, 1))
+    stage = np.empty((min(step, src.shape[0]), width), np.float32)
+    for start in range(0, src.shape[0], step):
+        stop = min(start + step, src.shape[0])
+        rows = stage[: stop - start]
+        _checked(src[start:stop], src_type, rows, _F32, stop - start, width, None, first_row + start)
+        _checked(rows, _F32, out[start:stop], dst_type, stop - start, width, weights, first_row + start)
+
+
+def _checked(
+    src: NDArray[Any],
+    src_type: TensorType,
+    dst: NDArray[Any],
+    dst_type: TensorType,
+    rows: int,
+    width: int,
+    weights: NDArray[np.float32] | None,
+    first_row: int,
+) -> None:
+    """One native call; its status as a QuantError that names the place."""
+    if rows == 0 or width == 0:
+        return
+    status, where = _native.convert(src_type.id, src, dst_type.id, dst, rows, width, weights)
+    if status == _native.OK:
+        return
+    if status == _native.E_NOT_FINITE:
+        row, column = divmod(where, width)
+        raise QuantError(
+            f"{dst_type.name} cannot hold NaN or infinity, found at row {first_row + row}, column {column}"
+        )
+    if status == _native.E_WEIGHTS and weights is None:
+        raise QuantError(f"{dst_type.name} needs an importance matrix")
+    if status == _native.E_WEIGHTS:
+        assert weights is not None
+        raise QuantError(f"importance values must be finite and not negative, found {weights[where]} at column {where}")
+    if status == _native.E_WIDTH:
+        raise QuantError(
+            f"row of {width} elements is not a whole number of blocks of {src_type.name} and {dst_type.name}"
+        )
+    raise QuantError(f"no conversion from {src_type.name} to {dst_type.name}")

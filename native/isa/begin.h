@@ -1,0 +1,21 @@
+/* Included first by each isa/<isa>.c, before the target pragma: headers must not be compiled for one ISA only. */
+#ifndef FORGE_ISA_BEGIN_H
+#define FORGE_ISA_BEGIN_H
+
+#include "../backend.h"
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+#if defined(_MSC_VER)
+#define V_FN static __forceinline
+#else
+#define V_FN static inline __attribute__((always_inline, unused))
+#endif
+
+#if defined(__GNUC__)
+/* A vocabulary is larger than what one table of codecs happens to use. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#endif
+
+#endif

@@ -1,0 +1,97 @@
+/* The vocabulary every codec is written in, and the operations that follow from its primitives.
+ *
+ * An isa/<isa>.c file defines the types VF (VN floats), VI (VN int32), VM (one truth value a lane), the number VN, and
+ * each primitive below as a static function; then it includes this file and table.h. The scalar file has VN == 1, so a
+ * codec's text is also its plain C form. Codecs never test for an ISA and never assume VN, except that it is a power of
+ * two and at most 16. In encoders with sums each lane holds a different block or sub-block and repeats the reference's
+ * float operations in the reference's order; lanes are never parts of one sum. (max, min and integer work may be split.)
+ *
+ * float           vf_set1(f)  vf_load(p)  vf_store(p, a)          p: float aligned
+ *                 vf_add sub mul div (a, b)   vf_sqrt(a)          IEEE, never fused
+ *                 vf_min(a, b) = a < b ? a : b    vf_max(a, b) = a > b ? a : b    (so b when either is a NaN)
+ *                 vf_abs(a)  vf_neg(a)                            sign bit only
+ *                 vf_lt le gt ge eq (a, b) -> VM                  false with a NaN;  vf_neq: true with one
+ *                 vf_select(m, a, b) = m ? a : b
+ *                 vf_hmax(a) vf_hmin(a) -> float                  over the lanes, no NaNs
+ * int32           vi_set1 vi_load vi_store  vi_add sub mul and or xor  vi_min max (signed)
+ *                 vi_shl(a, k) vi_shr(a, k): by a constant, zeros shifted in      vi_sar(a, k): sign shifted in
+ *                 vi_shlv(a, b) vi_shrv(a, b): lane by lane, 0 <= b < 32
+ *                 vi_eq gt (a, b) -> VM   vi_select(m, a, b)
+ * between         vf_trunc(a) -> VI       toward zero; INT_MIN when it does not fit or is a NaN (as x86 does)
+ *                 vi_to_f(a) -> VF        rounded to nearest even      vf_bits(a) vi_as_f(a): the same 32 bits
+ * masks           vm_and or (a, b)  vm_andnot(a, b) = a and not b  vm_not(a)  vm_any(a) vm_all(a) -> int
+ *                 vm_bits(m) -> uint32_t, lane l as bit l          vm_from_bits(u)
+ * memory, any     vi_load_u8 vi_load_i8 vi_load_u16 (p: uint8_t *)  VN elements widened to int32
+ * alignment       vi_store_u8(p, v, n)  vi_store_i8(p, v, n)        n vectors, n * VN bytes; every value fits
+ *                 vi_store_u16(p, a)                                VN elements; every value is 0..65535
+ * tables          vf_gather(base, i) vi_gather(base, i)             base: float * or int32_t *
+ *                 VT vt_load(p)   vi_lookup(t, i)                   16 entries of int32_t, 0 <= i < 16
+ * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
+ *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
+ * transposes      vf_load_lanes(out, p, n)    out[i] lane l = p[l][i], 0 <= i < n; n a multiple of 16
+ *                 vi_store_lanes_u8(p, v, n)  p[l][i] = low byte of v[i] lane l; n a multiple of 16
+ * streaming       stream(dst, src, bytes)     memcpy past the caches; stream_end() after the last one
+ */
+
+/* ggml's nearest_int: adds 1.5 * 2^23 and takes the mantissa. To nearest even while |a| < 2^22; other values give the
+ * same garbage as there. */
+V_FN VI vi_nearest(VF a)
+{
+    VI bits = vf_bits(vf_add(a, vf_set1(12582912.f)));
+    return vi_sub(vi_and(bits, vi_set1(0x007fffff)), vi_set1(0x00400000));
+}
+
+V_FN VI vi_clamp(VI a, int low, int high)
+{
+    return vi_max(vi_min(a, vi_set1(high)), vi_set1(low));
+}
+
+/* roundf for |a| < 2^22: halves away from zero. 0.49999997 is the largest float below a half. */
+V_FN VI vi_round(VF a)
+{
+    VI sign = vi_and(vf_bits(a), vi_set1((int)0x80000000u));
+    return vf_trunc(vf_add(a, vi_as_f(vi_or(sign, vf_bits(vf_set1(0.49999997f))))));
+}
+
+static inline uint16_t load_u16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static inline uint32_t load_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline void store_u16(uint8_t *p, unsigned v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+static inline void store_u32(uint8_t *p, uint32_t v)
+{
+    store_u16(p, v & 0xffff);
+    store_u16(p + 2, v >> 16);
+}
+
+static inline float load_f16(const uint8_t *p)
+{
+    return f16_to_f32(load_u16(p));
+}
+
+/* p[l] gets lane l of a, as a half float. */
+V_FN void vf_store_f16_lanes(uint8_t *const *p, int offset, VF a)
+{
+    int32_t h[VN];
+    vi_store(h, vf_to_f16(a));
+    for (int l = 0; l < VN; l++) {
+        store_u16(p[l] + offset, (unsigned)h[l]);
+    }
+}
+
+/* The value a reader of the half float will see. */
+V_FN VF vf_through_f16(VF a)
+{
+    return vf_from_f16(vf_to_f16(a));
+}
