@@ -1,1 +1,33 @@
 """GGUF Forge: make, read, check and change .gguf files."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_forge.errors import ForgeError as ForgeError
+    from gguf_forge.format.layout import ValueType as ValueType
+    from gguf_forge.format.reader import open as open  # noqa: A004 - the public name
+    from gguf_forge.format.writer import GGUFWriter as GGUFWriter
+    from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
+
+#: Public name -> the module that defines it, imported when the name is first used. All else may move.
+_PUBLIC = {
+    "ForgeError": "gguf_forge.errors",
+    "GGUFWriter": "gguf_forge.format.writer",
+    "TENSOR_TYPES": "gguf_forge.types",
+    "ValueType": "gguf_forge.format.layout",
+    "open": "gguf_forge.format.reader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'gguf_forge' has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,8 +1,41 @@
 """Every error a caller may meet. One base class; messages name the rule, the place and the value found."""
 
+from __future__ import annotations
+
+import os
+
+
+def escaped(text: str, limit: int = 200) -> str:
+    """Text from a file made fit for one line of a terminal: control characters as escapes, long text cut.
+
+    Bytes that are no UTF-8, held as surrogates (`surrogateescape`), appear as \\xff.
+    """
+    raw = ("\\x" + f"{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text[:limit])
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for part in raw for c in part)
+    return shown + "..." if len(text) > limit else shown
+
 
 class ForgeError(Exception):
-    """Base of all errors raised on bad input, bad arguments or a failed write. One line, no traceback needed."""
+    """Base of all errors raised on bad input, bad arguments or a failed write. One line, no traceback needed.
+
+    `path`, `offset` (in bytes) and `field` (such as `tensor "a"`) say where, if known; they lead the message:
+    `model.gguf: offset 0x1a4, tensor "a": dims product 2^64 exceeds 2^63-1`.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        path: str | os.PathLike[str] | None = None,
+        offset: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.path = None if path is None else escaped(os.fspath(path), 4096)
+        self.offset = offset
+        self.field = field
+        self.text = text
+        place = ", ".join(p for p in (None if offset is None else f"offset {offset:#x}", field) if p)
+        super().__init__(": ".join(p for p in (self.path, place, text) if p))
 
 
 class FormatError(ForgeError):
@@ -27,6 +60,14 @@ class UnsupportedError(ForgeError):
 
 class UnsafeInputError(ForgeError):
     """Reading the input would run code or leave its folder."""
+
+
+class InputError(ForgeError):
+    """The input is not there or could not be read."""
+
+
+class ChangedInputError(InputError):
+    """The input was replaced, cut or edited while it was in use."""
 
 
 class CheckpointError(ForgeError):

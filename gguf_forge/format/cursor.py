@@ -1,0 +1,143 @@
+"""A position in a header, with every read checked against the bytes that are there. Knows no structure."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+import numpy as np
+
+from gguf_forge.errors import ForgeError, TruncatedError
+
+Buffer = bytes | mmap.mmap
+
+#: Strings walked before one check of their lengths; bounds the memory that a walk takes.
+_RUN = 1 << 16
+
+
+class Cursor:
+    """Reads forward over `buffer` from `pos`, in the byte order of `order` ("<" or ">")."""
+
+    def __init__(self, buffer: Buffer, path: str | os.PathLike[str], pos: int = 0, order: str = "<") -> None:
+        self.buffer = buffer
+        self.end = len(buffer)
+        self.path = path
+        self.pos = pos
+        self.field = ""
+        self.set_order(order)
+
+    def set_order(self, order: str) -> None:
+        """Fixes the byte order of all further reads."""
+        self.order = order
+        self._u32 = struct.Struct(order + "I")
+        self._u64 = struct.Struct(order + "Q")
+
+    def error(self, kind: type[ForgeError], text: str, offset: int | None = None) -> ForgeError:
+        """An error at `offset` (by default here), in the current field."""
+        return kind(text, path=self.path, offset=self.pos if offset is None else offset, field=self.field or None)
+
+    def need(self, count: int, what: str) -> None:
+        """Refuses when fewer than `count` bytes are left."""
+        if count > self.end - self.pos:
+            raise self.error(TruncatedError, f"{what} needs {number(count)} bytes, {self.end - self.pos} left")
+
+    def u32(self, what: str) -> int:
+        """The next unsigned 32-bit number."""
+        self.need(4, what)
+        (value,) = self._u32.unpack_from(self.buffer, self.pos)
+        self.pos += 4
+        return int(value)
+
+    def u64(self, what: str) -> int:
+        """The next unsigned 64-bit number."""
+        self.need(8, what)
+        (value,) = self._u64.unpack_from(self.buffer, self.pos)
+        self.pos += 8
+        return int(value)
+
+    def u64s(self, count: int, what: str) -> tuple[int, ...]:
+        """The next `count` unsigned 64-bit numbers."""
+        self.need(8 * count, what)
+        values = struct.unpack_from(f"{self.order}{count}Q", self.buffer, self.pos)
+        self.pos += 8 * count
+        return values
+
+    def count(self, smallest: int, what: str) -> int:
+        """A count of things of at least `smallest` bytes each, refused at once when so many cannot follow."""
+        start = self.pos
+        value = self.u64(f"count of {what}")
+        left = self.end - self.pos
+        if value * smallest > left:
+            text = f"{number(value)} {what} need at least {number(value * smallest)} bytes, {left} left"
+            raise self.error(TruncatedError, text, start)
+        return value
+
+    def string(self, what: str) -> bytes:
+        """The next string's bytes."""
+        start = self.pos
+        length = self.u64(f"length of {what}")
+        left = self.end - self.pos
+        if length > left:
+            raise self.error(TruncatedError, f"{what} needs {number(length)} bytes, {left} left", start)
+        self.pos += length
+        return self.buffer[self.pos - length : self.pos]
+
+    def skip_strings(self, count: int) -> int:
+        """Steps over `count` strings; returns the length of the longest."""
+        longest = 0
+        while count:
+            run = min(count, _RUN)
+            starts, longest_here = string_starts(self, run)
+            longest = max(longest, longest_here)
+            count -= len(starts)
+        return longest
+
+
+def string_starts(cursor: Cursor, count: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], int]:
+    """Steps over `count` strings; returns the offset of each one's length (int64) and the longest length.
+
+    First as if every length were under 256, so that one byte tells it; then all lengths are checked at once.
+    """
+    buffer, start, low = cursor.buffer, cursor.pos, 0 if cursor.order == "<" else 7
+    pos = start + low
+    try:
+        walked = [pos := pos + 8 + buffer[pos] for _ in range(count)]
+    except IndexError:
+        return _string_starts_slow(cursor, count)
+    stop = pos - low
+    starts = np.array([start + low, *walked[:-1]], dtype=np.int64) - low
+    if stop <= cursor.end:
+        words = np.ndarray((cursor.end - 7,), dtype=cursor.order + "u8", buffer=buffer, strides=(1,))
+        longest = int(words[starts].max(initial=0))
+        if longest < 256:
+            cursor.pos = stop
+            return starts, longest
+    return _string_starts_slow(cursor, count)
+
+
+def _string_starts_slow(cursor: Cursor, count: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], int]:
+    buffer, end, pos = cursor.buffer, cursor.end, cursor.pos
+    unpack = struct.Struct(cursor.order + "Q").unpack_from
+    starts = np.empty(count, dtype=np.int64)
+    longest = 0
+    for i in range(count):
+        if end - pos < 8 or (length := unpack(buffer, pos)[0]) > end - pos - 8:
+            cursor.pos = pos
+            cursor.string(f"string {i} of {count}")
+        starts[i] = pos
+        pos += 8 + length
+        longest = max(longest, length)
+    cursor.pos = pos
+    return starts, longest
+
+
+def number(value: int) -> str:
+    """A count as people write it: powers of two near 2^31 and above by their power."""
+    if value >= 2**31:
+        power = value.bit_length() - 1
+        if value == 1 << power:
+            return f"2^{power}"
+        if value + 1 == 1 << (power + 1):
+            return f"2^{power + 1}-1"
+    return str(value)

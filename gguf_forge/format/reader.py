@@ -1,0 +1,245 @@
+"""Opens GGUF files as views: metadata decoded when asked for, tensors as slices of the mapped file. Knows no rules of
+the format (validate.py) and no codecs beyond the native decoder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from gguf_forge import _native
+from gguf_forge.errors import (
+    InvalidError,
+    QuantError,
+    UnsupportedError,
+    escaped,
+)
+from gguf_forge.format import shards
+from gguf_forge.format.layout import LIMITS, Limits, ValueType
+from gguf_forge.format.parse import Entry
+from gguf_forge.format.part import Bytes, Part
+from gguf_forge.format.validate import Placed
+from gguf_forge.format.values import Value
+from gguf_forge.types import TensorType, tensor_type
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Decoder = Callable[[Bytes, TensorType], Floats]
+
+
+class Metadata(Mapping[str, Any]):
+    """Metadata by key, in the file's order, decoded when asked for and then kept.
+
+    Scalars come as int, float, bool or str; string arrays as list[str]; numeric arrays as 1-D NumPy arrays of the
+    element's dtype; nested arrays as lists. Bytes that are no UTF-8 come as surrogates (`surrogateescape`). Raises
+    KeyError for an unknown key.
+    """
+
+    def __init__(self, part: Part, entries: dict[str, Entry]) -> None:
+        self._part = part
+        self._entries = entries
+        self._values: dict[str, Value] = {}
+
+    def value(self, key: str) -> Value:
+        """The value with its type."""
+        found = self._values.get(key)
+        if found is None:
+            found = self._values[key] = self._part.value(self._entries[key])
+        return found
+
+    def type_of(self, key: str) -> ValueType:
+        """The value type, without decoding the value."""
+        return self._entries[key].type
+
+    def element_type_of(self, key: str) -> ValueType | None:
+        """The element type of an array, None for other values; without decoding."""
+        return self._entries[key].element
+
+    def count_of(self, key: str) -> int:
+        """How many elements an array holds, 1 for other values; without decoding."""
+        return self._entries[key].count
+
+    def __getitem__(self, key: str) -> Any:
+        return self.value(key).plain()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Metadata: {len(self)} keys>"
+
+
+class Tensor:
+    """One tensor of an open file. Holds no data; `data` and `read_rows` get it.
+
+    name: as in the file. type: TensorType. shape: NumPy order, the last axis contiguous. nbytes: bytes of its blocks.
+    offset: its place in `path`, in bytes from the start.
+    """
+
+    def __init__(self, part: Part, placed: Placed, decode_rows: Decoder) -> None:
+        self._part = part
+        self._decode_rows = decode_rows
+        self.name = placed.info.name
+        self.type = placed.type
+        self.shape = placed.shape
+        self.nbytes = placed.nbytes
+        self.offset = placed.start
+        self.path = part.path
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of the last axis."""
+        return self.type.row_bytes(self.shape[-1] if self.shape else 1)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the last axis: the product of the leading dims."""
+        return int(np.prod(self.shape[:-1], dtype=np.int64))
+
+    @property
+    def data(self) -> Bytes:
+        """The raw blocks as stored, uint8 of shape (*shape[:-1], row_bytes), read-only; a view of the mapped file.
+
+        Raises ChangedInputError when the file was changed since it was opened, InputError when it is closed. A file
+        that is cut while the view is in use ends the process (SIGBUS); `read_rows` has no such risk.
+        """
+        self._part.check_unchanged()
+        shape = (*self.shape[:-1], self.row_bytes)
+        if not self.nbytes:
+            return np.empty(shape, dtype=np.uint8)
+        return np.frombuffer(self._part.buffer, np.uint8, self.nbytes, self.offset).reshape(shape)
+
+    def read_rows(self, start: int, stop: int) -> Bytes:
+        """Rows `start` to `stop` over the flattened leading axes: a new uint8 array of shape (stop - start, row_bytes).
+
+        Reads with pread: pins no pages and is safe from several threads. Raises InvalidError for rows that are not
+        there, ChangedInputError when the file was cut, InputError when it cannot be read.
+        """
+        if not 0 <= start <= stop <= self.rows:
+            field = f'tensor "{escaped(self.name)}"'
+            raise InvalidError(f"rows {start} to {stop} of {self.rows}", path=self.path, field=field)
+        self._part.check_unchanged()
+        out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
+        self._part.read_into(out, self.offset + start * self.row_bytes)
+        return out
+
+    def dequantize(self) -> Floats:
+        """The values as a new float32 array of `shape`. Integers and F64 are rounded to the nearest float32.
+
+        Raises UnsupportedError for a type without a decoder, and for quantized types of big-endian files.
+        """
+        field = f'tensor "{escaped(self.name)}"'
+        dtype = _PLAIN.get(self.type.name)
+        order = self._part.checked.header.order
+        data = self.data
+        if dtype is not None:
+            plain = data.view(np.dtype(order + dtype)).reshape(self.shape)
+            if self.type.name == "BF16":
+                return (plain.astype(np.uint32) << 16).view(np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return plain.astype(np.float32)
+        if order == ">" and self.type.quantized:
+            text = f"{self.type.name} blocks of a big-endian file are not decoded; rewrite the file as little-endian"
+            raise UnsupportedError(text, path=self.path, field=field)
+        return self._decode_rows(data, self.type).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        return f'<Tensor "{escaped(self.name)}" {self.type} {self.shape}>'
+
+
+#: NumPy codes of the types that are plain numbers.
+_PLAIN = {"F32": "f4", "F16": "f2", "BF16": "u2", "F64": "f8", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8"}
+
+
+def decode_blocks(data: Bytes, kind: TensorType) -> Floats:
+    """Blocks (..., row_bytes) to float32 (..., width), on this thread. Raises UnsupportedError without a decoder."""
+    if not kind.decodes:
+        raise UnsupportedError(f"no decoder for {kind.name}")
+    width = data.shape[-1] // kind.block_bytes * kind.block_size
+    out = np.empty((*data.shape[:-1], width), dtype=np.float32)
+    if out.size:
+        rows = out.size // width
+        target = tensor_type("F32").id
+        status, _ = _native.convert(kind.id, np.ascontiguousarray(data), target, out, rows, width)
+        if status != _native.OK:
+            raise QuantError(f"{kind.name}: the decoder failed with status {status}")
+    return out
+
+
+class GGUFFile:
+    """An open GGUF file, or a set of shards as one model. A context manager; made by `open`.
+
+    path: the file that was named. paths: all files of the set, in order. version: 2 or 3. endian: "little" or "big".
+    alignment: of the first file, in bytes. metadata: Metadata, without the split.* keys when there are several files.
+    tensors: dict of name to Tensor, in the files' order. nbytes: size of all files.
+    """
+
+    def __init__(self, parts: list[Part], path: Path, decode_rows: Decoder) -> None:
+        first = parts[0]
+        self.parts = parts
+        self.path = path
+        self.paths = [p.path for p in parts]
+        self.version = first.checked.header.version
+        self.endian = "little" if first.checked.header.order == "<" else "big"
+        self.alignment = first.checked.alignment
+        self.nbytes = sum(p.size for p in parts)
+        hidden = shards.SPLIT_KEYS if len(parts) > 1 else ()
+        self.metadata = Metadata(first, {k: e for k, e in first.entries.items() if k not in hidden})
+        self.tensors: Mapping[str, Tensor] = {
+            t.info.name: Tensor(part, t, decode_rows) for part in parts for t in part.checked.tensors
+        }
+
+    def close(self) -> None:
+        """Closes all files. Arrays that `data` gave stay valid; metadata and tensors can no longer be read."""
+        for part in self.parts:
+            part.close()
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<GGUFFile {escaped(str(self.path))}: {len(self.metadata)} keys, {len(self.tensors)} tensors>"
+
+
+def open(  # noqa: A001 - the public name
+    path: str | os.PathLike[str], *, limits: Limits = LIMITS, decode_rows: Decoder = decode_blocks
+) -> GGUFFile:
+    """Opens a GGUF file of version 2 or 3, either byte order, or the whole set when `path` is any of its shards.
+
+    Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks into float32 for
+    `Tensor.dequantize`.
+
+    Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
+    (an unknown tensor type), InputError (missing or unreadable).
+    """
+    named = Path(path)
+    parts: list[Part] = []
+    try:
+        parts.append(Part(named, limits))
+        siblings = shards.siblings(parts[0])
+        if siblings:
+            for sibling in siblings:
+                if sibling != named:
+                    parts.append(Part(sibling, limits))
+            parts.sort(key=lambda part: siblings.index(part.path))
+            shards.check_set(parts)
+    except BaseException:
+        for part in parts:
+            part.close()
+        raise
+    return GGUFFile(parts, named, decode_rows)

@@ -1,0 +1,122 @@
+"""Sets of files that hold one model: their names, their split.* keys, and whether they belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gguf_forge.errors import ForgeError, InvalidError, escaped
+from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
+from gguf_forge.format.part import Part
+
+SPLIT_KEYS = (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)
+_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_INTEGERS = (
+    ValueType.UINT8,
+    ValueType.INT8,
+    ValueType.UINT16,
+    ValueType.INT16,
+    ValueType.UINT32,
+    ValueType.INT32,
+    ValueType.UINT64,
+    ValueType.INT64,
+)
+
+
+def shard_name(prefix: str, number: int, count: int) -> str:
+    """The name of shard `number` (from 1) of `count`."""
+    return f"{prefix}-{number:05d}-of-{count:05d}.gguf"
+
+
+def siblings(part: Part) -> list[Path]:
+    """The paths of all shards of the set that `part` is of, in order; empty when it is a whole model.
+
+    Raises InvalidError when the name does not fit the split.* keys, or when shards are missing.
+    """
+    count = _number(part, SPLIT_COUNT, (ValueType.UINT16,))
+    if count is None or count == 1:
+        return []
+    if count == 0:
+        raise _error(part, SPLIT_COUNT, "a set of 0 files")
+    index = _index(part, count)
+    match = _NAME.fullmatch(part.path.name)
+    if match is None:
+        text = f"shard {index + 1} of {count} must be named like {shard_name('model', index + 1, count)}"
+        raise InvalidError(text, path=part.path)
+    if (int(match["number"]), int(match["count"])) != (index + 1, count):
+        text = (
+            f"the name says shard {int(match['number'])} of {int(match['count'])}, the keys say {index + 1} of {count}"
+        )
+        raise InvalidError(text, path=part.path)
+    paths = [part.path.with_name(shard_name(match["prefix"], n, count)) for n in range(1, count + 1)]
+    missing = [p.name for p in paths if not p.exists()]
+    if missing:
+        shown = ", ".join(escaped(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise InvalidError(f"{len(missing)} of {count} shards are missing: {shown}", path=part.path)
+    return paths
+
+
+def check_set(parts: Sequence[Part]) -> None:
+    """Checks that the files are one set, whole and in order. Raises InvalidError."""
+    first = parts[0]
+    count = len(parts)
+    for index, part in enumerate(parts):
+        found = _number(part, SPLIT_COUNT, (ValueType.UINT16,))
+        if found != count:
+            raise _error(part, SPLIT_COUNT, f"a shard of a set of {count}, found {found}")
+        number = _index(part, count)
+        if number != index:
+            raise _error(part, SPLIT_NO, f"{number} in shard {index + 1}, expected {index}")
+        if part.checked.header.order != first.checked.header.order:
+            raise InvalidError(f"byte order differs from {escaped(first.path.name)}", path=part.path)
+        _check_same_model(first, part)
+    _check_tensors(parts)
+
+
+def _check_same_model(first: Part, part: Part) -> None:
+    for key in ("general.architecture", "general.name"):
+        entry, expected = part.entries.get(key), first.entries.get(key)
+        if entry is not None and expected is not None and part.value(entry) != first.value(expected):
+            here, there = escaped(str(part.value(entry).value)), escaped(str(first.value(expected).value))
+            raise _error(part, key, f"{here!r}, but {there!r} in {escaped(first.path.name)}: shards of two models")
+
+
+def _check_tensors(parts: Sequence[Part]) -> None:
+    seen: dict[str, Part] = {}
+    for part in parts:
+        for tensor in part.checked.tensors:
+            other = seen.setdefault(tensor.info.name, part)
+            if other is not part:
+                text = f"also in {escaped(other.path.name)}"
+                raise InvalidError(text, path=part.path, offset=tensor.info.offset, field=tensor.info.field)
+    for part in parts:
+        total = _number(part, SPLIT_TENSORS, _INTEGERS)
+        if total is not None and total != len(seen):
+            text = f"{total} tensors declared, the {len(parts)} shards hold {len(seen)}: shards of two models?"
+            raise _error(part, SPLIT_TENSORS, text)
+
+
+def _index(part: Part, count: int) -> int:
+    index = _number(part, SPLIT_NO, (ValueType.UINT16,))
+    if index is None:
+        raise InvalidError(f"{SPLIT_COUNT} is {count}, but there is no {SPLIT_NO}", path=part.path)
+    if index >= count:
+        raise _error(part, SPLIT_NO, f"{index} in a set of {count}, the highest is {count - 1}")
+    return index
+
+
+def _number(part: Part, key: str, types: tuple[ValueType, ...]) -> int | None:
+    entry = part.entries.get(key)
+    if entry is None:
+        return None
+    if entry.type not in types:
+        wanted = types[0].name if len(types) == 1 else "an integer"
+        raise _error(part, key, f"must be {wanted}, found {entry.type.name}")
+    return int(part.value(entry).value)
+
+
+def _error(part: Part, key: str, text: str) -> ForgeError:
+    entry = part.entries.get(key)
+    offset = None if entry is None else entry.offset
+    return InvalidError(text, path=part.path, offset=offset, field=f'key "{key}"')

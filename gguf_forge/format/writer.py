@@ -1,0 +1,247 @@
+"""Writes GGUF files: a plan first, then bytes at their offsets. Knows no codecs; blocks arrive encoded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from gguf_forge.errors import ForgeError, InvalidError, OutputError, UnsupportedError, escaped
+from gguf_forge.format.atomic import AtomicFile
+from gguf_forge.format.layout import ValueType
+from gguf_forge.format.plan import Declared, Extent, FilePlan, plan_file
+from gguf_forge.format.values import Value, array, infer, scalar
+from gguf_forge.types import TensorType, tensor_type
+
+#: What a NumPy dtype is stored as when no type is given.
+_STORED = {"f4": "F32", "f2": "F16", "f8": "F64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64"}
+
+
+class GGUFWriter:
+    """Builds one GGUF file, version 3.
+
+        with GGUFWriter("model.gguf", {"general.architecture": values.string("llama")}) as out:
+            out.add("llama.block_count", 2)
+            out.add_tensor("token_embd.weight", embedding)
+
+    or, for tensors that come in pieces: `declare` them all, `begin`, `write` rows in any order and from any thread.
+    Leaving the block commits; an exception, KeyboardInterrupt too, aborts, and the old file stays as it was.
+
+    path: the output; a symlink stays and its target is replaced. metadata: keys in the order of the file. endian:
+    "little" or "big". alignment in bytes: a power of two, by default general.alignment of the metadata, or 32.
+    overwrite: False refuses an output that exists.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        metadata: Mapping[str, Value] | None = None,
+        *,
+        endian: str = "little",
+        alignment: int | None = None,
+        overwrite: bool = True,
+    ) -> None:
+        self.path = path
+        self.metadata: dict[str, Value] = dict(metadata or {})
+        self.endian = endian
+        self.alignment = alignment
+        self._overwrite = overwrite
+        self._declared: dict[str, Declared] = {}
+        self._pending: dict[str, np.ndarray[Any, Any]] = {}
+        self._plan: FilePlan | None = None
+        self._file: AtomicFile | None = None
+        self._written: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def add(self, key: str, value: Any, type: ValueType | None = None) -> None:  # noqa: A002 - reads as in the file
+        """Adds a key: a Value, or a Python or NumPy object, of `type` (of a list or array: its elements' type).
+
+        Without a type: bool BOOL, int UINT32 (INT32 if negative, 64 bits if it must), float FLOAT32, str STRING, arrays
+        by dtype, lists of int INT32. Raises InvalidError for a value that does not fit, or a key there already.
+        """
+        self._check_open()
+        if key in self.metadata:
+            raise InvalidError("duplicate key", path=self.path, field=f'key "{escaped(key)}"')
+        try:
+            self.metadata[key] = _typed(value, type)
+        except InvalidError as error:
+            raise InvalidError(error.text, path=self.path, field=f'key "{escaped(key)}"') from error
+
+    def declare(self, name: str, shape: Sequence[int], type: TensorType | str) -> None:  # noqa: A002
+        """Announces a tensor: shape in NumPy order, the last axis contiguous. Its rows come by `write`."""
+        self._check_open()
+        if name in self._declared:
+            raise InvalidError("duplicate tensor name", path=self.path, field=_field(name))
+        self._declared[name] = Declared(name, tuple(int(d) for d in shape), tensor_type(type))
+
+    def add_tensor(self, name: str, data: np.ndarray[Any, Any], type: TensorType | str | None = None) -> None:  # noqa: A002
+        """Adds a whole tensor. The array is kept, not copied, until `begin`.
+
+        Without `type`, float32, float16, float64 and int8 to int64 are stored as they are. With it, `data` is either an
+        array of that type's own numbers (uint16 for BF16) or uint8 blocks of shape (..., row_bytes). Raises InvalidError
+        when dtype and type do not fit, UnsupportedError for quantized blocks in a big-endian file.
+        """
+        kind, shape = _type_and_shape(name, data, type)
+        if self.endian == "big" and kind.quantized:
+            raise UnsupportedError("quantized blocks are not written big-endian", path=self.path, field=_field(name))
+        self.declare(name, shape, kind)
+        self._pending[name] = data
+
+    def plan(self) -> FilePlan:
+        """The file as it stands: header bytes, each tensor's extent, size. Raises what the reader would raise for it."""
+        if self._plan is not None:
+            return self._plan
+        return plan_file(
+            self.metadata,
+            list(self._declared.values()),
+            endian=self.endian,
+            alignment=self.alignment,
+            path=self.path,
+        )
+
+    def begin(self) -> FilePlan:
+        """Fixes the plan, makes the temporary sibling with all its space, writes the header and the added tensors.
+
+        Raises InvalidError for a bad plan, OutputError for one that cannot be written.
+        """
+        self._check_open()
+        self._plan = plan = self.plan()
+        self._file = AtomicFile(self.path, plan.size, overwrite=self._overwrite)
+        try:
+            self._file.write_at(plan.header, 0)
+            for name in list(self._pending):
+                self.write(name, _stored_bytes(self._pending.pop(name), plan.endian))
+        except BaseException:
+            self.abort()
+            raise
+        return plan
+
+    def write(self, name: str, blocks: np.ndarray[Any, Any] | bytes | memoryview, row: int = 0) -> None:
+        """Writes encoded rows from `row` on (rows of the last axis, counted over the flattened leading axes).
+
+        blocks: C-contiguous bytes as the file stores them, a multiple of the row's. From any thread, in any order.
+        Raises InvalidError when they do not fit the tensor, OutputError when they cannot be written.
+        """
+        file, plan = self._file, self._plan
+        if file is None or plan is None:
+            raise OutputError("write before begin, or after the end", path=self.path)
+        extent = plan.tensors.get(name)
+        if extent is None:
+            raise InvalidError("not declared", path=self.path, field=_field(name))
+        view = _flat(blocks, name)
+        start = row * extent.row_bytes
+        if row < 0 or start + len(view) > extent.nbytes or (extent.row_bytes and len(view) % extent.row_bytes):
+            text = f"{len(view)} bytes at row {row} do not fit {extent.nbytes} bytes of rows of {extent.row_bytes}"
+            raise InvalidError(text, path=self.path, field=_field(name))
+        file.write_at(view, extent.offset + start)
+        with self._lock:
+            self._written[name] = self._written.get(name, 0) + len(view)
+
+    def seal(self) -> None:
+        """Checks that every tensor was written and waits until all is on disk; `publish` is left to do.
+
+        For sets of files: seal them all, then publish them with the first shard last. Raises OutputError.
+        """
+        if self._file is None:
+            self.begin()
+        file, plan = self._file, self._plan
+        assert file is not None
+        assert plan is not None
+        for extent in plan.tensors.values():
+            written = self._written.get(extent.name, 0)
+            if written != extent.nbytes:
+                text = f"{written} of {extent.nbytes} bytes written"
+                raise OutputError(text, path=self.path, field=_field(extent.name))
+        file.seal()
+
+    def publish(self) -> None:
+        """Gives the sealed file its name. Raises OutputError."""
+        assert self._file is not None
+        self._file.publish()
+        self._file = None
+        self._closed = True
+
+    def commit(self) -> None:
+        """Seals and publishes. On any error the output is aborted. Raises OutputError, and what `begin` raises."""
+        self._check_open(begun=True)
+        try:
+            self.seal()
+            self.publish()
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Removes the temporary sibling; an old file of the same name stays. Safe to call at any time."""
+        self._closed = True
+        self._pending.clear()
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.discard()
+
+    def _check_open(self, begun: bool = False) -> None:
+        if self._closed or (self._file is not None and not begun):
+            raise OutputError(
+                "the file is laid out already" if not self._closed else "the writer is closed", path=self.path
+            )
+
+    def __enter__(self) -> GGUFWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abort()
+        elif not self._closed:
+            self.commit()
+
+
+def _field(name: str) -> str:
+    return f'tensor "{escaped(name)}"'
+
+
+def _typed(value: Any, kind: ValueType | None) -> Value:
+    if kind is None or isinstance(value, Value):
+        return infer(value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return array(kind, value)
+    return scalar(kind, value)
+
+
+def _type_and_shape(
+    name: str, data: np.ndarray[Any, Any], given: TensorType | str | None
+) -> tuple[TensorType, tuple[int, ...]]:
+    code = data.dtype.str[1:]
+    if given is None:
+        stored = _STORED.get(code)
+        if stored is None:
+            raise InvalidError(f"dtype {data.dtype} needs a tensor type", field=_field(name))
+        return tensor_type(stored), data.shape
+    kind = tensor_type(given)
+    if _STORED.get(code) == kind.name or (code == "u2" and kind.name == "BF16"):
+        return kind, data.shape
+    if code != "u1" or not data.ndim:
+        raise InvalidError(f"an array of {data.dtype} is not stored as {kind.name}", field=_field(name))
+    blocks, rest = divmod(data.shape[-1], kind.block_bytes)
+    if rest:
+        text = f"rows of {data.shape[-1]} bytes are no whole {kind.block_bytes}-byte blocks of {kind.name}"
+        raise InvalidError(text, field=_field(name))
+    return kind, (*data.shape[:-1], blocks * kind.block_size)
+
+
+def _stored_bytes(data: np.ndarray[Any, Any], endian: str) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("<" if endian == "little" else ">"))
+
+
+def _flat(blocks: np.ndarray[Any, Any] | bytes | memoryview, name: str) -> memoryview:
+    if isinstance(blocks, np.ndarray):
+        if not blocks.flags.c_contiguous:
+            raise InvalidError("rows must be C-contiguous", field=_field(name))
+        return memoryview(blocks.reshape(-1).view(np.uint8))
+    return memoryview(blocks).cast("B")
