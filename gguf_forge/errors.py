@@ -6,9 +6,9 @@ import os
 
 
 def escaped(text: str, limit: int = 200) -> str:
-    """Text from a file made fit for one line of a terminal: control characters as escapes, long text cut.
+    r"""Text from a file made fit for one line of a terminal: control characters as escapes, long text cut.
 
-    Bytes that are no UTF-8, held as surrogates (`surrogateescape`), appear as \\xff.
+    Bytes that are no UTF-8, held as surrogates (`surrogateescape`), appear as \xff.
     """
     raw = ("\\x" + f"{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text[:limit])
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for part in raw for c in part)

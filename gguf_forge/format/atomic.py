@@ -115,7 +115,7 @@ class AtomicFile:
             done += count
 
     def seal(self) -> None:
-        """Waits until all bytes are on disk. Raises OutputError; then the file must be discarded, never sealed again."""
+        """Waits until all bytes are on disk. Raises OutputError; then discard the file, a second try would lie."""
         try:
             os.fsync(self._fd)
         except OSError as error:

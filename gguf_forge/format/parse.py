@@ -166,7 +166,7 @@ def _parse_type(cursor: Cursor) -> ValueType:
 
 
 def _skip_elements(cursor: Cursor, element: ValueType, count: int, limits: Limits, depth: int) -> int:
-    """Steps over values; returns the length of the longest string in them. `depth` is that of the array holding them."""
+    """Steps over values; returns the length of the longest string. `depth` counts the arrays they lie in."""
     scalar = SCALARS.get(element)
     if scalar is not None:
         cursor.need(count * scalar.width, "value")

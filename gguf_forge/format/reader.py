@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from gguf_forge.format.part import Bytes, Part
 from gguf_forge.format.validate import Placed
 from gguf_forge.format.values import Value
 from gguf_forge.types import TensorType, tensor_type
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Decoder = Callable[[Bytes, TensorType], Floats]
@@ -204,7 +207,7 @@ class GGUFFile:
         for part in self.parts:
             part.close()
 
-    def __enter__(self) -> GGUFFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

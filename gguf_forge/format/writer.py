@@ -6,16 +6,19 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gguf_forge.errors import ForgeError, InvalidError, OutputError, UnsupportedError, escaped
+from gguf_forge.errors import InvalidError, OutputError, UnsupportedError, escaped
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
-from gguf_forge.format.plan import Declared, Extent, FilePlan, plan_file
+from gguf_forge.format.plan import Declared, FilePlan, plan_file
 from gguf_forge.format.values import Value, array, infer, scalar
 from gguf_forge.types import TensorType, tensor_type
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: What a NumPy dtype is stored as when no type is given.
 _STORED = {"f4": "F32", "f2": "F16", "f8": "F64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64"}
@@ -83,8 +86,8 @@ class GGUFWriter:
         """Adds a whole tensor. The array is kept, not copied, until `begin`.
 
         Without `type`, float32, float16, float64 and int8 to int64 are stored as they are. With it, `data` is either an
-        array of that type's own numbers (uint16 for BF16) or uint8 blocks of shape (..., row_bytes). Raises InvalidError
-        when dtype and type do not fit, UnsupportedError for quantized blocks in a big-endian file.
+        array of that type's own numbers (uint16 for BF16) or uint8 blocks of shape (..., row_bytes). Raises
+        InvalidError when dtype and type do not fit, UnsupportedError for quantized blocks in a big-endian file.
         """
         kind, shape = _type_and_shape(name, data, type)
         if self.endian == "big" and kind.quantized:
@@ -93,7 +96,7 @@ class GGUFWriter:
         self._pending[name] = data
 
     def plan(self) -> FilePlan:
-        """The file as it stands: header bytes, each tensor's extent, size. Raises what the reader would raise for it."""
+        """The file as it stands: header bytes, each tensor's extent, size. Raises what the reader would for it."""
         if self._plan is not None:
             return self._plan
         return plan_file(
@@ -186,11 +189,10 @@ class GGUFWriter:
 
     def _check_open(self, begun: bool = False) -> None:
         if self._closed or (self._file is not None and not begun):
-            raise OutputError(
-                "the file is laid out already" if not self._closed else "the writer is closed", path=self.path
-            )
+            text = "the writer is closed" if self._closed else "the file is laid out already"
+            raise OutputError(text, path=self.path)
 
-    def __enter__(self) -> GGUFWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -243,5 +245,5 @@ def _flat(blocks: np.ndarray[Any, Any] | bytes | memoryview, name: str) -> memor
     if isinstance(blocks, np.ndarray):
         if not blocks.flags.c_contiguous:
             raise InvalidError("rows must be C-contiguous", field=_field(name))
-        return memoryview(blocks.reshape(-1).view(np.uint8))
+        return blocks.reshape(-1).view(np.uint8).data
     return memoryview(blocks).cast("B")
