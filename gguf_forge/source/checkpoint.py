@@ -16,11 +16,15 @@ from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.safetensors import read_safetensors
 from gguf_forge.source.strict_json import read_json_object
 from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.torch_pickle import read_torch_pickle
 
 _Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
 
 #: Container by the beginning and end of its file names, in order of preference.
-_CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (("model", ".safetensors", read_safetensors),)
+_CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (
+    ("model", ".safetensors", read_safetensors),
+    ("pytorch_model", ".bin", read_torch_pickle),
+)
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[a-z]+)", re.DOTALL)
 
 
@@ -78,7 +82,8 @@ class Checkpoint:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The object in the JSON file `name` ("a.json" or "folder/a.json"), None when there is no such file.
 
-        Raises UnsafeInputError for a name that may leave the folder; FormatError, LimitError or InvalidError when it is no JSON object within the limits.
+        Raises UnsafeInputError for a name that may leave the folder; FormatError, LimitError or InvalidError
+        when it is no JSON object within the limits.
         """
         parts = (check_file_name(part, str(self.path)) for part in name.split("/"))
         path = self.path.joinpath(*parts)

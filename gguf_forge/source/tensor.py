@@ -68,7 +68,7 @@ class SourceTensor:
             decoded: npt.NDArray[np.float32] = self.element.table[values]
             return decoded
         if self.dtype == "BOOL":
-            return (values != 0).astype(np.int8)
+            return values.astype(bool).astype(np.int8)
         if self.type.name == "BF16":
             return values
         return values.astype(target, copy=False)
@@ -114,7 +114,7 @@ class SourceTensor:
             piece = np.empty(reach, dtype)
             self.file.read_into(piece, offset)
             steps = [stride * dtype.itemsize for stride in strides]
-            return np.ascontiguousarray(np.lib.stride_tricks.as_strided(piece, shape, steps, writeable=False))
+            return np.array(np.lib.stride_tricks.as_strided(piece, shape, steps, writeable=False), order="C")
         widest = max(range(len(shape)), key=lambda axis: strides[axis] if shape[axis] > 1 else -1)
         values = np.empty(shape, dtype)
         inner_shape = shape[:widest] + shape[widest + 1 :]
