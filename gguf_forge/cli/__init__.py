@@ -1,1 +1,106 @@
-""""""
+"""The command line: the commands' group, and how a run ends. Knows exit codes and signals; must not know files.
+
+Exit codes: 0 done, 1 bad input or a failed write (one line on stderr), 2 wrong usage, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from gguf_forge.cli.terminal import printable
+from gguf_forge.errors import ForgeError
+
+#: Name of a command to the module whose `command` it is. Imported when asked for: starting up stays cheap.
+COMMANDS = {
+    "convert": "gguf_forge.cli.convert",
+    "quantize": "gguf_forge.cli.quantize",
+    "inspect": "gguf_forge.cli.inspect",
+    "roundtrip": "gguf_forge.cli.roundtrip",
+    "types": "gguf_forge.cli.types",
+}
+BAD_INPUT, WRONG_USAGE, INTERRUPTED, TERMINATED, CLOSED_PIPE = 1, 2, 130, 143, 141
+
+
+class Commands(click.Group):
+    """The group of COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a day's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        found = importlib.import_module(COMMANDS[cmd_name]).command
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gguf-forge", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Make, read, check and change .gguf files."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, unwinding the stack as an interrupt does."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line (`args`: without the program's name) and returns the exit code. Prints every error."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(args, prog_name="gguf-forge", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return WRONG_USAGE if isinstance(error, click.UsageError) else BAD_INPUT
+    except click.Abort as error:
+        return _interrupted(error.__cause__)
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
+    except BrokenPipeError:
+        # The reader of our output has gone. Nothing to say, and nobody to say it to at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except (ForgeError, OSError, MemoryError) as error:
+        return _failed(described(error))
+    except Exception as error:
+        # The last line of defence: whatever a file made us do, its reader sees one line and not a page.
+        if os.environ.get("GGUF_FORGE_DEBUG"):
+            raise
+        return _failed(f"defect: {type(error).__name__}: {error} (GGUF_FORGE_DEBUG=1 shows where; please report it)")
+
+
+def described(error: BaseException) -> str:
+    """An error in one line, without its class."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, (str, bytes))]
+        return ": ".join([*names, error.strerror])
+    if isinstance(error, MemoryError):
+        return f"out of memory{f': {error}' if str(error) else ''}"
+    return str(error)
+
+
+def _failed(message: str) -> int:
+    print(f"gguf-forge: {printable(message)}", file=sys.stderr)  # noqa: T201 - the error line
+    return BAD_INPUT
+
+
+def _interrupted(cause: BaseException | None) -> int:
+    terminated = isinstance(cause, Terminated)
+    print(f"gguf-forge: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)  # noqa: T201
+    return TERMINATED if terminated else INTERRUPTED

@@ -1,0 +1,121 @@
+"""`gguf-forge inspect`: a page about a file. Opens, asks for the summary, prints."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_forge.cli.terminal import Terminal, count, printable, row, size, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gguf_forge.format.reader import GGUFFile
+
+#: Characters of a text and elements of an array shown of a value.
+SHOWN_TEXT, SHOWN_ITEMS = 160, 6
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tensors", is_flag=True, help="List every tensor: type, shape (last axis contiguous), size, offset.")
+@click.option("--keys", metavar="GLOB", help="List the metadata keys that match, with type and value ('*': all).")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document (--keys narrows it).")
+def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
+    """Show what a .gguf FILE holds (any shard of a set shows the set).
+
+    Without options: model, size, bits per weight, a histogram of types, context, tokenizer.
+    """
+    from gguf_forge.format import reader
+    from gguf_forge.summary import document, summarize
+
+    terminal = Terminal()
+    with reader.open(file) as opened:
+        if as_json:
+            terminal.json(document(opened, keys or "*"))
+            return
+        if keys is not None:
+            terminal.show(_keys(opened, keys))
+        if tensors:
+            terminal.show(_tensors(opened))
+        if keys is None and not tensors:
+            terminal.show(*_page(summarize(opened)))
+
+
+def _page(found: dict[str, Any]) -> list[Any]:
+    file, model, tokenizer = found["file"], found["model"], found["tokenizer"]
+    facts = table("", "")
+    facts.show_header = False
+    files = f" in {len(file['files'])} files" if len(file["files"]) > 1 else ""
+    lines = {
+        "model": _joined(model["name"], f"architecture {model['architecture']}" if model["architecture"] else None),
+        "parameters": f"{count(model['parameters'])} in {file['tensors']} tensors",
+        "size": f"{size(file['bytes'])}{files}, GGUF v{file['version']}, {file['endian']}-endian",
+        "type": _joined(
+            model["recipe"] or (None if model["file_type"] is None else f"file type {model['file_type']}"),
+            None if model["bits_per_weight"] is None else f"{model['bits_per_weight']:.2f} bits per weight",
+        ),
+        "shape": _labelled(
+            model, layers="layers", embedding_length="width", feed_forward_length="feed-forward", heads="heads",
+            kv_heads="key-value heads", experts="experts", experts_used="used at a time",
+        ),
+        "context": _short(model["context_length"]),
+        "tokenizer": _joined(
+            tokenizer["model"], tokenizer["pre"] and f"pre-tokenizer {tokenizer['pre']}",
+            tokenizer["tokens"] and f"{tokenizer['tokens']} tokens",
+        ),
+        "special ids": _labelled(tokenizer, bos="bos", eos="eos", eot="eot", unknown="unk", padding="pad"),
+        "chat template": "yes" if tokenizer["chat_template"] else "no",
+        "license": _short(model["license"]),
+    }  # fmt: skip
+    for name, line in lines.items():
+        if line:
+            row(facts, name, line)
+    types = table("type", ">tensors", ">parameters", ">size", ">share")
+    for t in found["types"]:
+        share = t["bytes"] / model["tensor_bytes"] if model["tensor_bytes"] else 0
+        row(types, t["type"], t["tensors"], count(t["parameters"]), size(t["bytes"]), f"{share:.1%}")
+    return [printable(file["path"]), facts, "", types]
+
+
+def _joined(*parts: Any) -> str:
+    return ", ".join(_short(part) for part in parts if part)
+
+
+def _labelled(values: dict[str, Any], **labels: str) -> str:
+    return ", ".join(f"{label} {_short(values[key])}" for key, label in labels.items() if values[key] is not None)
+
+
+def _tensors(file: GGUFFile) -> Table:
+    shown = table("tensor", "type", ">shape", ">size", ">offset", *(["file"] if len(file.paths) > 1 else []))
+    for t in file.tensors.values():
+        shape = " x ".join(str(dim) for dim in t.shape) or "scalar"
+        row(shown, t.name, t.type, shape, size(t.nbytes), t.offset, *([t.path.name] if len(file.paths) > 1 else []))
+    return shown
+
+
+def _keys(file: GGUFFile, glob: str) -> Table:
+    shown = table("key", "type", "value")
+    for key in file.metadata:
+        if fnmatchcase(key, glob):
+            kind = file.metadata.type_of(key).name.lower()
+            element = file.metadata.element_type_of(key)
+            if element is not None:
+                kind = f"{element.name.lower()}[{file.metadata.count_of(key)}]"
+            row(shown, key, kind, _short(file.metadata[key]))
+    return shown
+
+
+def _short(value: Any) -> str:
+    """A value on one line: long texts and arrays cut, with their length."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value if len(value) <= SHOWN_TEXT else f"{value[:SHOWN_TEXT]}... ({len(value)} characters)"
+    if isinstance(value, bool) or not hasattr(value, "__len__"):
+        return str(value)
+    items = [repr(item)[:SHOWN_TEXT] if isinstance(item, str) else str(item) for item in value[:SHOWN_ITEMS]]
+    return f"[{', '.join(items)}{', ...' if len(value) > SHOWN_ITEMS else ''}]"

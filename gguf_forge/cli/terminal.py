@@ -1,0 +1,181 @@
+"""How commands speak: notes on stderr, results on stdout, a progress bar on a terminal, JSON for programs.
+
+Knows rich and number formats; must not know GGUF. Text that came from a file is escaped before it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+#: Seconds between progress lines where there is no terminal.
+LINE_INTERVAL = 10.0
+#: Columns of a page that does not go to a terminal.
+PAGE_WIDTH = 120
+
+
+def printable(text: str) -> str:
+    """Text with control, format and unpaired surrogate characters written as escapes: no file steers a terminal.
+
+    Newlines too: one line stays one line.
+    """
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def size(nbytes: float) -> str:
+    """Bytes for people, in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.2f} TiB"
+
+
+def count(number: float) -> str:
+    """A count for people: 6.8 M, 8.03 G."""
+    for unit in ("", " K", " M", " G"):
+        if abs(number) < 1000:
+            return f"{number:.0f}" if not unit else f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} T"
+
+
+def plain_json(value: Any) -> Any:
+    """A value JSON can hold: NumPy scalars and arrays as Python's, floats that JSON lacks as strings."""
+    if isinstance(value, dict):
+        return {str(k): plain_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+class Advance(Protocol):
+    """Tells a progress display that so much more has been done."""
+
+    def __call__(self, amount: int) -> None:
+        """Adds an amount of work done."""
+
+
+@dataclass
+class Terminal:
+    """Where a command's words go. quiet: nothing but results and errors; verbose: details too."""
+
+    quiet: bool = False
+    verbose: bool = False
+    _start: float = field(default_factory=time.monotonic)
+
+    def note(self, text: str) -> None:
+        """A line on stderr, unless quiet."""
+        if not self.quiet:
+            print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+
+    def detail(self, text: str) -> None:
+        """A line on stderr, only when verbose."""
+        if self.verbose:
+            self.note(text)
+
+    def show(self, *pages: RenderableType) -> None:
+        """Tables and text on stdout, as wide as they need where that is no terminal."""
+        out = _console()
+        for page in pages:
+            out.print(page)
+
+    def json(self, value: Any) -> None:
+        """A document on stdout, plain ASCII: safe on any terminal and in any locale."""
+        sys.stdout.write(json.dumps(plain_json(value), indent=1) + "\n")
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Advance]:
+        """A bar with rate and time left on a terminal, a line now and then elsewhere, nothing when quiet.
+
+        total: bytes of work; the function given takes the bytes done since its last call, from any thread.
+        """
+        if self.quiet:
+            yield lambda amount: None
+        elif sys.stderr.isatty():
+            with _bar() as bar:
+                task = bar.add_task(printable(what), total=total)
+                yield lambda amount: bar.advance(task, amount)
+        else:
+            yield _Lines(self, what, total)
+
+
+class _Lines:
+    def __init__(self, terminal: Terminal, what: str, total: int) -> None:
+        self.terminal, self.what, self.total = terminal, what, total
+        self.start = self.last = time.monotonic()
+        self.done = 0
+
+    def __call__(self, amount: int) -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.last >= LINE_INTERVAL:
+            self.last = now
+            rate = self.done / (now - self.start)
+            left = (self.total - self.done) / rate if rate else 0
+            self.terminal.note(f"{self.what}: {self.done / self.total:.0%}, {size(rate)}/s, {left:.0f} s left")
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(
+        file=sys.stdout,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=None if terminal or "COLUMNS" in os.environ else PAGE_WIDTH,
+        soft_wrap=not terminal,
+    )
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table; a column whose name starts with ">" is aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        made.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    return made
+
+
+def row(target: Table, *cells: object) -> None:
+    """Adds a row of plain text, escaped."""
+    from rich.text import Text
+
+    target.add_row(*(Text(printable(str(cell))) for cell in cells))
