@@ -1,0 +1,95 @@
+"""Byte-level BPE vocabularies, and those of Llama's kind that live in tokenizer.json alone.
+
+Knows how tokens are padded, typed and rewritten. Must not know model families.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab.hub import HubTokenizer, open_tokenizer
+from gguf_forge.convert.vocab.recognize import recognize
+from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB
+from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
+from gguf_forge.errors import ConversionError
+
+_BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
+_SCORE = -1000.0
+"""The score of every token of a vocabulary that keeps none."""
+
+
+def load_bpe(folder: Folder, vocab_size: int | None, pre: str | None, note: Callable[[str], None]) -> Vocabulary:
+    """All tokens of the checkpoint's tokenizer, padded with [PADn] to `vocab_size`.
+
+    Raises `ConversionError` for an id from `vocab_size` on, and for an unknown pre-tokenizer.
+    """
+    tokenizer = open_tokenizer(folder)
+    by_id = {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
+    highest = max(by_id, default=-1)
+    size = len(by_id) if vocab_size is None else vocab_size
+    if not highest < size <= MAX_VOCAB:
+        raise ConversionError(
+            f"{folder.path}: vocab_size is {size}, but the tokenizer's token {by_id.get(highest)!r} has id {highest}"
+        )
+    vocab = Vocabulary("gpt2", recognize(tokenizer, pre, note), tokens=[], types=[])
+    added = tokenizer.backend.get_added_tokens_decoder()
+    for number in range(size):
+        token = by_id.get(number)
+        if token is None:
+            token, kind = f"[PAD{number}]", TokenType.UNUSED
+        elif number in added:
+            token, kind = _added_token(tokenizer, token, added[number])
+        else:
+            kind = TokenType.NORMAL
+        vocab.tokens.append(token)
+        vocab.types.append(kind)
+    return vocab
+
+
+def _added_token(tokenizer: HubTokenizer, token: str, flags: Any) -> tuple[str, TokenType]:
+    """An added token as llama.cpp expects it: already normalised, a user's one with plain spaces."""
+    if not flags.normalized:
+        token = tokenizer.decode(tokenizer.encode(token, special=False))
+    if flags.special or looks_special(token):
+        return token, TokenType.CONTROL
+    return token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED
+
+
+def is_llama_hf(folder: Folder) -> bool:
+    """True if tokenizer.json is a SentencePiece-like BPE: byte fallback, a decoder that is a sequence."""
+    document = folder.object("tokenizer.json") or {}
+    model, decoder = document.get("model"), document.get("decoder")
+    return (
+        isinstance(model, dict)
+        and isinstance(decoder, dict)
+        and model.get("type") == "BPE"
+        and bool(model.get("byte_fallback"))
+        and decoder.get("type") == "Sequence"
+    )
+
+
+def load_llama_hf(folder: Folder) -> Vocabulary:
+    """The vocabulary of a tokenizer.json for which `is_llama_hf` holds. It is not padded to the model's vocab_size."""
+    tokenizer = open_tokenizer(folder)
+    by_id = {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
+    size = tokenizer.backend.get_vocab_size(with_added_tokens=False)
+    special = set(tokenizer.special_tokens)
+    tokens, types = [], []
+    for number in range(size):
+        if number not in by_id:
+            raise ConversionError(f"{folder.path / 'tokenizer.json'}: no token has id {number}, of {size} tokens")
+        tokens.append(by_id[number])
+        types.append(_llama_type(by_id[number], special))
+    added = {token.content: number for number, token in tokenizer.backend.get_added_tokens_decoder().items()}
+    for token in sorted(added, key=added.__getitem__):
+        if added[token] >= size:
+            tokens.append(token)
+            types.append(TokenType.CONTROL if token in special else TokenType.USER_DEFINED)
+    return Vocabulary("llama", "default", tokens, list(types), [_SCORE] * len(tokens))
+
+
+def _llama_type(token: str, special: set[str]) -> TokenType:
+    if _BYTE_TOKEN.fullmatch(token):
+        return TokenType.BYTE
+    return TokenType.CONTROL if token in special else TokenType.NORMAL

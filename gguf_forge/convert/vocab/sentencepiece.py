@@ -1,0 +1,146 @@
+"""Vocabularies of `tokenizer.model`, a SentencePiece file, and the files that add to it.
+
+Knows who may add or replace a token, and in which order. Must not know model families.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
+from gguf_forge.errors import CheckpointError, ConversionError
+
+MODEL_FILE = "tokenizer.model"
+MAX_VOCAB = 1 << 24
+"""More tokens than any model has; a larger `vocab_size` is a damaged config."""
+
+_SCORE_UNUSED = -10000.0
+_SCORE_ADDED = -1000.0
+
+
+def load_spm(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
+    """`tokenizer.model`, then added_tokens.json, then added_tokens_decoder of tokenizer_config.json.
+
+    Ids the files leave open up to `vocab_size` become [PADn]; ids from `vocab_size` on are left out and noted.
+    """
+    vocab = _open_pieces(folder, vocab_size, note)
+    _apply_added_tokens_file(folder, vocab, note)
+    for token_id, token, special in _config_added_tokens(folder):
+        if not _in_range(token_id, vocab, note):
+            continue
+        if special or looks_special(token):
+            _replace(vocab, token_id, token, TokenType.CONTROL)
+        else:
+            _replace(vocab, token_id, token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED)
+    return vocab
+
+
+def load_spm_phi3(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
+    """As `load_spm`, with the added tokens of tokenizer.json last, and no token counts as special by its looks alone."""
+    vocab = _open_pieces(folder, vocab_size, note)
+    _apply_added_tokens_file(folder, vocab, note)
+    for token_id, token, special in [*_config_added_tokens(folder), *_json_added_tokens(folder)]:
+        if _in_range(token_id, vocab, note):
+            _replace(vocab, token_id, token, TokenType.CONTROL if special else TokenType.USER_DEFINED)
+    return vocab
+
+
+def _open_pieces(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
+    model = _open_model(folder.path / MODEL_FILE)
+    count = int(model.vocab_size())
+    size = count if vocab_size is None else vocab_size
+    if not 0 < size <= MAX_VOCAB:
+        raise ConversionError(f"{folder.path}: vocab_size {size} is not between 1 and {MAX_VOCAB}")
+    if count > size:
+        note(f"{MODEL_FILE} has {count} pieces, vocab_size is {size}: pieces from {size} on are left out")
+    vocab = Vocabulary(
+        model="llama",
+        pre="default",
+        tokens=[f"[PAD{i}]" for i in range(size)],
+        types=[TokenType.UNUSED] * size,
+        scores=[_SCORE_UNUSED] * size,
+    )
+    assert vocab.scores is not None
+    for i in range(min(count, size)):
+        vocab.tokens[i] = model.id_to_piece(i)
+        vocab.scores[i] = model.get_score(i)
+        vocab.types[i] = _piece_type(model, i)
+    return vocab
+
+
+def _open_model(path: Path) -> Any:
+    model = sentencepiece.SentencePieceProcessor()
+    try:
+        model.LoadFromFile(str(path))
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a SentencePiece model: {reason}") from None
+    return model
+
+
+def _piece_type(model: Any, piece: int) -> TokenType:
+    if model.is_unknown(piece):
+        return TokenType.UNKNOWN
+    if model.is_control(piece):
+        return TokenType.CONTROL
+    if model.is_unused(piece):
+        return TokenType.UNUSED
+    if model.is_byte(piece):
+        return TokenType.BYTE
+    return TokenType.NORMAL
+
+
+def _apply_added_tokens_file(folder: Folder, vocab: Vocabulary, note: Callable[[str], None]) -> None:
+    for token, token_id in (folder.object("added_tokens.json") or {}).items():
+        number = _token_id(token_id, folder.path / "added_tokens.json")
+        if _in_range(number, vocab, note):
+            _replace(vocab, number, token, TokenType.USER_DEFINED)
+
+
+def _config_added_tokens(folder: Folder) -> list[tuple[int, str, bool]]:
+    place = folder.path / "tokenizer_config.json"
+    entries = (folder.object("tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{place}: added_tokens_decoder is not an object")
+    return [(_token_id(key, place), *_content(entry, place)) for key, entry in entries.items()]
+
+
+def _json_added_tokens(folder: Folder) -> list[tuple[int, str, bool]]:
+    place = folder.path / "tokenizer.json"
+    entries = (folder.object("tokenizer.json") or {}).get("added_tokens") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise CheckpointError(f"{place}: added_tokens is not a list of objects")
+    return [(_token_id(entry.get("id"), place), *_content(entry, place)) for entry in entries]
+
+
+def _content(entry: Any, place: Path) -> tuple[str, bool]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        raise CheckpointError(f"{place}: an added token without content: {entry!r:.80}")
+    return entry["content"], bool(entry.get("special"))
+
+
+def _token_id(value: Any, place: Path) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0 or isinstance(value, bool):
+        raise CheckpointError(f"{place}: {value!r:.40} is not a token id")
+    return number
+
+
+def _in_range(token_id: int, vocab: Vocabulary, note: Callable[[str], None]) -> bool:
+    if token_id < len(vocab.tokens):
+        return True
+    note(f"added token {token_id} is left out: vocab_size is {len(vocab.tokens)}")
+    return False
+
+
+def _replace(vocab: Vocabulary, token_id: int, token: str, token_type: TokenType) -> None:
+    assert vocab.scores is not None
+    vocab.tokens[token_id] = token
+    vocab.scores[token_id] = _SCORE_ADDED
+    vocab.types[token_id] = token_type
