@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.format.layout import ValueType as ValueType
-    from gguf_forge.format.reader import open as open  # noqa: A004 - the public name
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
+    from gguf_forge.opening import open as open  # noqa: A004 - the public name
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
@@ -18,7 +18,7 @@ _PUBLIC = {
     "GGUFWriter": "gguf_forge.format.writer",
     "TENSOR_TYPES": "gguf_forge.types",
     "ValueType": "gguf_forge.format.layout",
-    "open": "gguf_forge.format.reader",
+    "open": "gguf_forge.opening",
 }
 
 

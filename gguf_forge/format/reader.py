@@ -1,5 +1,5 @@
 """Opens GGUF files as views: metadata decoded when asked for, tensors as slices of the mapped file. Knows no rules of
-the format (validate.py) and no codecs beyond the native decoder.
+the format (validate.py) and no codecs: who opens a file brings the decoder of its blocks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gguf_forge import _native
 from gguf_forge.errors import (
     InvalidError,
-    QuantError,
     UnsupportedError,
     escaped,
 )
@@ -25,7 +23,7 @@ from gguf_forge.format.parse import Entry
 from gguf_forge.format.part import Bytes, Part
 from gguf_forge.format.validate import Placed
 from gguf_forge.format.values import Value
-from gguf_forge.types import TensorType, tensor_type
+from gguf_forge.types import TensorType
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,7 +87,7 @@ class Tensor:
     offset: its place in `path`, in bytes from the start.
     """
 
-    def __init__(self, part: Part, placed: Placed, decode_rows: Decoder) -> None:
+    def __init__(self, part: Part, placed: Placed, decode_rows: Decoder | None) -> None:
         self._part = part
         self._decode_rows = decode_rows
         self.name = placed.info.name
@@ -154,6 +152,8 @@ class Tensor:
         if order == ">" and self.type.quantized:
             text = f"{self.type.name} blocks of a big-endian file are not decoded; rewrite the file as little-endian"
             raise UnsupportedError(text, path=self.path, field=field)
+        if self._decode_rows is None or not self.type.decodes:
+            raise UnsupportedError(f"no decoder for {self.type.name}", path=self.path, field=field)
         return self._decode_rows(data, self.type).reshape(self.shape)
 
     def __repr__(self) -> str:
@@ -164,21 +164,6 @@ class Tensor:
 _PLAIN = {"F32": "f4", "F16": "f2", "BF16": "u2", "F64": "f8", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8"}
 
 
-def decode_blocks(data: Bytes, kind: TensorType) -> Floats:
-    """Blocks (..., row_bytes) to float32 (..., width), on this thread. Raises UnsupportedError without a decoder."""
-    if not kind.decodes:
-        raise UnsupportedError(f"no decoder for {kind.name}")
-    width = data.shape[-1] // kind.block_bytes * kind.block_size
-    out = np.empty((*data.shape[:-1], width), dtype=np.float32)
-    if out.size:
-        rows = out.size // width
-        target = tensor_type("F32").id
-        status, _ = _native.convert(kind.id, np.ascontiguousarray(data), target, out, rows, width)
-        if status != _native.OK:
-            raise QuantError(f"{kind.name}: the decoder failed with status {status}")
-    return out
-
-
 class GGUFFile:
     """An open GGUF file, or a set of shards as one model. A context manager; made by `open`.
 
@@ -187,7 +172,7 @@ class GGUFFile:
     tensors: dict of name to Tensor, in the files' order. nbytes: size of all files.
     """
 
-    def __init__(self, parts: list[Part], path: Path, decode_rows: Decoder) -> None:
+    def __init__(self, parts: list[Part], path: Path, decode_rows: Decoder | None) -> None:
         first = parts[0]
         self.parts = parts
         self.path = path
@@ -220,12 +205,12 @@ class GGUFFile:
 
 
 def open(  # noqa: A001 - the public name
-    path: str | os.PathLike[str], *, limits: Limits = LIMITS, decode_rows: Decoder = decode_blocks
+    path: str | os.PathLike[str], *, limits: Limits = LIMITS, decode_rows: Decoder | None = None
 ) -> GGUFFile:
     """Opens a GGUF file of version 2 or 3, either byte order, or the whole set when `path` is any of its shards.
 
-    Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks into float32 for
-    `Tensor.dequantize`.
+    Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks, uint8 (..., row bytes), of a
+    type into float32 (..., width) for `Tensor.dequantize`; without it only plain numbers are decoded.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable).

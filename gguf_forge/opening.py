@@ -1,0 +1,27 @@
+"""`gguf_forge.open`: the format's reader joined with the codecs. Knows the inside of neither."""
+
+from __future__ import annotations
+
+import os
+
+from gguf_forge.format import reader
+from gguf_forge.format.layout import LIMITS, Limits
+from gguf_forge.format.reader import GGUFFile
+from gguf_forge.quant.codec import dequantize
+
+
+def open(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> GGUFFile:  # noqa: A001 - the public name
+    """Opens a GGUF file of version 2 or 3, in either byte order, or the whole set when `path` is any of its shards.
+
+        with gguf_forge.open("model.gguf") as model:
+            model.metadata["general.architecture"]           # str; arrays are decoded only here
+            model.metadata.type_of("llama.block_count")      # ValueType.UINT32
+            tensor = model.tensors["blk.0.attn_q.weight"]    # .name .type .shape .nbytes .offset .path
+            tensor.data                                      # uint8 (..., row bytes), a view of the mapped file
+            tensor.dequantize()                              # float32 of tensor.shape
+
+    Only headers are read on opening. `limits` bounds what a file may declare.
+    Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
+    (an unknown tensor type), InputError (missing or unreadable); all are ForgeErrors.
+    """
+    return reader.open(path, limits=limits, decode_rows=dequantize)
