@@ -139,6 +139,23 @@ V_FN VI vi_lookup(VT t, VI i)
     return _mm256_castps_si256(vf_select(vi_as_f(vi_shl(i, 28)), vi_as_f(high), vi_as_f(low)));
 }
 
+typedef struct {
+    VF low, high;
+} VFT;
+V_FN VFT vf_table16(const float *p) { return (VFT){vf_load(p), vf_load(p + 8)}; }
+V_FN VFT vf_table8(const float *p) { return (VFT){vf_load(p), vf_load(p)}; }
+V_FN VFT vf_table4(const float *p)
+{
+    VF four = _mm256_broadcast_ps((const __m128 *)(const void *)p);
+    return (VFT){four, four};
+}
+V_FN VF vf_lookup16(VFT t, VI i)
+{
+    return vf_select(vi_as_f(vi_shl(i, 28)), _mm256_permutevar8x32_ps(t.high, i), _mm256_permutevar8x32_ps(t.low, i));
+}
+V_FN VF vf_lookup8(VFT t, VI i) { return _mm256_permutevar8x32_ps(t.low, i); }
+V_FN VF vf_lookup4(VFT t, VI i) { return _mm256_permutevar_ps(t.low, i); }
+
 V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 V_FN VF vf_from_f16(VI h) { return _mm256_cvtph_ps(narrow_u16(h)); }

@@ -94,6 +94,14 @@ V_FN VI vi_gather(const int32_t *base, VI i) { return _mm512_i32gather_epi32(i, 
 V_FN VT vt_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 V_FN VI vi_lookup(VT t, VI i) { return _mm512_permutexvar_epi32(i, t); }
 
+typedef __m512 VFT;
+V_FN VFT vf_table16(const float *p) { return vf_load(p); }
+V_FN VFT vf_table8(const float *p) { return _mm512_broadcast_f32x8(_mm256_loadu_ps(p)); }
+V_FN VFT vf_table4(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+V_FN VF vf_lookup16(VFT t, VI i) { return _mm512_permutexvar_ps(i, t); }
+V_FN VF vf_lookup8(VFT t, VI i) { return _mm512_permutexvar_ps(i, t); } /* both halves hold the table */
+V_FN VF vf_lookup4(VFT t, VI i) { return _mm512_permutevar_ps(t, i); }
+
 V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 V_FN VF vf_from_f16(VI h) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(h)); }

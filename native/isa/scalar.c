@@ -90,6 +90,16 @@ V_FN VI vi_gather(const int32_t *base, VI i) { return base[i]; }
 V_FN VT vt_load(const int32_t *p) { return (VT){p}; }
 V_FN VI vi_lookup(VT t, VI i) { return t.entries[i]; }
 
+typedef struct {
+    const float *entries;
+} VFT;
+V_FN VFT vf_table16(const float *p) { return (VFT){p}; }
+V_FN VFT vf_table8(const float *p) { return (VFT){p}; }
+V_FN VFT vf_table4(const float *p) { return (VFT){p}; }
+V_FN VF vf_lookup16(VFT t, VI i) { return t.entries[i]; }
+V_FN VF vf_lookup8(VFT t, VI i) { return t.entries[i & 7]; }
+V_FN VF vf_lookup4(VFT t, VI i) { return t.entries[i & 3]; }
+
 V_FN float f16_to_f32(uint16_t h) { return soft_f16_to_f32(h); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 V_FN VF vf_from_f16(VI h) { return soft_f16_to_f32((uint16_t)h); }

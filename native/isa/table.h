@@ -10,6 +10,17 @@
 #include "../codec/q4_0.h"
 #include "../codec/q8_0.h"
 
+#include "../codec/iq4_nl.h"
+#include "../codec/iq4_xs.h"
+#include "../codec/mxfp4.h"
+#include "../codec/nvfp4.h"
+#include "../codec/q1_0.h"
+#include "../codec/q2_0.h"
+#include "../codec/q8_1.h"
+#include "../codec/q8_k.h"
+#include "../codec/tq1_0.h"
+#include "../codec/tq2_0.h"
+
 static int64_t first_not_finite(const float *x, int64_t n)
 {
     const VI exponent = vi_set1(0x7f800000);

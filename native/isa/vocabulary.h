@@ -26,6 +26,8 @@
  *                 vi_store_u16(p, a)                                VN elements; every value is 0..65535
  * tables          vf_gather(base, i) vi_gather(base, i)             base: float * or int32_t *
  *                 VT vt_load(p)   vi_lookup(t, i)                   16 entries of int32_t, 0 <= i < 16
+ *                 VFT vf_table16 table8 table4(p)                   16, 8 or 4 floats, which must stay where they are
+ *                 vf_lookup16(t, i)  lookup8  lookup4               by the low four (the rest 0), three or two bits of i
  * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
  *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
  * transposes      vf_load_lanes(out, p, n)    out[i] lane l = p[l][i], 0 <= i < n; n a multiple of 16

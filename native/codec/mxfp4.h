@@ -1,0 +1,47 @@
+/* MXFP4: 32 weights of E2M1 times a power of two.
+ *
+ *   e: 2^(e - 127), the values being E2M1's   qs[16]: byte j holds weight j (low nibble) and j+16 (high) */
+typedef struct {
+    uint8_t e, qs[16];
+} mxfp4_block;
+_Static_assert(sizeof(mxfp4_block) == 17, "MXFP4");
+
+#include "../fp4.h"
+#include "../nibbles.h"
+
+/* 2^(e - 128), for doubled values. */
+static inline float mxfp4_scale(unsigned e)
+{
+    return bits_to_f32(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
+/* floor(log2f(a)) for a > 0 as the rounded logarithm has it: a float just below 2^k has a logarithm that rounds to k. */
+static inline int mxfp4_exponent(float a)
+{
+    return (int)floorf(log2f(a));
+}
+
+static void mxfp4_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
+{
+    (void)w, (void)row_blocks;
+    for (int64_t b = 0; b < blocks; b++, x += 32) {
+        mxfp4_block *block = (mxfp4_block *)out + b;
+        VF top = vf_set1(0.f);
+        for (int i = 0; i < 32; i += VN) {
+            top = vf_max(top, vf_abs(vf_load(x + i)));
+        }
+        float amax = vf_hmax(top);
+        /* Below 2^-125 the exponent wraps around, as it does in ggml; all weights then become zeros. */
+        block->e = (uint8_t)(amax > 0.f ? mxfp4_exponent(amax) - 2 + 127 : 0);
+        fp4_encode(x, 32, mxfp4_scale(block->e), block->qs);
+    }
+}
+
+static void mxfp4_decode(const uint8_t *in, float *y, int64_t blocks)
+{
+    VFT table = vf_table16(fp4_values);
+    for (int64_t b = 0; b < blocks; b++, y += 32) {
+        const mxfp4_block *block = (const mxfp4_block *)in + b;
+        nibbles_decode32(table, block->qs, vf_set1(mxfp4_scale(block->e)), y);
+    }
+}

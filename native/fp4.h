@@ -1,0 +1,39 @@
+/* E2M1: four bits, sign and magnitude 0, 1/2, 1, 3/2, 2, 3, 4, 6; here doubled, so that all are integers. */
+#ifndef FORGE_FP4_H
+#define FORGE_FP4_H
+
+static const float fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/* The index of the value nearest to x when scaled by d >= 0: the first of the smallest |value * d - x| as computed.
+ * By symmetry the search needs magnitudes only: on the other side of zero no error is below that of zero itself. */
+V_FN VI fp4_nearest(VF x, VF d)
+{
+    VF magnitude = vf_abs(x), best = magnitude;
+    VI index = vi_set1(0);
+    for (int k = 1; k < 8; k++) {
+        VF error = vf_abs(vf_sub(vf_mul(vf_set1(fp4_values[k]), d), magnitude));
+        index = vi_select(vf_lt(error, best), vi_set1(k), index);
+        best = vf_min(error, best);
+    }
+    VI minus = vi_and(vi_sar(vf_bits(x), 31), vi_set1(8));
+    return vi_select(vi_gt(index, vi_set1(0)), vi_or(index, minus), index);
+}
+
+/* n weights, 16 or 32, as n/2 bytes: the first half in the low nibbles. */
+V_FN void fp4_encode(const float *x, int n, float d, uint8_t *out)
+{
+    uint8_t index[32];
+    for (int i = 0; i < n; i += VN) {
+        VI q = fp4_nearest(vf_load(x + i), vf_set1(d));
+        vi_store_u8(index + i, &q, 1);
+    }
+    for (int i = 0; i < n / 2; i += 8) {
+        uint64_t low, high;
+        memcpy(&low, index + i, 8);
+        memcpy(&high, index + n / 2 + i, 8);
+        low |= high << 4;
+        memcpy(out + i, &low, 8);
+    }
+}
+
+#endif
