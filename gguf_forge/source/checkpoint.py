@@ -25,6 +25,8 @@ _CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (
     ("model", ".safetensors", read_safetensors),
     ("pytorch_model", ".bin", read_torch_pickle),
 )
+#: Keys of config.json by which other tools import Python files of the folder.
+_CODE_KEYS = ("auto_map", "model_file")
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[a-z]+)", re.DOTALL)
 
 
@@ -77,6 +79,11 @@ class Checkpoint:
         found = self.read_json("config.json")
         if found is None:
             raise CheckpointError(f"{self.path}: no config.json")
+        for key in _CODE_KEYS:
+            if key in found:
+                self.notes.append(
+                    f"{self.path / 'config.json'}: {key} names code of the checkpoint, which is never run"
+                )
         return found
 
     def read_json(self, name: str) -> dict[str, Any] | None:

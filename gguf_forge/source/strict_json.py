@@ -71,11 +71,11 @@ def _refuse_repeated(items: list[tuple[str, Any]], where: str) -> NoReturn:
     raise AssertionError("called without a repeated key")
 
 
-def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint folder. Raises as `parse_json`, and LimitError for size or depth."""
     with InputFile(path) as file:
-        if file.size > max_bytes:
-            raise LimitError(f"{path}: {file.size} bytes of JSON exceed the limit of {max_bytes}")
+        if file.size > MAX_JSON_BYTES:
+            raise LimitError(f"{path}: {file.size} bytes of JSON exceed the limit of {MAX_JSON_BYTES}")
         file.refuse_lfs_pointer()
         value = parse_json(file.read(0, file.size), str(path), infinity=True)
     if not isinstance(value, dict):
