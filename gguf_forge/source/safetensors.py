@@ -19,6 +19,8 @@ from gguf_forge.source.tensor import SourceTensor
 
 #: Bytes of JSON; the limit of the format's own library.
 MAX_HEADER_BYTES = 100_000_000
+#: Tensors of one file; the largest mixtures of experts have about 200,000 in all of theirs.
+MAX_TENSORS = 1 << 18
 MAX_RANK = 16
 MAX_BYTES = 2**63 - 1
 
@@ -57,6 +59,9 @@ def _read_header(file: InputFile, notes: list[str]) -> tuple[dict[str, Any], int
     text = file.read(8, length)
     if not length:
         raise FormatError(f"{file.path}: offset 0x0: header of 0 bytes")
+    count = text.count(b'"data_offsets"')
+    if count > MAX_TENSORS:
+        raise LimitError(f"{file.path}: header of {count} tensors exceeds the limit of {MAX_TENSORS}")
     header = parse_json(text, f"{file.path}: header", unique=True)
     if not isinstance(header, dict):
         raise FormatError(f"{file.path}: header is a JSON {type(header).__name__}, expected an object")

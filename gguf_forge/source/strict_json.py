@@ -86,7 +86,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def _check_depth(value: Any, where: str) -> None:
     level: list[Any] = [value]
-    for _ in range(MAX_JSON_DEPTH + 1):
+    for _ in range(MAX_JSON_DEPTH):
         level = [
             child
             for parent in level

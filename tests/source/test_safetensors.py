@@ -147,6 +147,14 @@ def test_each_rule_refuses(rule: str, tmp_path: Path) -> None:
     assert text in str(caught.value)
 
 
+def test_header_of_a_million_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = b",".join(b'"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range((1 << 18) + 1))
+    path.write_bytes(safetensors_bytes(b"{" + tensors + b"}"))
+    with pytest.raises(LimitError, match="262145 tensors"):
+        open_checkpoint(path)
+
+
 def test_unknown_field_is_noted(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(safetensors_bytes({"w": entry(extra={"a": [1]})}, SIXTEEN))
