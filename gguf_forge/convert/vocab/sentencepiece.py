@@ -39,7 +39,7 @@ def load_spm(folder: Folder, vocab_size: int | None, note: Callable[[str], None]
 
 
 def load_spm_phi3(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
-    """As `load_spm`, with the added tokens of tokenizer.json last, and no token counts as special by its looks alone."""
+    """As `load_spm`, then the added tokens of tokenizer.json; only those marked special become control tokens."""
     vocab = _open_pieces(folder, vocab_size, note)
     _apply_added_tokens_file(folder, vocab, note)
     for token_id, token, special in [*_config_added_tokens(folder), *_json_added_tokens(folder)]:
