@@ -1,0 +1,83 @@
+"""BERT as an encoder of sentences (MiniLM, BGE) or a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import Arch, ConfigClass, Table, boolean, rule, strings, u32
+from gguf_forge.convert.ops import Facts
+
+from .common import BASE, BUFFERS, pooling
+
+ATTENTION = "encoder.layer.{l}.attention"
+
+
+def labels(facts: Facts) -> list[str] | None:
+    """The classes of a classifier; None for the two unnamed ones that a configuration has when it says nothing."""
+    named = {int(k): str(v) for k, v in (facts.config.get("id2label") or {}).items()}
+    if not named or (len(named) == 2 and named.get(0) == "LABEL_0"):
+        return None
+    return [named[k] for k in sorted(named)]
+
+
+def _unnamed(config: dict[str, Any]) -> dict[int, str]:
+    return {i: f"LABEL_{i}" for i in range(config.get("num_labels") or 2)}
+
+
+BERT = Arch(
+    "bert",
+    hf=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
+    hparams=BASE.without("attention.causal")
+    | boolean("attention.causal", value=lambda facts: False)
+    | u32("pooling_type", value=pooling)
+    | strings("classifier.output_labels", value=labels),
+    tensors=Table(
+        (
+            rule("token_embd", "embeddings.word_embeddings"),
+            rule("token_types", "embeddings.token_type_embeddings"),
+            rule("position_embd", "embeddings.position_embeddings"),
+            rule("token_embd_norm", "embeddings.LayerNorm"),
+            rule("blk.{l}.attn_q", f"{ATTENTION}.self.query"),
+            rule("blk.{l}.attn_k", f"{ATTENTION}.self.key"),
+            rule("blk.{l}.attn_v", f"{ATTENTION}.self.value"),
+            rule("blk.{l}.attn_output", f"{ATTENTION}.output.dense"),
+            rule("blk.{l}.attn_output_norm", f"{ATTENTION}.output.LayerNorm"),
+            rule("blk.{l}.ffn_up", "encoder.layer.{l}.intermediate.dense"),
+            rule("blk.{l}.ffn_down", "encoder.layer.{l}.output.dense"),
+            rule("blk.{l}.layer_output_norm", "encoder.layer.{l}.output.LayerNorm"),
+            rule("cls", "classifier", when=lambda facts: labels(facts) is None),
+            rule("cls.output", "classifier", when=lambda facts: labels(facts) is not None),
+        )
+    ),
+    vocab=vocab.BERT,
+    renames=((r"^bert\.", ""), (r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),
+    drop=(
+        *BUFFERS,
+        r"^embeddings\.position_ids$",
+        # Embeddings are pooled without BERT's own pooler, and nothing is predicted.
+        r"^pooler\.dense\.",
+        r"^cls\.predictions",
+        r"^cls\.seq_relationship",
+    ),
+)
+
+ARCHS = (BERT,)
+
+CLASSES = (
+    ConfigClass(
+        "bert",
+        {
+            "vocab_size": 30522,
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "max_position_embeddings": 512,
+            "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+            "pad_token_id": 0,
+            "id2label": _unnamed,
+        },
+    ),
+)

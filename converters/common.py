@@ -1,0 +1,198 @@
+"""Rows that many families share: the usual keys of a text model, the usual tensors of a decoder.
+
+Tables only. Key order is the order in which the reference writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from gguf_forge.convert.arch import Hparam, Rule, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.hparams import block_count, rope_of
+from gguf_forge.convert.ops import Facts
+from gguf_forge.errors import ConversionError
+
+HEADS = ("num_attention_heads", "n_head", "n_heads")
+HEADS_KV = ("num_key_value_heads", "n_kv_heads")
+CONTEXT = (
+    "max_position_embeddings",
+    "n_ctx",
+    "n_positions",
+    "max_length",
+    "max_sequence_length",
+    "model_max_length",
+)
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+#: Names of rope scalings in GGUF.
+SCALINGS = {"linear": "linear", "yarn": "yarn", "su": "longrope", "longrope": "longrope"}
+#: Expert gating functions in GGUF.
+GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
+#: Pooling types in GGUF.
+POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
+
+#: The place of the file's type among the keys; its value is known only when the types are chosen.
+FILE_TYPE = u32("general.file_type", value=lambda facts: 0)
+
+
+def scaling(facts: Facts) -> str | None:
+    """The scaling type written to GGUF; None when there is none or it is written in another way."""
+    rope = rope_of(facts.config)
+    kind = rope.get("rope_type")
+    if kind in ("linear", "yarn") and rope.get("factor") is None:
+        return None
+    return SCALINGS.get(kind) if isinstance(kind, str) else None
+
+
+def rope_value(*names: str, only: tuple[str, ...] = ()) -> Callable[[Facts], Any]:
+    """The first of these rotary parameters, if the scaling is one of `only` (or any, when empty)."""
+
+    def value(facts: Facts) -> Any:
+        if only and scaling(facts) not in only:
+            return None
+        rope = rope_of(facts.config)
+        return next((rope[n] for n in names if n in rope), None)
+
+    return value
+
+
+def pretraining_context(facts: Facts) -> Any:
+    """The context before YaRN stretched it; an error when the scaling does not say."""
+    if scaling(facts) != "yarn":
+        return None
+    value = rope_of(facts.config).get("original_max_position_embeddings")
+    if value is None:
+        raise ConversionError("config.json: rope_scaling of type 'yarn' lacks original_max_position_embeddings")
+    return value
+
+
+def sliding_theta(facts: Facts) -> Any:
+    """The rotary base of sliding-window layers, if they have one of their own."""
+    return (facts.config["rope_parameters"].get("sliding_attention") or {}).get("rope_theta")
+
+
+def gating(facts: Facts) -> int | None:
+    """The gating function of the experts."""
+    names = ("score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func")
+    name = next((facts.config[n] for n in (*names, "expert_selection_fn") if n in facts.config), None)
+    if name is None:
+        return None
+    if name not in GATING:
+        raise ConversionError(f"config.json: unknown gating function {name!r}; known: {', '.join(GATING)}")
+    return GATING[name]
+
+
+def sections(facts: Facts) -> list[int] | None:
+    """The sections of a multi-axis rope, padded to four."""
+    given = facts.config["rope_parameters"].get("mrope_section")
+    return None if given is None else [*given, 0, 0, 0, 0][:4]
+
+
+def pooling(facts: Facts) -> int | None:
+    """How a sentence-transformers folder says its token vectors are pooled."""
+    modules = facts.directory / "modules.json"
+    if not modules.is_file():
+        return None
+    listed = json.loads(modules.read_text(encoding="utf-8"))
+    path = next((m["path"] for m in listed if str(m.get("type", "")).endswith("Pooling")), None)
+    if path is None:
+        return None
+    config = json.loads((facts.directory / str(path) / "config.json").read_text(encoding="utf-8"))
+    flags = (
+        ("pooling_mode_mean_tokens", "mean"),
+        ("pooling_mode_cls_token", "cls"),
+        ("pooling_mode_lasttoken", "lasttoken"),
+    )
+    mode = next((m for flag, m in flags if config.get(flag)), config.get("pooling_mode"))
+    if mode not in POOLING:
+        raise ConversionError(f"{path}/config.json: no pooling among {', '.join(POOLING)}")
+    return POOLING[mode]
+
+
+def filled(missing: Any, key: str = "num_key_value_heads") -> Callable[[dict[str, Any]], Any]:
+    """A default for `key`: `missing` where config.json lacks it; the number of heads where it is null, or
+    `missing` is.
+    """
+
+    def value(config: dict[str, Any]) -> Any:
+        return missing if key not in config and missing is not None else config["num_attention_heads"]
+
+    return value
+
+
+#: What the reference writes for any text model.
+BASE: Table[Hparam] = Table(
+    (
+        u32("block_count", value=lambda facts: block_count(facts.config)),
+        u32("context_length", *CONTEXT),
+        u32("embedding_length", "hidden_size", "n_embd", "dim"),
+        u32(
+            "feed_forward_length",
+            "prefix_dense_intermediate_size",
+            "dense_intermediate_size",
+            "intermediate_size",
+            "n_inner",
+            "hidden_dim",
+        ),
+        u32("attention.head_count", *HEADS),
+        u32("attention.head_count_kv", *HEADS_KV),
+        boolean("attention.causal", value=lambda facts: False if facts.config.get("is_causal") is False else None),
+        string("rope.scaling.type", value=scaling),
+        f32("rope.scaling.factor", value=rope_value("factor", only=("linear", "yarn"))),
+        u32("rope.scaling.original_context_length", value=pretraining_context),
+        f32("rope.scaling.yarn_ext_factor", value=rope_value("extrapolation_factor", only=("yarn",))),
+        f32("rope.scaling.yarn_attn_factor", value=rope_value("attention_factor", "attn_factor", only=("yarn",))),
+        f32("rope.scaling.yarn_beta_fast", value=rope_value("beta_fast", only=("yarn",))),
+        f32("rope.scaling.yarn_beta_slow", value=rope_value("beta_slow", only=("yarn",))),
+        u32("rope.dimension_sections", value=sections),
+        f32("rope.freq_base", value=rope_value("rope_theta")),
+        f32("rope.freq_base_swa", value=sliding_theta),
+        f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps"),
+        f32("attention.layer_norm_epsilon", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"),
+        u32("expert_count", *EXPERTS),
+        u32("expert_used_count", "num_experts_per_tok", "num_experts_per_token", "top_k_experts"),
+        u32("expert_group_count", "n_group"),
+        u32("expert_group_used_count", "topk_group"),
+        u32("expert_gating_func", value=gating),
+        u32("attention.key_length", "head_dim"),
+        u32("attention.value_length", "head_dim"),
+        FILE_TYPE,
+    )
+)
+
+#: Tensors of a decoder with separate projections and a gated MLP.
+DECODER: Table[Rule] = Table(
+    (
+        rule("token_embd", "model.embed_tokens"),
+        rule("output_norm", "model.norm"),
+        rule("output", "lm_head"),
+        rule("blk.{l}.attn_norm", "model.layers.{l}.input_layernorm"),
+        rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj"),
+        rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj"),
+        rule("blk.{l}.attn_v", "model.layers.{l}.self_attn.v_proj"),
+        rule("blk.{l}.attn_output", "model.layers.{l}.self_attn.o_proj"),
+        rule("blk.{l}.ffn_norm", "model.layers.{l}.post_attention_layernorm"),
+        rule("blk.{l}.ffn_gate", "model.layers.{l}.mlp.gate_proj"),
+        rule("blk.{l}.ffn_up", "model.layers.{l}.mlp.up_proj"),
+        rule("blk.{l}.ffn_down", "model.layers.{l}.mlp.down_proj"),
+    )
+)
+
+#: Normalised queries and keys.
+QK_NORM: Table[Rule] = Table(
+    (
+        rule("blk.{l}.attn_q_norm", "model.layers.{l}.self_attn.q_norm"),
+        rule("blk.{l}.attn_k_norm", "model.layers.{l}.self_attn.k_norm"),
+    )
+)
+
+#: Buffers that older releases of transformers stored with the weights.
+BUFFERS = (r"\.rotary_emb\.inv_freq$", r"\.attention\.masked_bias$", r"\.attention\.bias$")
+
+#: Names of multimodal wrappers and of base models without their head, brought to the form of a causal model.
+WRAPPERS = (
+    (r"language_model\.", ""),
+    (r"^(layers\.|embed_tokens\.|norm\.)", r"model.\1"),
+)

@@ -1,0 +1,199 @@
+"""Gemma 1, 2 and 3; of a multimodal Gemma 3 the text model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import Arch, ConfigClass, Hparam, Rule, Table, f32, rule, u32
+from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
+from gguf_forge.convert.ops import Add, Facts, FirstRows
+from gguf_forge.errors import ConversionError
+
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS
+
+SHIFTED = Add(1.0)
+
+KEYS: Table[Hparam] = Table(
+    (
+        u32("context_length", "max_position_embeddings", required=True),
+        u32("embedding_length", "hidden_size", required=True),
+        u32("block_count", "num_hidden_layers", required=True),
+        u32("feed_forward_length", "intermediate_size", required=True),
+        u32("attention.head_count", "num_attention_heads", required=True),
+        u32("attention.head_count_kv", "num_key_value_heads", "num_attention_heads", required=True),
+        f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", required=True),
+        u32("attention.key_length", "head_dim", required=True),
+        u32("attention.value_length", "head_dim", required=True),
+        FILE_TYPE,
+    )
+)
+
+#: Gemma stores its norms' weights less one.
+NORMS: Table[Rule] = Table(
+    (
+        rule("output_norm", "model.norm", verb=SHIFTED),
+        rule("blk.{l}.attn_norm", "model.layers.{l}.input_layernorm", verb=SHIFTED),
+        rule("blk.{l}.ffn_norm", "model.layers.{l}.post_attention_layernorm", verb=SHIFTED),
+    )
+)
+SANDWICH: Table[Rule] = Table(
+    (
+        rule("blk.{l}.post_attention_norm", "model.layers.{l}.post_attention_layernorm", verb=SHIFTED),
+        rule("blk.{l}.ffn_norm", "model.layers.{l}.pre_feedforward_layernorm", verb=SHIFTED),
+        rule("blk.{l}.post_ffw_norm", "model.layers.{l}.post_feedforward_layernorm", verb=SHIFTED),
+    )
+)
+
+HEAD = (r"^lm_head\.weight$",)
+VISION = (r"^(model\.)?(vision_tower|multi_modal_projector|vision_model|multimodal_projector)\.",)
+
+
+def vocab_rows(facts: Facts) -> int:
+    """Rows of the embedding that stand for tokens."""
+    if (facts.directory / "tokenizer.model").is_file():
+        size = facts.config.get("vocab_size")
+        if isinstance(size, int):
+            return size
+    path = facts.directory / "tokenizer.json"
+    if not path.is_file():
+        raise ConversionError(f"{facts.directory}: neither tokenizer.model nor tokenizer.json to count tokens in")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return len(found["model"]["vocab"]) + len(found["added_tokens"])
+
+
+def _window(facts: Facts) -> Any:
+    """The sliding window, unless every layer has full attention."""
+    if facts.config.get("sliding_window_pattern") == 1:
+        return None
+    window = facts.config.get("sliding_window")
+    if facts.config.get("use_bidirectional_attention") and isinstance(window, int):
+        return window // 2 * 2
+    return window
+
+
+def _softcap(facts: Facts) -> Any:
+    if facts.config.get("attn_logit_softcapping") is not None:
+        raise ConversionError("config.json: Gemma 3 has no attn_logit_softcapping")
+    return facts.config.get("final_logit_softcapping") or None
+
+
+GEMMA = Arch(
+    "gemma",
+    hf=("GemmaForCausalLM",),
+    hparams=KEYS,
+    tensors=DECODER.without("output") | NORMS,
+    vocab=vocab.GEMMA,
+    renames=WRAPPERS,
+    drop=BUFFERS + HEAD,
+)
+GEMMA2 = Arch(
+    "gemma2",
+    hf=("Gemma2ForCausalLM",),
+    hparams=KEYS
+    | f32("attn_logit_softcapping", "attn_logit_softcapping", required=True)
+    | f32("final_logit_softcapping", "final_logit_softcapping", required=True)
+    | u32("attention.sliding_window", "sliding_window", required=True),
+    tensors=DECODER.without("output") | NORMS | SANDWICH,
+    vocab=vocab.GEMMA2,
+    renames=WRAPPERS,
+    drop=BUFFERS + HEAD,
+)
+GEMMA3 = Arch(
+    "gemma3",
+    hf=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+    hparams=BASE
+    | u32("context_length", "max_position_embeddings", default=131072)
+    | u32("attention.head_count", "num_attention_heads", default=8)
+    | f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta", 1000000.0))
+    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", default=1e-6)
+    | u32("attention.key_length", "head_dim", default=256)
+    | u32("attention.value_length", "head_dim", default=256)
+    | f32("final_logit_softcapping", value=_softcap)
+    | u32("attention.sliding_window", value=_window)
+    | u32("attention.head_count_kv", "num_key_value_heads", default=4),
+    tensors=DECODER
+    | NORMS
+    | SANDWICH
+    | Table(tuple(rule(r.out, *r.sources, verb=SHIFTED) for r in QK_NORM))
+    | rule("token_embd", "model.embed_tokens", verb=FirstRows(vocab_rows)),
+    vocab=vocab.GEMMA3,
+    renames=WRAPPERS,
+    drop=BUFFERS + VISION,
+)
+
+ARCHS = (GEMMA, GEMMA2, GEMMA3)
+
+
+def _gather_rope(config: dict[str, Any], kind: ConfigClass) -> None:
+    """Gemma 3 has one set of rotary parameters for full attention, another for sliding windows."""
+    scaling = config.pop("rope_scaling", None)
+    rope = config.get("rope_parameters") or {}
+    full = rope.get("full_attention") or {"rope_type": "default"}
+    sliding = rope.get("sliding_attention") or {"rope_type": "default"}
+    full.update(scaling or {})
+    full.setdefault("rope_theta", config.pop("rope_theta", kind.theta))
+    sliding.setdefault("rope_theta", config.pop("rope_local_base_freq", 10000.0))
+    for part in (full, sliding):
+        part.setdefault("rope_type", part.get("type", "default"))
+    config["rope_parameters"] = {**rope, "full_attention": full, "sliding_attention": sliding}
+
+
+def _refuse_text(config: Mapping[str, Any]) -> str | None:
+    return refuse_heads(config.get("text_config") or {})
+
+
+_SIZES = {"vocab_size": 256000, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "head_dim": 256}
+
+CLASSES = (
+    ConfigClass(
+        "gemma",
+        {
+            **_SIZES,
+            "hidden_size": 3072,
+            "intermediate_size": 24576,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+        },
+        rope=gather_rope,
+        refuses=refuse_rope,
+    ),
+    ConfigClass(
+        "gemma2",
+        {
+            **_SIZES,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "sliding_window": 4096,
+            "final_logit_softcapping": 30.0,
+            "attn_logit_softcapping": 50.0,
+        },
+        rope=gather_rope,
+        refuses=refuse_heads,
+    ),
+    ConfigClass(
+        "gemma3_text",
+        {
+            "vocab_size": 262208,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-6,
+            "sliding_window": 4096,
+        },
+        rope=_gather_rope,
+        theta=1000000.0,
+        refuses=refuse_heads,
+    ),
+    ConfigClass("gemma3", refuses=_refuse_text, text="gemma3_text"),
+)

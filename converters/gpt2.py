@@ -1,0 +1,73 @@
+"""GPT-2, whose linear layers are stored the other way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import Arch, ConfigClass, Table, f32, rule, u32
+from gguf_forge.convert.ops import TRANSPOSE
+
+from .common import FILE_TYPE
+
+LINEAR = (
+    ("attn_qkv", "attn.c_attn"),
+    ("attn_output", "attn.c_proj"),
+    ("ffn_up", "mlp.c_fc"),
+    ("ffn_down", "mlp.c_proj"),
+)
+
+GPT2 = Arch(
+    "gpt2",
+    hf=("GPT2LMHeadModel", "GPT2Model"),
+    hparams=Table(
+        (
+            u32("block_count", "n_layer", required=True),
+            u32("context_length", "n_ctx", "n_positions", required=True),
+            u32("embedding_length", "n_embd", required=True),
+            u32("feed_forward_length", value=lambda facts: 4 * facts.config["n_embd"]),
+            u32("attention.head_count", "n_head", required=True),
+            f32("attention.layer_norm_epsilon", "layer_norm_epsilon", required=True),
+            FILE_TYPE,
+        )
+    ),
+    tensors=Table(
+        (
+            rule("token_embd", "wte"),
+            rule("position_embd", "wpe"),
+            rule("output_norm", "ln_f"),
+            rule("output", "lm_head"),
+            rule("blk.{l}.attn_norm", "h.{l}.ln_1"),
+            rule("blk.{l}.ffn_norm", "h.{l}.ln_2"),
+            *(rule(f"blk.{{l}}.{out}.weight", f"h.{{l}}.{source}.weight", verb=TRANSPOSE) for out, source in LINEAR),
+            *(rule(f"blk.{{l}}.{out}.bias", f"h.{{l}}.{source}.bias") for out, source in LINEAR),
+        )
+    ),
+    vocab=vocab.BPE,
+    renames=((r"^transformer\.", ""),),
+    drop=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),
+)
+
+ARCHS = (GPT2,)
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "layer_norm_epsilon": 1e-5,
+}
+
+CLASSES = (
+    ConfigClass(
+        "gpt2",
+        _SIZES,
+        renames={
+            "hidden_size": "n_embd",
+            "max_position_embeddings": "n_positions",
+            "num_attention_heads": "n_head",
+            "num_hidden_layers": "n_layer",
+        },
+    ),
+)

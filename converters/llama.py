@@ -1,0 +1,140 @@
+"""Llama and what shares its class: Llama 1 to 3.2, CodeLlama, DeepSeek-Coder, Yi, Mistral, Mistral-Nemo, Mixtral."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, u32
+from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
+from gguf_forge.convert.ops import STACK, Computed, Facts, RopePermute
+
+from .common import BASE, BUFFERS, DECODER, WRAPPERS, filled
+
+
+def head_dim(facts: Facts) -> Any:
+    """Elements of a head: as declared, or the width divided by the heads."""
+    declared = facts.config.get("head_dim")
+    if declared is not None:
+        return declared
+    return facts.config["hidden_size"] // facts.config["num_attention_heads"]
+
+
+def rope_factors(facts: Facts) -> npt.NDArray[np.float32] | None:
+    """What Llama 3.1 divides its rotary frequencies by: 1 where waves are short, `factor` where they are long, and
+    between the two a smooth passage. All in float32, as the reference calculates. None for other scalings.
+    """
+    rope = rope_of(facts.config)
+    if str(rope.get("rope_type") or "").lower() != "llama3":
+        return None
+    one = np.float32(1)
+    size = head_dim(facts)
+    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    powers = np.power(np.float64(rope.get("rope_theta", 10000.0)), exponents.astype(np.float64)).astype(np.float32)
+    factor = np.float32(rope.get("factor", 8.0))
+    low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
+    context = float(rope.get("original_max_position_embeddings", 8192))
+    waves = np.float32(2 * math.pi) / (one / powers)
+    smooth = (np.float32(context) / waves - np.float32(low)) / np.float32(high - low)
+    between = one / ((one - smooth) / factor + smooth)
+    return np.where(waves < context / high, one, np.where(waves > context / low, factor, between)).astype(np.float32)
+
+
+def _stacked(out: str, part: str) -> Rule:
+    return rule(
+        f"blk.{{l}}.{out}.weight",
+        f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}.weight",
+        verb=STACK,
+        group="experts",
+        every=False,
+    )
+
+
+QUERY_HEADS = ("n_heads", "num_attention_heads")
+KEY_HEADS = ("n_kv_heads", "num_key_value_heads", *QUERY_HEADS)
+
+TENSORS: Table[Rule] = (
+    Table((rule("rope_freqs.weight", verb=Computed(rope_factors)),))
+    | DECODER
+    | rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=RopePermute(QUERY_HEADS))
+    | rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=RopePermute(KEY_HEADS))
+    | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.block_sparse_moe.gate")
+    | _stacked("ffn_gate_exps", "w1")
+    | _stacked("ffn_down_exps", "w2")
+    | _stacked("ffn_up_exps", "w3")
+)
+
+LLAMA = Arch(
+    "llama",
+    hf=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "MistralForCausalLM", "MixtralForCausalLM"),
+    hparams=BASE | u32("vocab_size", "vocab_size", required=True) | u32("rope.dimension_count", value=head_dim),
+    tensors=TENSORS,
+    vocab=vocab.LLAMA,
+    renames=((r"text_model\.", ""), *WRAPPERS),
+    drop=BUFFERS,
+)
+
+ARCHS = (LLAMA,)
+
+
+def _head_dim(config: dict[str, Any]) -> Any:
+    return config["hidden_size"] // config["num_attention_heads"]
+
+
+CLASSES = (
+    ConfigClass(
+        "llama",
+        {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": filled(None),
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+            "head_dim": _head_dim,
+        },
+        rope=gather_rope,
+        refuses=refuse_heads,
+    ),
+    ConfigClass(
+        "mistral",
+        {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": filled(8),
+            "head_dim": _head_dim,
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-6,
+        },
+        rope=gather_rope,
+        refuses=refuse_rope,
+    ),
+    ConfigClass(
+        "mixtral",
+        {
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": filled(8),
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-5,
+            "num_experts_per_tok": 2,
+            "num_local_experts": 8,
+        },
+        renames={"num_experts": "num_local_experts"},
+        rope=gather_rope,
+        theta=1000000.0,
+        refuses=refuse_rope,
+    ),
+)

@@ -1,0 +1,149 @@
+"""Phi-3, short and long context, and Phi-4, which shares its class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import Arch, ConfigClass, Table, f32, rule, u32
+from gguf_forge.convert.hparams import ROPE_FROM_PRETRAINING, refuse_rope, rope_of
+from gguf_forge.convert.ops import Computed, Facts
+from gguf_forge.errors import ConversionError
+
+from .common import BUFFERS, DECODER, FILE_TYPE, WRAPPERS, filled
+
+HEADS = ("num_attention_heads", "n_head")
+WIDTH = ("hidden_size", "n_embd")
+CONTEXT = ("n_positions", "max_position_embeddings")
+
+
+def _need(facts: Facts, *names: str) -> Any:
+    for name in names:
+        if facts.config.get(name) is not None:
+            return facts.config[name]
+    raise ConversionError(f"config.json has no {' or '.join(names)}")
+
+
+def _pretraining(facts: Facts) -> Any:
+    value = facts.config["rope_parameters"].get("original_max_position_embeddings")
+    if value is None:
+        raise ConversionError("config.json has no original_max_position_embeddings")
+    return value
+
+
+def _rope_size(facts: Facts) -> int:
+    part = facts.config["rope_parameters"].get("partial_rotary_factor", 1.0)
+    return int(part * _need(facts, *WIDTH)) // int(_need(facts, *HEADS))
+
+
+def _attention_factor(facts: Facts) -> float | None:
+    """How much attention grows with the stretched context; None when nothing is stretched."""
+    rope = facts.config["rope_parameters"]
+    if not rope.get("long_factor"):
+        return None
+    before = _pretraining(facts)
+    scale = _need(facts, *CONTEXT) / before
+    kind = str(rope.get("rope_type") or "").lower()
+    if kind in ("su", "longrope"):
+        return math.sqrt(1 + math.log(scale) / math.log(before)) if scale > 1.0 else 1.0
+    if kind == "yarn":
+        return 0.1 * math.log(scale) + 1.0 if scale > 1.0 else 1.0
+    raise ConversionError(f"config.json: rope_scaling has factors, but its type is {kind!r}, not 'longrope'")
+
+
+def _factors(key: str) -> Computed:
+    def make(facts: Facts) -> npt.NDArray[np.float32] | None:
+        rope = facts.config["rope_parameters"]
+        if not rope.get("long_factor"):
+            return None
+        values = rope.get(key)
+        wanted = _rope_size(facts) / 2
+        if not isinstance(values, list) or len(values) != wanted:
+            found = len(values) if isinstance(values, list) else values
+            raise ConversionError(f"config.json: rope_scaling.{key} must have {wanted:g} numbers, found {found}")
+        return np.array(values, np.float32)
+
+    return Computed(make)
+
+
+PHI3 = Arch(
+    "phi3",
+    hf=("Phi3ForCausalLM",),
+    early=Table((f32("rope.scaling.attn_factor", value=_attention_factor),)),
+    hparams=Table(
+        (
+            u32("context_length", *CONTEXT, required=True),
+            u32("rope.scaling.original_context_length", value=_pretraining),
+            u32("embedding_length", *WIDTH, required=True),
+            u32("feed_forward_length", "intermediate_size", required=True),
+            u32("block_count", "num_hidden_layers", required=True),
+            u32("attention.head_count", *HEADS, required=True),
+            u32("attention.head_count_kv", "num_key_value_heads", "n_head_kv", required=True),
+            f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", required=True),
+            u32("rope.dimension_count", value=_rope_size),
+            f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta"), required=True),
+            FILE_TYPE,
+            # Zero tells Phi-4 from the Phi-3 models, which all have a window.
+            u32("attention.sliding_window", "sliding_window", default=0),
+        )
+    ),
+    tensors=Table(
+        (
+            rule("rope_factors_long.weight", verb=_factors("long_factor")),
+            rule("rope_factors_short.weight", verb=_factors("short_factor")),
+        )
+    )
+    | DECODER.without("blk.{l}.ffn_gate")
+    | rule("blk.{l}.attn_qkv", "model.layers.{l}.self_attn.qkv_proj")
+    | rule("blk.{l}.ffn_up", "model.layers.{l}.mlp.gate_up_proj"),
+    vocab=vocab.PHI3,
+    renames=WRAPPERS,
+    drop=BUFFERS,
+)
+
+ARCHS = (PHI3,)
+
+
+def _gather_rope(config: dict[str, Any], kind: ConfigClass) -> None:
+    rope = config.pop("rope_scaling", None) or config.get("rope_parameters") or {}
+    rope.setdefault("rope_theta", config.pop("rope_theta", kind.theta))
+    rope.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    rope.setdefault("rope_type", rope.get("type", "default"))
+    if rope["rope_type"] in ROPE_FROM_PRETRAINING:
+        rope["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+    if rope["rope_type"] in ("su", "yarn"):
+        rope["rope_type"] = "longrope"
+    config["rope_parameters"] = rope
+
+
+def _refuse(config: Mapping[str, Any]) -> str | None:
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "longrope", "su", "yarn"):
+        return f"rope_scaling of type {kind!r}"
+    return refuse_rope({"rope_scaling": {**rope, "rope_type": "default" if kind == "default" else "longrope"}})
+
+
+CLASSES = (
+    ConfigClass(
+        "phi3",
+        {
+            "vocab_size": 32064,
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": filled(None),
+            "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-5,
+        },
+        rope=_gather_rope,
+        refuses=_refuse,
+    ),
+)

@@ -1,0 +1,409 @@
+"""From a checkpoint or a GGUF file to GGUF files: the public `convert` and `quantize_file`.
+
+Puts together what the floors below offer: a source's views, a type for each, metadata, a writer, a run. Must not know
+how any of them works.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gguf_forge import names
+from gguf_forge.convert.general import default_file_name, general_metadata
+from gguf_forge.convert.hparams import metadata_of, resolve
+from gguf_forge.convert.naming import ParameterCounts, fill_file_name
+from gguf_forge.convert.ops import Array, Facts, View
+from gguf_forge.convert.plan import plan_outputs
+from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.run import Progress, Target, Weights, run
+from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.errors import ConversionError, OutputError, RecipeError, UnsupportedError
+from gguf_forge.format import reader
+from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS
+from gguf_forge.format.plan import FilePlan
+from gguf_forge.format.values import Value, string, u32
+from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.quant.imatrix import Imatrix, load_imatrix
+from gguf_forge.quant.outtype import OUTTYPES, auto_outtype, choose_outtype, outtype_recipe
+from gguf_forge.quant.overrides import Override
+from gguf_forge.quant.recipe import (
+    Choice,
+    ModelFacts,
+    Options,
+    Recipe,
+    TensorSpec,
+    choose,
+    recipe,
+    require_imatrix,
+    require_unquantized,
+    require_wanted,
+)
+from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
+from gguf_forge.types import TensorType, tensor_type
+
+QUANTIZATION_VERSION = 2
+#: Longest text llama-quantize keeps of an importance matrix's path and data set, in bytes.
+NOTE_BYTES = 127
+
+FILE_TYPE_KEY = "general.file_type"
+VERSION_KEY = "general.quantization_version"
+F32 = tensor_type("F32")
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How tensors get their types, beyond the recipe; as llama-quantize's options of these names.
+
+    `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
+    `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
+    """
+
+    imatrix: Imatrix | StrPath | None = None
+    pure: bool = False
+    output_tensor_type: str | TensorType | None = None
+    token_embedding_type: str | TensorType | None = None
+    overrides: Sequence[Override] = ()
+    leave_output: bool = False
+    fallback: bool = True
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One output file: where, of which type, what is in it, and why each tensor has its type."""
+
+    path: Path
+    type: str
+    metadata: Mapping[str, Value]
+    choices: Sequence[Choice]
+    file: FilePlan
+    dropped: Sequence[str] = ()
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def bpw(self) -> float:
+        """Bits per weight, counting tensors only."""
+        elements = sum(int(np.prod(c.shape)) for c in self.choices)
+        return 8 * sum(e.nbytes for e in self.file.tensors.values()) / elements if elements else 0.0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A source as views and metadata, before types are chosen. `raw` is the checkpoint's own outtype for `auto`."""
+
+    views: Sequence[View]
+    metadata: Mapping[str, Value]
+    auto: str = "f16"
+    dropped: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def convert(
+    source: StrPath,
+    output: StrPath | None = None,
+    types: str | Iterable[str] = "auto",
+    *,
+    quantization: Quantization | None = None,
+    metadata: Mapping[str, Value] | None = None,
+    pre: str | None = None,
+    model_name: str | None = None,
+    threads: int | None = None,
+    endian: str = "little",
+    dry_run: bool = False,
+    overwrite: bool = True,
+    progress: Progress | None = None,
+) -> list[Planned]:
+    """Makes GGUF files, one for each type, from a checkpoint folder in one reading of its weights.
+
+    `types`: names, or one text of names separated by commas. The converter's outtypes in lower case (f32, f16, bf16,
+    q8_0, tq1_0, tq2_0, auto) give what convert_hf_to_gguf.py gives; any other name or case is a recipe and gives what
+    llama-quantize makes of the F32 conversion. `output`: a file, a folder, or a template with {ftype} or {FTYPE};
+    by default a file named after the model, in the checkpoint's folder. `metadata` replaces or adds keys. `pre` names
+    the pre-tokenizer when it is not recognised. `dry_run` plans only. Raises ForgeError; files appear only whole.
+    """
+    with open_checkpoint(source) as checkpoint:
+        model = _checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=metadata or {})
+        wanted = _type_names(types)
+        jobs = [_Job.of_type(name, model, quantization or Quantization()) for name in wanted]
+        paths = _output_paths(output, checkpoint.path, jobs)
+        plans = _execute(jobs, paths, model, threads, endian, dry_run, overwrite, progress)
+        checkpoint.require_unchanged()
+        return plans
+
+
+def quantize_file(
+    source: StrPath,
+    output: StrPath,
+    type: str,  # noqa: A002 - reads as on the command line
+    *,
+    quantization: Quantization | None = None,
+    metadata: Mapping[str, Value] | None = None,
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    dry_run: bool = False,
+    overwrite: bool = True,
+    progress: Progress | None = None,
+) -> Planned:
+    """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
+
+    The result is llama-quantize's, byte for byte. `type` is a recipe, or COPY to keep every tensor's type. Tensors
+    that are quantized already are quantized again only with `allow_requantize`. Raises ForgeError.
+    """
+    with reader.open(source) as file:
+        for path in file.paths:
+            _require_other(path, Path(output))
+        model = _Model([_stored_view(t, file.endian) for t in file.tensors.values()], _values(file))
+        job = _Job.of_recipe(type, model, quantization or Quantization(), metadata or {}, requantize=allow_requantize)
+        return _execute([job], [Path(output)], model, threads, "little", dry_run, overwrite, progress)[0]
+
+
+# ---- sources ----------------------------------------------------------------------------------------------------
+
+
+def _checkpoint_model(
+    checkpoint: Checkpoint, *, pre: str | None, model_name: str | None, overrides: Mapping[str, Value]
+) -> _Model:
+    raw = checkpoint.config
+    arch = select(raw)
+    facts = Facts(resolve(raw, config_classes()), checkpoint.path)
+    outputs = plan_outputs(arch, checkpoint.tensors, facts)
+    if not outputs.views:
+        raise ConversionError(f"{checkpoint.path}: no tensors")
+    notes: list[str] = list(checkpoint.notes)
+    metadata: dict[str, Value] = {"general.architecture": string(arch.name)}
+    metadata.update(metadata_of(arch.early, arch.name, facts))
+    counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
+    metadata.update(
+        general_metadata(
+            checkpoint.path, raw, architecture=arch.name, counts=counts, name=model_name, note=notes.append
+        )
+    )
+    metadata.update(metadata_of(arch.hparams, arch.name, facts))
+    metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
+    metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
+    metadata.update(overrides)
+    auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
+    return _Model(outputs.views, metadata, auto, outputs.dropped, notes)
+
+
+def _values(file: reader.GGUFFile) -> dict[str, Value]:
+    return {key: file.metadata.value(key) for key in file.metadata}
+
+
+def _stored_view(tensor: reader.Tensor, endian: str) -> View:
+    kind = tensor.type
+    if kind.quantized:
+        if endian == "big":
+            raise UnsupportedError(f"{tensor.path}: {kind} blocks of a big-endian file cannot be read")
+        return View(tensor.name, tensor.shape, kind, tensor.read_rows)
+    code = {"BF16": "u2", "F16": "f2", "F32": "f4", "F64": "f8"}.get(kind.name, f"i{kind.block_bytes}")
+    stored = np.dtype((">" if endian == "big" else "<") + code)
+
+    def rows(start: int, stop: int) -> Array:
+        return tensor.read_rows(start, stop).view(stored).astype(stored.newbyteorder("="), copy=False)
+
+    return View(tensor.name, tensor.shape, kind, rows)
+
+
+# ---- types and metadata -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one output file shall hold: tensors in order with their types, importances, metadata."""
+
+    type: str
+    metadata: Mapping[str, Value]
+    choices: Sequence[Choice]
+    weights: Mapping[str, Weights]
+
+    @classmethod
+    def of_type(cls, name: str, model: _Model, how: Quantization) -> _Job:
+        """The converter's outtype of this name, or else the recipe."""
+        if name in OUTTYPES:
+            return cls.of_outtype(model.auto if name == "auto" else name, model)
+        f32 = _Model([_as_f32(v) for v in model.views], model.metadata)
+        return cls.of_recipe(name, f32, how, {})
+
+    @classmethod
+    def of_outtype(cls, name: str, model: _Model) -> _Job:
+        """What convert_hf_to_gguf.py makes."""
+        which = outtype_recipe(name)
+        choices = [choose_outtype(_spec(v), name) for v in model.views]
+        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {})
+
+    @classmethod
+    def of_recipe(
+        cls, name: str, model: _Model, how: Quantization, overrides: Mapping[str, Value], requantize: bool = False
+    ) -> _Job:
+        """What llama-quantize makes of a file with these views and metadata."""
+        copying = name.upper() == "COPY"
+        matrix, shown = _matrix(how.imatrix)
+        known = None if matrix is None else list(matrix.entries)
+        options = Options(
+            pure=how.pure,
+            output_type=_optional_type(how.output_tensor_type),
+            token_embedding_type=_optional_type(how.token_embedding_type),
+            overrides=how.overrides,
+            imatrix_names=known,
+            leave_output=how.leave_output,
+            only_copy=copying,
+        )
+        which = _kept_recipe(model) if copying else recipe(name)
+        views = {v.name: v for v in model.views}
+        specs = [_spec(views[n]) for n in names.quantize_order(views)]
+        choices = choose(specs, ModelFacts.from_metadata(model.metadata), which, options)
+        require_imatrix(choices, known)
+        if not requantize:
+            require_unquantized(choices)
+        _require_codecs(choices)
+        if not how.fallback:
+            require_wanted(choices)
+        weights = {} if matrix is None else _weights(matrix, choices)
+        metadata = _quantized_metadata(model.metadata, which, overrides, matrix, shown)
+        return cls("COPY" if copying else which.name, metadata, choices, weights)
+
+
+def _require_codecs(choices: Iterable[Choice]) -> None:
+    """RecipeError for a type that cannot be made, before any work is done."""
+    changed = [c for c in choices if c.type is not c.source]
+    for choice in changed:
+        if not choice.type.encodes:
+            raise RecipeError(f"{choice.name}: encoding {choice.type} is not supported")
+        if choice.source.quantized and not choice.source.decodes:
+            raise RecipeError(f"{choice.name}: decoding {choice.source} is not supported")
+
+
+def _spec(view: View) -> TensorSpec:
+    return TensorSpec(view.name, view.shape, view.type)
+
+
+def _as_f32(view: View) -> View:
+    """The view as it would lie in an F32 conversion: for choosing types, not for reading."""
+    return View(view.name, view.shape, F32, view.rows, view.granule)
+
+
+def _optional_type(which: str | TensorType | None) -> TensorType | None:
+    return None if which is None else tensor_type(which)
+
+
+def _kept_recipe(model: _Model) -> Recipe:
+    """The file type a copied file keeps."""
+    found = model.metadata.get(FILE_TYPE_KEY)
+    return recipe(int(found.value) if found is not None else "F32")
+
+
+def _matrix(given: Imatrix | StrPath | None) -> tuple[Imatrix | None, str]:
+    if given is None:
+        return None, ""
+    if isinstance(given, Imatrix):
+        return given, str(given.path)
+    return load_imatrix(given), os.fspath(given)
+
+
+def _weights(matrix: Imatrix, choices: Iterable[Choice]) -> dict[str, Weights]:
+    """Importances of the tensors that change their type, as (matrices, width)."""
+    found: dict[str, Weights] = {}
+    for choice in choices:
+        values = None if choice.type is choice.source else matrix.weights(choice.name, choice.shape)
+        if values is not None:
+            found[choice.name] = np.ascontiguousarray(values, np.float32).reshape(-1, choice.shape[-1])
+    return found
+
+
+def _quantized_metadata(
+    metadata: Mapping[str, Value], which: Recipe, overrides: Mapping[str, Value], matrix: Imatrix | None, shown: str
+) -> dict[str, Value]:
+    """A file's metadata as llama-quantize leaves it: what it sets comes last."""
+    result = {k: v for k, v in metadata.items() if k not in (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)}
+    added: dict[str, Value] = {VERSION_KEY: u32(QUANTIZATION_VERSION), FILE_TYPE_KEY: u32(which.ftype), **overrides}
+    if matrix is not None:
+        added["quantize.imatrix.file"] = string(_cut(shown))
+        if matrix.datasets:
+            added["quantize.imatrix.dataset"] = string(_cut(matrix.datasets[0]))
+        added["quantize.imatrix.entries_count"] = u32(len(matrix.entries))
+        if matrix.chunks > 0:
+            added["quantize.imatrix.chunks_count"] = u32(matrix.chunks)
+    for key, value in added.items():
+        result.pop(key, None)
+        result[key] = value
+    return result
+
+
+def _cut(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape")[:NOTE_BYTES].decode("utf-8", "ignore")
+
+
+# ---- outputs ----------------------------------------------------------------------------------------------------
+
+
+def _type_names(types: str | Iterable[str]) -> list[str]:
+    listed = types.split(",") if isinstance(types, str) else list(types)
+    found = list(dict.fromkeys(t.strip() for t in listed if t.strip()))
+    if not found:
+        raise RecipeError("no type given")
+    return found
+
+
+def _output_paths(output: StrPath | None, folder: Path, jobs: Sequence[_Job]) -> list[Path]:
+    """Where each file goes. OutputError when two would have one name."""
+    paths = []
+    for job in jobs:
+        if output is None or os.path.isdir(output):
+            paths.append(Path(folder if output is None else output) / default_file_name(job.metadata, job.type))
+        else:
+            given = Path(output)
+            paths.append(given.with_name(fill_file_name(given.name, job.type)))
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise OutputError(f"{path}: two types would go into one file; name a folder, or put {{ftype}} in the name")
+    return paths
+
+
+def _require_other(source: Path, output: Path) -> None:
+    if output.exists() and os.path.samefile(source, output):
+        raise OutputError(f"{output}: is the input")
+
+
+def _execute(
+    jobs: Sequence[_Job],
+    paths: Sequence[Path],
+    model: _Model,
+    threads: int | None,
+    endian: str,
+    dry_run: bool,
+    overwrite: bool,
+    progress: Progress | None,
+) -> list[Planned]:
+    """Plans every file; unless it is a dry run, also makes them all, from one reading."""
+    plans: list[Planned] = []
+    targets: list[Target] = []
+    with ExitStack() as unfinished:
+        for job, path in zip(jobs, paths, strict=True):
+            writer = GGUFWriter(path, job.metadata, endian=endian, overwrite=overwrite)
+            for choice in job.choices:
+                writer.declare(choice.name, choice.shape, choice.type)
+            plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, model.notes))
+            targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights))
+        if dry_run:
+            return plans
+        if endian != "little":
+            raise UnsupportedError("only little-endian files are written by a conversion")
+        for target in targets:
+            unfinished.callback(target.writer.abort)
+            target.writer.begin()
+        run(model.views, targets, threads=threads, progress=progress)
+        for target in targets:
+            target.writer.commit()
+        unfinished.pop_all()
+    return plans
+
+
+__all__ = ["Planned", "Quantization", "convert", "quantize_file"]

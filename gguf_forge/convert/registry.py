@@ -1,0 +1,69 @@
+"""Which architecture serves a checkpoint. Finds the family files; must not know what is in them.
+
+A family file is a module of `gguf_forge.converters` with `ARCHS`, and `CLASSES` for the configuration classes of its
+model types. Two that claim one name are an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from gguf_forge.convert.arch import Arch, ConfigClass
+from gguf_forge.errors import ConversionError
+
+CONVERTERS = "gguf_forge.converters"
+
+
+@lru_cache(maxsize=1)
+def _families() -> tuple[Mapping[str, Arch], Mapping[str, ConfigClass]]:
+    archs: dict[str, Arch] = {}
+    classes: dict[str, ConfigClass] = {}
+    package = importlib.import_module(CONVERTERS)
+    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        module = importlib.import_module(f"{CONVERTERS}.{found.name}")
+        for arch in getattr(module, "ARCHS", ()):
+            for name in arch.hf:
+                if name in archs:
+                    raise ConversionError(f"{name} is claimed by {archs[name].name} and {arch.name}")
+                archs[name] = arch
+        for kind in getattr(module, "CLASSES", ()):
+            if kind.model_type in classes:
+                raise ConversionError(f"model_type {kind.model_type} has two configuration classes")
+            classes[kind.model_type] = kind
+    return MappingProxyType(archs), MappingProxyType(classes)
+
+
+def architectures() -> Mapping[str, Arch]:
+    """Every supported class name of config.json's `architectures`, with its architecture."""
+    return _families()[0]
+
+
+def config_classes() -> Mapping[str, ConfigClass]:
+    """Every known `model_type` of config.json, with what its configuration class fills in."""
+    return _families()[1]
+
+
+def architecture_name(config: Mapping[str, Any]) -> str:
+    """The class name a configuration gives for its text model. ConversionError when it gives none."""
+    text = config.get("text_config")
+    for part in (text if isinstance(text, Mapping) else {}, config):
+        named = part.get("architectures")
+        if isinstance(named, list) and named and isinstance(named[0], str):
+            return named[0]
+    raise ConversionError("config.json names no architecture (its `architectures` is missing or empty)")
+
+
+def select(config: Mapping[str, Any]) -> Arch:
+    """The architecture for a configuration. ConversionError naming the nearest known one when there is none."""
+    name = architecture_name(config)
+    known = architectures()
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    raise ConversionError(f"architecture {name!r} is not supported; the nearest supported one is {near[0]}")

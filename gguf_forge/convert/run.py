@@ -1,0 +1,181 @@
+"""Carries out plans: reads runs of rows once, encodes them for every file wanted, writes them at their offsets.
+
+Knows threads and memory: a thread holds one run of about RUN_ELEMENTS elements, so memory depends on the number of
+threads and the longest row, never on the model. Must not know where rows come from or why a type was chosen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge.convert.ops import Array, View, widen
+from gguf_forge.errors import QuantError
+from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.quant.codec import available_threads, encode_rows
+from gguf_forge.types import TensorType
+
+#: Elements of a run: 4 MiB as float32, which keeps a run in cache and the share of Python small.
+RUN_ELEMENTS = 1 << 20
+
+Weights = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file to be made: a begun writer, the type of every tensor, and the importance of its columns, by name.
+
+    `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack.
+    """
+
+    writer: GGUFWriter
+    types: Mapping[str, TensorType]
+    weights: Mapping[str, Weights]
+
+
+@dataclass(frozen=True)
+class _Run:
+    view: View
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return (self.stop - self.start) * self.view.type.row_bytes(self.view.width)
+
+
+def source_bytes(views: Iterable[View]) -> int:
+    """Bytes that carrying out these views reads, as `progress` counts them."""
+    return sum(v.count * v.type.row_bytes(v.width) for v in views)
+
+
+def run(
+    views: Sequence[View], targets: Sequence[Target], *, threads: int | None = None, progress: Progress | None = None
+) -> None:
+    """Computes every row of every view once and writes it to every target.
+
+    `threads`: how many work; None for one a processor. `progress(done, total)` is called in bytes of source, from the
+    working threads, one at a time. The first error stops all and is raised; the writers are left to their owner.
+    """
+    count = threads or available_threads()
+    if count < 1:
+        raise QuantError(f"threads must be at least 1, found {count}")
+    work = _Work(views, targets, progress)
+    if count == 1:
+        work.loop()
+    else:
+        _in_threads(work, count)
+    if work.error is not None:
+        raise work.error
+
+
+class _Work:
+    """The runs still to be taken, and the first error."""
+
+    def __init__(self, views: Sequence[View], targets: Sequence[Target], progress: Progress | None) -> None:
+        self.targets = targets
+        self.error: BaseException | None = None
+        self._progress = progress
+        self._runs = _runs(views)
+        self._total = source_bytes(views)
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        with self._lock:
+            self.error = self.error or error
+        self._stopped.set()
+
+    def loop(self) -> None:
+        """Takes runs until there are none, or something stops the work."""
+        try:
+            while not self._stopped.is_set():
+                with self._lock:
+                    taken = next(self._runs, None)
+                if taken is None:
+                    return
+                _carry_out(taken, self.targets)
+                with self._lock:
+                    self._done += taken.nbytes
+                    if self._progress is not None:
+                        self._progress(self._done, self._total)
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`
+            self.stop(error)
+
+
+def _in_threads(work: _Work, count: int) -> None:
+    threads = [threading.Thread(target=work.loop, name=f"rows-{i}") for i in range(count)]
+    started: list[threading.Thread] = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+        for thread in started:
+            thread.join()
+    except BaseException:
+        work.stop()
+        for thread in started:
+            thread.join()
+        raise
+
+
+def _runs(views: Iterable[View]) -> Iterator[_Run]:
+    for view in views:
+        rows = max(1, RUN_ELEMENTS // max(1, view.width))
+        step = max(view.granule, rows // view.granule * view.granule)
+        for start in range(0, view.count, step):
+            yield _Run(view, start, min(start + step, view.count))
+
+
+def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
+    view = taken.view
+    rows = view.rows(taken.start, taken.stop)
+    encoded: dict[tuple[TensorType, int], Array] = {}
+    for target in targets:
+        kind = target.types[view.name]
+        weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
+        key = kind, id(weights)
+        if key not in encoded:
+            encoded[key] = _encode(rows, taken, kind, weights)
+        target.writer.write(view.name, encoded[key], taken.start)
+
+
+def _encode(rows: Array, taken: _Run, kind: TensorType, weights: Weights | None) -> Array:
+    view = taken.view
+    if kind is view.type:
+        return rows
+    try:
+        if weights is None or len(weights) == 1:
+            return encode_rows(rows, view.type, kind, None if weights is None else weights[0])
+        height = view.count // len(weights)
+        parts = [
+            encode_rows(rows[low - taken.start : high - taken.start], view.type, kind, weights[matrix])
+            for matrix, low, high in _spans(taken.start, taken.stop, height)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    except QuantError as error:
+        raise QuantError(f"tensor {view.name!r}{_bad_row(rows, taken)}: {error.text}") from None
+
+
+def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]:
+    """The matrices of `height` rows that rows start..stop touch: (matrix, first row, row after the last)."""
+    at = start
+    while at < stop:
+        end = min(stop, (at // height + 1) * height)
+        yield at // height, at, end
+        at = end
+
+
+def _bad_row(rows: Array, taken: _Run) -> str:
+    """Where the first NaN or infinity is, counted in the whole tensor; nothing when there is none."""
+    values = widen(rows, taken.view.type)
+    if values.dtype.kind != "f":
+        return ""
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    return f" row {taken.start + int(bad[0])}" if bad.size else ""
