@@ -20,3 +20,81 @@ static inline void lanes_at(Lanes *g, int64_t first, int64_t blocks, int size, i
         g->out[l] = first + l < blocks ? out + b * bytes : g->spare;
     }
 }
+
+/* out[i] lane l = p[l][at + i], 0 <= i < n; n a multiple of 16. */
+V_FN void lanes_load(VF *out, const float *const *p, int at, int n)
+{
+    const float *from[VN];
+    for (int l = 0; l < VN; l++) {
+        from[l] = p[l] + at;
+    }
+    vf_load_lanes(out, from, n);
+}
+
+/* Byte at + i of lane l's block = low byte of v[i] lane l, 0 <= i < n; n a multiple of 16. */
+V_FN void lanes_store_u8(const Lanes *g, int at, const VI *v, int n)
+{
+    uint8_t *to[VN];
+    for (int l = 0; l < VN; l++) {
+        to[l] = g->out[l] + at;
+    }
+    vi_store_lanes_u8(to, v, n);
+}
+
+/* One byte of each lane's block. */
+V_FN void lanes_store_byte(const Lanes *g, int at, VI v)
+{
+    int32_t bytes[VN];
+    vi_store(bytes, v);
+    for (int l = 0; l < VN; l++) {
+        g->out[l][at] = (uint8_t)bytes[l];
+    }
+}
+
+V_FN VF sum_squares(const VF *x, int n)
+{
+    VF sum = vf_set1(0);
+    for (int i = 0; i < n; i++) {
+        sum = vf_add(sum, vf_mul(x[i], x[i]));
+    }
+    return sum;
+}
+
+V_FN VF sum_of(const VF *x, int n)
+{
+    VF sum = vf_set1(0);
+    for (int i = 0; i < n; i++) {
+        sum = vf_add(sum, x[i]);
+    }
+    return sum;
+}
+
+/* w[i] = importance * sqrt(sigma2 + x^2) for n elements from `at` on of each lane's block. */
+V_FN void importance_load(VF *w, const Lanes *g, int at, const VF *x, int n, VF sigma2)
+{
+    lanes_load(w, g->w, at, n);
+    for (int i = 0; i < n; i++) {
+        w[i] = vf_mul(w[i], vf_sqrt(vf_add(sigma2, vf_mul(x[i], x[i]))));
+    }
+}
+
+/* sigma2 of each of VN rows from `first` on: the mean square of the whole row. Surplus lanes repeat the last row. */
+static void row_mean_squares(float *sigma2, const float *x, int64_t first, int64_t rows, int64_t width)
+{
+    const float *p[VN];
+    for (int l = 0; l < VN; l++) {
+        p[l] = x + (first + l < rows ? first + l : rows - 1) * width;
+    }
+    VF sum = vf_set1(0);
+    for (int64_t at = 0; at < width; at += 32) {
+        VF v[32];
+        vf_load_lanes(v, p, 32);
+        for (int i = 0; i < 32; i++) {
+            sum = vf_add(sum, vf_mul(v[i], v[i]));
+        }
+        for (int l = 0; l < VN; l++) {
+            p[l] += 32;
+        }
+    }
+    vf_store(sigma2, vf_div(sum, vf_set1((float)width)));
+}

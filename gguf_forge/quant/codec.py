@@ -25,9 +25,9 @@ _F32 = TENSOR_TYPES["F32"]
 
 def quantize(
     x: NDArray[Any],
-    type: str | TensorType,
+    type: str | TensorType,  # noqa: A002
     imatrix: NDArray[Any] | None = None,
-    threads: int | None = None,  # noqa: A002
+    threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """Encodes an array as blocks of `type`, bit for bit as ggml does.
 
@@ -54,9 +54,9 @@ def quantize(
 
 def dequantize(
     data: NDArray[Any],
-    type: str | TensorType,
+    type: str | TensorType,  # noqa: A002
     dtype: DTypeLike | str = np.float32,
-    threads: int | None = None,  # noqa: A002
+    threads: int | None = None,
 ) -> NDArray[Any]:
     """Decodes blocks of `type` into floats, bit for bit as ggml does.
 

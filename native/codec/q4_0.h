@@ -31,6 +31,15 @@ V_FN float signed_peak(const float *x, int n)
     return -a > b ? a : b;
 }
 
+/* 32 levels below 16 as 16 bytes: the second half in the upper nibbles. */
+V_FN void store_nibbles(uint8_t *out, VI *q)
+{
+    for (int i = 0; i < 16 / VN; i++) {
+        q[i] = vi_or(q[i], vi_shl(q[16 / VN + i], 4));
+    }
+    vi_store_u8(out, q, 16 / VN);
+}
+
 V_FN void q4_0_encode_plain(const float *x, uint8_t *out, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q4_0)) {
@@ -43,19 +52,59 @@ V_FN void q4_0_encode_plain(const float *x, uint8_t *out, int64_t blocks)
             VI r = vf_trunc(vf_add(vf_mul(vf_load(x + i * VN), inverse), vf_set1(8.5f)));
             q[i] = vi_and(vi_min(r, vi_set1(15)), vi_set1(15));
         }
-        int half = VN > 16 ? 1 : 16 / VN;
-        for (int i = 0; i < half; i++) {
-            q[i] = vi_or(q[i], vi_shl(q[half + i], 4));
-        }
-        vi_store_u8(y->q, q, half);
+        store_nibbles(y->q, q);
     }
+}
+
+/* With importance, Q4_0 and Q5_0: lanes are blocks; sigma2 comes from each block's whole row. For every group the
+ * levels (0 .. 2 * nmax - 1) and scale go to `pack`. */
+typedef void (*pack_signed)(const Lanes *g, VF scale, VI *level);
+
+V_FN void encode_signed_weighted(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks,
+                                 int bytes, int nmax, pack_signed pack)
+{
+    const int64_t rows = blocks / row_blocks;
+    for (int64_t row = 0; row < rows; row += VN) {
+        float sigma2[VN];
+        row_mean_squares(sigma2, x, row, rows, row_blocks * 32);
+        const int64_t end = (rows - row < VN ? rows : row + VN) * row_blocks;
+        for (int64_t b = row * row_blocks; b < end; b += VN) {
+            Lanes g;
+            lanes_at(&g, b, end, 32, bytes, x, out, w, row_blocks);
+            float sigma2_of[VN];
+            for (int l = 0; l < VN; l++) {
+                sigma2_of[l] = sigma2[(b + l < end ? b + l : end - 1) / row_blocks - row];
+            }
+            VF v[32], weight[32];
+            VI level[32];
+            vf_load_lanes(v, g.x, 32);
+            importance_load(weight, &g, 0, v, 32, vf_load(sigma2_of));
+            SignedFit fit;
+            search_signed(&fit, v, weight, 32, nmax, 0);
+            for (int i = 0; i < 32; i++) {
+                level[i] = signed_fit_level(&fit, v[i], nmax);
+            }
+            pack(&g, fit.scale, level);
+        }
+    }
+}
+
+V_FN void q4_0_pack(const Lanes *g, VF scale, VI *level)
+{
+    vf_store_f16_lanes(g->out, 0, scale);
+    for (int i = 0; i < 16; i++) {
+        level[i] = vi_or(level[i], vi_shl(level[16 + i], 4));
+    }
+    lanes_store_u8(g, 2, level, 16);
 }
 
 static void q4_0_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
-    (void)w;
-    (void)row_blocks;
-    q4_0_encode_plain(x, out, blocks);
+    if (w) {
+        encode_signed_weighted(x, out, blocks, w, row_blocks, sizeof(block_q4_0), 8, q4_0_pack);
+    } else {
+        q4_0_encode_plain(x, out, blocks);
+    }
 }
 
 static void q4_0_decode(const uint8_t *in, float *y, int64_t blocks)

@@ -31,6 +31,7 @@ V_FN VF vf_sub(VF a, VF b) { return _mm256_sub_ps(a, b); }
 V_FN VF vf_mul(VF a, VF b) { return _mm256_mul_ps(a, b); }
 V_FN VF vf_div(VF a, VF b) { return _mm256_div_ps(a, b); }
 V_FN VF vf_sqrt(VF a) { return _mm256_sqrt_ps(a); }
+V_FN VF vf_round(VF a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V_FN VF vf_min(VF a, VF b) { return _mm256_min_ps(a, b); }
 V_FN VF vf_max(VF a, VF b) { return _mm256_max_ps(a, b); }
 V_FN VF vf_abs(VF a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }

@@ -29,6 +29,7 @@ V_FN VF vf_sub(VF a, VF b) { return _mm512_sub_ps(a, b); }
 V_FN VF vf_mul(VF a, VF b) { return _mm512_mul_ps(a, b); }
 V_FN VF vf_div(VF a, VF b) { return _mm512_div_ps(a, b); }
 V_FN VF vf_sqrt(VF a) { return _mm512_sqrt_ps(a); }
+V_FN VF vf_round(VF a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V_FN VF vf_min(VF a, VF b) { return _mm512_min_ps(a, b); }
 V_FN VF vf_max(VF a, VF b) { return _mm512_max_ps(a, b); }
 V_FN VF vf_abs(VF a) { return _mm512_abs_ps(a); }

@@ -2,12 +2,21 @@
  * The file defines FORGE_BACKEND (the struct's symbol), FORGE_BACKEND_NAME and forge_isa_supported(). */
 
 #include "../lanes.h"
+#include "../search.h"
 
 #include "../codec/bf16.h"
 #include "../codec/f16.h"
 #include "../codec/f32.h"
 #include "../codec/f64.h"
+#include "../codec/q2_k.h"
+#include "../codec/q3_k.h"
 #include "../codec/q4_0.h"
+#include "../codec/q4_1.h"
+#include "../codec/q4_k.h"
+#include "../codec/q5_0.h"
+#include "../codec/q5_1.h"
+#include "../codec/q5_k.h"
+#include "../codec/q6_k.h"
 #include "../codec/q8_0.h"
 
 #include "../codec/iq4_nl.h"

@@ -1,0 +1,91 @@
+/* Q5_0: 32 weights, a half-float scale and five bits each; h is a little-endian word of the fifth bits.
+ *
+ *   byte  0   1   2 .. 5       6                                 ...  21
+ *        [  d   ][ h: bit i ][(q16 & 15) << 4 | (q0 & 15)] ... [(q31 & 15) << 4 | (q15 & 15)]
+ *        q[i] = nibble | (h >> i & 1) << 4        weight i = (q[i] - 16) * d
+ */
+typedef struct {
+    uint8_t d[2];
+    uint8_t h[4];
+    uint8_t q[16];
+} block_q5_0;
+_Static_assert(sizeof(block_q5_0) == 22, "Q5_0 is 22 bytes");
+
+/* 32 levels below 32 as four bytes of fifth bits and 16 bytes of nibbles. */
+V_FN void store_five_bits(uint8_t *h_out, uint8_t *q_out, VI *q)
+{
+    uint32_t h = 0;
+    for (int i = 0; i < 32 / VN; i++) {
+        h |= vm_bits(vi_gt(q[i], vi_set1(15))) << (i * VN);
+        q[i] = vi_and(q[i], vi_set1(15));
+    }
+    store_u32(h_out, h);
+    store_nibbles(q_out, q);
+}
+
+/* The same for lanes of blocks. */
+V_FN void lanes_store_five_bits(const Lanes *g, int h_at, int q_at, VI *level)
+{
+    VI h = vi_set1(0);
+    int32_t words[VN];
+    for (int i = 0; i < 32; i++) {
+        h = vi_or(h, vi_shl(vi_shr(level[i], 4), i));
+    }
+    vi_store(words, h);
+    for (int l = 0; l < VN; l++) {
+        store_u32(g->out[l] + h_at, (uint32_t)words[l]);
+    }
+    for (int i = 0; i < 16; i++) {
+        level[i] = vi_or(vi_and(level[i], vi_set1(15)), vi_shl(vi_and(level[16 + i], vi_set1(15)), 4));
+    }
+    lanes_store_u8(g, q_at, level, 16);
+}
+
+V_FN void q5_0_pack(const Lanes *g, VF scale, VI *level)
+{
+    vf_store_f16_lanes(g->out, 0, scale);
+    lanes_store_five_bits(g, 2, 6, level);
+}
+
+static void q5_0_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
+{
+    if (w) {
+        encode_signed_weighted(x, out, blocks, w, row_blocks, sizeof(block_q5_0), 16, q5_0_pack);
+        return;
+    }
+    for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q5_0)) {
+        block_q5_0 *y = (block_q5_0 *)(void *)out;
+        float d = signed_peak(x, 32) / -16;
+        VF inverse = vf_set1(d != 0 ? 1 / d : 0);
+        store_u16(y->d, f32_to_f16(d));
+        VI q[32 / VN];
+        for (int i = 0; i < 32 / VN; i++) {
+            VI r = vf_trunc(vf_add(vf_mul(vf_load(x + i * VN), inverse), vf_set1(16.5f)));
+            q[i] = vi_and(vi_min(r, vi_set1(31)), vi_set1(31));
+        }
+        store_five_bits(y->h, y->q, q);
+    }
+}
+
+/* Levels i .. i + VN - 1 of a block's nibbles and fifth bits; i < 16 also gives those 16 further on. */
+V_FN void load_five_bits(const uint8_t *q, uint32_t h, int i, VI *low, VI *high)
+{
+    VI bytes = vi_load_u8(q + i), fifth = vi_set1(16), none = vi_set1(0);
+    *low = vi_or(vi_and(bytes, vi_set1(15)), vi_select(vm_from_bits(h >> i), fifth, none));
+    *high = vi_or(vi_shr(bytes, 4), vi_select(vm_from_bits(h >> (16 + i)), fifth, none));
+}
+
+static void q5_0_decode(const uint8_t *in, float *y, int64_t blocks)
+{
+    for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q5_0), y += 32) {
+        const block_q5_0 *x = (const block_q5_0 *)(const void *)in;
+        VF d = vf_set1(load_f16(x->d));
+        uint32_t h = load_u32(x->h);
+        for (int i = 0; i < 16; i += VN) {
+            VI low, high;
+            load_five_bits(x->q, h, i, &low, &high);
+            vf_store(y + i, vf_mul(vi_to_f(vi_sub(low, vi_set1(16))), d));
+            vf_store(y + 16 + i, vf_mul(vi_to_f(vi_sub(high, vi_set1(16))), d));
+        }
+    }
+}
