@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from gguf_forge.format.layout import ValueType as ValueType
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
+    from gguf_forge.quant.roundtrip import RoundTrip as RoundTrip
+    from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
@@ -19,6 +21,8 @@ _PUBLIC = {
     "TENSOR_TYPES": "gguf_forge.types",
     "ValueType": "gguf_forge.format.layout",
     "open": "gguf_forge.opening",
+    "roundtrip": "gguf_forge.quant.roundtrip",
+    "RoundTrip": "gguf_forge.quant.roundtrip",
 }
 
 
