@@ -113,15 +113,16 @@ V_FN void search_min(MinFit *fit, const VF *x, const VF *w, int n, int nmax, flo
 
 /* ------------------------------------------------------------------ signed scale: x ~ scale * (level - nmax) */
 
-/* level = round(x * iscale) + nmax, 0 .. 2 * nmax - 1; 0 where iscale is 0 */
+/* level = round(x * iscale) + nmax, 0 .. 2 * nmax - 1; 0 where dead (all x below TINY) */
 typedef struct {
     VF scale, iscale;
+    VM dead;
 } SignedFit;
 
 V_FN VI signed_fit_level(const SignedFit *f, VF x, int nmax)
 {
     VI l = vi_add(vi_clamp(vi_nearest(vf_mul(f->iscale, x)), -nmax, nmax - 1), vi_set1(nmax));
-    return vi_select(vf_eq(f->iscale, vf_set1(0)), vi_set1(0), l);
+    return vi_select(f->dead, vi_set1(0), l);
 }
 
 /* The element of largest magnitude, the first of several. */
@@ -179,7 +180,8 @@ V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nma
         best_iscale = vf_select(better, iscale, best_iscale);
     }
     fit->scale = vf_select(dead, zero, scale);
-    fit->iscale = vf_select(dead, zero, best_iscale);
+    fit->iscale = best_iscale;
+    fit->dead = dead;
 }
 
 /* ------------------------------------------------------------------ refined signed scale, no weights given */
