@@ -62,27 +62,31 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line (`args`: without the program's name) and returns the exit code. Prints every error."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = cli.main(args, prog_name="gguf-forge", standalone_mode=False)
+        with cli.make_context("gguf-forge", list(sys.argv[1:] if args is None else args)) as context:
+            cli.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return WRONG_USAGE if isinstance(error, click.UsageError) else BAD_INPUT
-    except click.Abort as error:
-        return _interrupted(error.__cause__)
-    except KeyboardInterrupt as error:
-        return _interrupted(error)
+    except Terminated:
+        return _ended("terminated", TERMINATED)
+    except KeyboardInterrupt:
+        return _ended("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone. Nothing to say, and nobody to say it to at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except (ForgeError, OSError, MemoryError) as error:
-        return _failed(described(error))
+        return _ended(described(error), BAD_INPUT)
     except Exception as error:
         # The last line of defence: whatever a file made us do, its reader sees one line and not a page.
         if os.environ.get("GGUF_FORGE_DEBUG"):
             raise
-        return _failed(f"defect: {type(error).__name__}: {error} (GGUF_FORGE_DEBUG=1 shows where; please report it)")
+        text = f"defect: {type(error).__name__}: {error} (GGUF_FORGE_DEBUG=1 shows where; please report it)"
+        return _ended(text, BAD_INPUT)
 
 
 def described(error: BaseException) -> str:
@@ -95,12 +99,6 @@ def described(error: BaseException) -> str:
     return str(error)
 
 
-def _failed(message: str) -> int:
-    print(f"gguf-forge: {printable(message)}", file=sys.stderr)  # noqa: T201 - the error line
-    return BAD_INPUT
-
-
-def _interrupted(cause: BaseException | None) -> int:
-    terminated = isinstance(cause, Terminated)
-    print(f"gguf-forge: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)  # noqa: T201
-    return TERMINATED if terminated else INTERRUPTED
+def _ended(message: str, code: int) -> int:
+    print(f"gguf-forge: {printable(message)}", file=sys.stderr)  # noqa: T201 - the line that says why
+    return code

@@ -10,10 +10,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -68,11 +68,8 @@ def plain_json(value: Any) -> Any:
     return value
 
 
-class Advance(Protocol):
-    """Tells a progress display that so much more has been done."""
-
-    def __call__(self, amount: int) -> None:
-        """Adds an amount of work done."""
+#: Told how much of how much has been done, in bytes; from any thread, one at a time.
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -81,7 +78,6 @@ class Terminal:
 
     quiet: bool = False
     verbose: bool = False
-    _start: float = field(default_factory=time.monotonic)
 
     def note(self, text: str) -> None:
         """A line on stderr, unless quiet."""
@@ -104,35 +100,30 @@ class Terminal:
         sys.stdout.write(json.dumps(plain_json(value), indent=1) + "\n")
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Advance]:
-        """A bar with rate and time left on a terminal, a line now and then elsewhere, nothing when quiet.
-
-        total: bytes of work; the function given takes the bytes done since its last call, from any thread.
-        """
+    def progress(self, what: str) -> Iterator[Progress | None]:
+        """A bar with rate and time left on a terminal, a line now and then elsewhere, nothing when quiet."""
         if self.quiet:
-            yield lambda amount: None
+            yield None
         elif sys.stderr.isatty():
             with _bar() as bar:
-                task = bar.add_task(printable(what), total=total)
-                yield lambda amount: bar.advance(task, amount)
+                task = bar.add_task(printable(what), total=None)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
         else:
-            yield _Lines(self, what, total)
+            yield _Lines(self, what).tell
 
 
 class _Lines:
-    def __init__(self, terminal: Terminal, what: str, total: int) -> None:
-        self.terminal, self.what, self.total = terminal, what, total
+    def __init__(self, terminal: Terminal, what: str) -> None:
+        self.terminal, self.what = terminal, what
         self.start = self.last = time.monotonic()
-        self.done = 0
 
-    def __call__(self, amount: int) -> None:
-        self.done += amount
+    def tell(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.last >= LINE_INTERVAL:
+        if now - self.last >= LINE_INTERVAL and done < total:
             self.last = now
-            rate = self.done / (now - self.start)
-            left = (self.total - self.done) / rate if rate else 0
-            self.terminal.note(f"{self.what}: {self.done / self.total:.0%}, {size(rate)}/s, {left:.0f} s left")
+            rate = done / (now - self.start)
+            left = f"{(total - done) / rate:.0f} s left" if rate else "waiting"
+            self.terminal.note(f"{self.what}: {done / total:.0%}, {size(rate)}/s, {left}")
 
 
 def _bar() -> Any:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import gguf_forge
+from gguf_forge._native import isa_names
 from tests.bench.report import Report, machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,7 @@ SECTIONS = ("memory", "opening", "codecs", "conversion")
 def main(wanted: list[str]) -> None:
     report = Report()
     report.say("# Benchmarks\n")
-    report.say(f"Made by `make bench` on {machine()}; instruction sets: {', '.join(gguf_forge.isa_names())}.")
+    report.say(f"Made by `make bench` on {machine()}; instruction sets: {', '.join(isa_names())}.")
     folder = ROOT / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:

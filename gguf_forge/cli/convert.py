@@ -1,0 +1,63 @@
+"""`gguf-forge convert`: a checkpoint folder to .gguf files. Parses, calls the package, prints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gguf_forge.cli import plans
+from gguf_forge.cli.options import RecipeNames, request, shared
+from gguf_forge.cli.terminal import Terminal
+
+
+@click.command("convert")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--outfile", type=click.Path(path_type=Path),
+    help="A file, a folder, or a name with {ftype} in it. Default: named after the model, in its folder.",
+)  # fmt: skip
+@click.option(
+    "--type", "--outtype", "types", type=RecipeNames(), multiple=True,
+    help="Recipes or outtypes, separated by commas: several files from one reading. Default: auto.",
+)  # fmt: skip
+@click.option("--pre", metavar="NAME", help="The pre-tokenizer, where it is not recognised.")
+@click.option("--model-name", metavar="NAME", help="The model's name in the metadata.")
+@shared
+def command(
+    source: Path, outfile: Path | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
+    quiet: bool, verbose: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Convert the Hugging Face checkpoint in folder SOURCE to GGUF.
+
+    A type is an outtype of convert_hf_to_gguf.py (f32, f16, bf16, q8_0, tq1_0, tq2_0, or auto: the checkpoint's own
+    16-bit type), or a recipe of llama-quantize (Q4_K_M, IQ4_XS, Q8_0, ...; see `gguf-forge types`), in any case. Only
+    q8_0, tq1_0 and tq2_0 mean the former in lower case and the latter in capitals: their results differ.
+    """
+    from gguf_forge.convert.files import convert
+
+    terminal = Terminal(quiet, verbose)
+    wanted = request([name for names in types for name in names] or ["auto"], options)
+    imatrix = wanted.load_imatrix()
+    start = time.monotonic()
+    with terminal.progress(source.name or str(source)) as progress:
+        done = convert(
+            source,
+            outfile,
+            wanted.types,
+            quantization=wanted.quantization(imatrix),
+            metadata=wanted.metadata,
+            pre=pre,
+            model_name=model_name,
+            threads=wanted.threads,
+            dry_run=wanted.dry_run,
+            overwrite=not wanted.no_overwrite,
+            progress=progress,
+        )
+    plans.remark(terminal, done, imatrix)
+    if wanted.dry_run:
+        plans.show(terminal, done)
+    else:
+        plans.made(terminal, done, time.monotonic() - start)

@@ -1,0 +1,201 @@
+"""The options that `convert` and `quantize` share, and what they mean in the package's terms. Reads no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gguf_forge.convert.files import Quantization
+    from gguf_forge.format.values import Value
+    from gguf_forge.quant.imatrix import Imatrix
+    from gguf_forge.types import TensorType
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. types: as spelled. metadata: overrides in order."""
+
+    types: tuple[str, ...]
+    imatrix: Path | None
+    include_weights: tuple[str, ...]
+    exclude_weights: tuple[str, ...]
+    pure: bool
+    leave_output_tensor: bool
+    output_tensor_type: TensorType | None
+    token_embedding_type: TensorType | None
+    tensor_type: tuple[str, ...]
+    tensor_type_file: Path | None
+    no_fallback: bool
+    metadata: dict[str, Value]
+    threads: int
+    no_overwrite: bool
+    dry_run: bool
+
+    def load_imatrix(self) -> Imatrix | None:
+        """The importance matrix asked for, less what --include-weights and --exclude-weights leave out."""
+        from gguf_forge.quant.imatrix import load_imatrix
+
+        if self.imatrix is None:
+            return None
+        found = load_imatrix(self.imatrix)
+        if self.include_weights:
+            found = found.only(self.include_weights)
+        if self.exclude_weights:
+            found = found.without(self.exclude_weights)
+        return found
+
+    def quantization(self, imatrix: Imatrix | None) -> Quantization:
+        """What changes about the recipe, with the importance matrix loaded."""
+        from gguf_forge.convert.files import Quantization
+        from gguf_forge.quant.overrides import parse_override, read_overrides
+
+        overrides = [parse_override(text, "--tensor-type") for text in self.tensor_type]
+        if self.tensor_type_file is not None:
+            overrides += read_overrides(self.tensor_type_file)
+        return Quantization(
+            imatrix=imatrix,
+            pure=self.pure,
+            output_tensor_type=self.output_tensor_type,
+            token_embedding_type=self.token_embedding_type,
+            overrides=tuple(overrides),
+            leave_output=self.leave_output_tensor,
+            fallback=not self.no_fallback,
+        )
+
+
+def request(types: Sequence[str], options: dict[str, Any]) -> Request:
+    """From the options of `shared`. Raises click.UsageError for options that exclude each other."""
+    if options["include_weights"] and options["exclude_weights"]:
+        raise click.UsageError("--include-weights and --exclude-weights cannot be used together")
+    return Request(types=tuple(types), **options)
+
+
+class TensorTypeName(ParamType):
+    """The name of a tensor type, in any case."""
+
+    name = "type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TensorType:
+        """The type; a usage error for an unknown one."""
+        from gguf_forge.errors import UnsupportedError
+        from gguf_forge.types import tensor_type
+
+        try:
+            return tensor_type(value)
+        except UnsupportedError as error:
+            self.fail(str(error), param, ctx)
+
+
+class RecipeNames(ParamType):
+    """Names of recipes and outtypes, separated by commas; also a file type's number, as llama-quantize takes it."""
+
+    name = "type[,type...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The names, in the spelling that `recipe_name` gives them; a usage error for an unknown one."""
+        from gguf_forge.errors import RecipeError
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(recipe_name(name.strip()) for name in value.split(","))
+        except RecipeError as error:
+            self.fail(str(error), param, ctx)
+
+
+def recipe_name(name: str) -> str:
+    """The name of a recipe or outtype as the package spells it. Raises RecipeError for an unknown one.
+
+    Case means something only where convert_hf_to_gguf.py and llama-quantize share a name but not a result: q8_0, tq1_0
+    and tq2_0 in lower case are the converter's, in capitals the quantizer's.
+    """
+    from gguf_forge.quant.outtype import OUTTYPES
+    from gguf_forge.quant.recipe import recipe
+
+    if name in OUTTYPES or name.lower() in {"auto", "f32", "f16", "bf16"}:
+        return name.lower()
+    if name.upper() == "COPY":
+        return "COPY"
+    return recipe(int(name) if name.isdecimal() else name).name
+
+
+class KeyValue(ParamType):
+    """KEY=TYPE:VALUE, as llama.cpp writes overrides of metadata."""
+
+    name = "key=type:value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Value]:
+        """The key and its typed value; a usage error where a part is missing or does not fit."""
+        from gguf_forge.convert.override import parse_override
+        from gguf_forge.errors import ForgeError
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_override(value)
+        except ForgeError as error:
+            self.fail(str(error), param, ctx)
+
+
+def default_threads() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def speaking(command: Command) -> Command:
+    """Adds --quiet and --verbose."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Say more: choices, coverage of the importance matrix."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    ):
+        command = option(command)
+    return command
+
+
+def shared(command: Command) -> Command:
+    """Adds the options of `Request`, in the order of the help page."""
+    path = click.Path(path_type=Path)
+    kind = TensorTypeName()
+    for option in reversed(
+        (
+            click.option("--imatrix", type=path, help="Importance matrix (.gguf or .dat) of llama-imatrix."),
+            click.option("--include-weights", multiple=True, metavar="NAME", help="Use it for these tensors only."),
+            click.option("--exclude-weights", multiple=True, metavar="NAME", help="Do not use it for these tensors."),
+            click.option("--pure", is_flag=True, help="The recipe's main type for every tensor."),
+            click.option("--output-tensor-type", type=kind, help="Type of output.weight."),
+            click.option("--leave-output-tensor", is_flag=True, help="Keep output.weight's type."),
+            click.option("--token-embedding-type", type=kind, help="Type of the token embeddings."),
+            click.option(
+                "--tensor-type", multiple=True, metavar="REGEX=TYPE",
+                help="Type of the tensors whose name has a match; repeatable, the first match counts.",
+            ),
+            click.option("--tensor-type-file", type=path, help="A file of REGEX=TYPE, separated by space or new line."),
+            click.option("--no-fallback", is_flag=True, help="Fail where a tensor's width forces another type."),
+            click.option(
+                "--metadata", "--override-kv", type=KeyValue(), multiple=True, metavar="KEY=TYPE:VALUE",
+                callback=lambda ctx, param, value: dict(value),
+                help="Set a metadata key; TYPE: str, bool, int, float, u8 ... i64, f32, f64, with [] an array as JSON.",
+            ),
+            click.option(
+                "--threads", type=click.IntRange(min=1), default=default_threads, show_default="all cores",
+                help="Threads that encode.",
+            ),
+            click.option("--no-overwrite", is_flag=True, help="Fail where the output exists, instead of replacing it."),
+            click.option("--dry-run", is_flag=True, help="Print the plan with sizes and bits per weight, no more."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return speaking(command)

@@ -1,0 +1,123 @@
+"""`gguf-forge inspect`: what is shown, the JSON document, and files that are not fit to be shown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gguf_forge
+from gguf_forge.format.values import infer
+from tests.cli.conftest import Forge
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.gguf"
+    with gguf_forge.GGUFWriter(path) as writer:
+        writer.add("general.architecture", "llama")
+        writer.add("general.name", "Tiny\x1b[2J name")
+        writer.add("general.file_type", 1)
+        writer.add("llama.context_length", 512)
+        writer.add("llama.rope.freq_base", float("nan"))
+        writer.add("tokenizer.ggml.model", "llama")
+        writer.add("tokenizer.ggml.tokens", [f"token{i}" for i in range(300)])
+        writer.add("tokenizer.chat_template", "{{ x }}\n")
+        writer.add_tensor("token_embd.weight", np.zeros((300, 64), dtype=np.float16))
+        writer.add_tensor("output_norm.weight", np.ones(64, dtype=np.float32))
+    return path
+
+
+def test_page_names_model_size_types_and_tokenizer(forge: Forge, file: Path) -> None:
+    page = forge("inspect", file).out
+    for word in ("architecture llama", "19.3 K in 2 tensors", "16.05 bits per weight", "context", "512", "300 tokens"):
+        assert word in page
+    assert [line.split()[:2] for line in page.splitlines()[-2:]] == [["F16", "1"], ["F32", "1"]]
+
+
+def test_control_characters_of_the_file_do_not_reach_the_terminal(forge: Forge, file: Path) -> None:
+    for options in ([], ["--keys", "*"], ["--tensors"], ["--json"]):
+        assert "\x1b" not in forge("inspect", file, *options).out
+    assert "Tiny\\x1b[2J name" in forge("inspect", file).out
+
+
+def test_keys_are_chosen_by_glob_and_long_arrays_cut(forge: Forge, file: Path) -> None:
+    shown = forge("inspect", file, "--keys", "tokenizer.ggml.*").out
+    assert "string[300]" in shown
+    assert "token5'" in shown
+    assert "token6'" not in shown
+    assert "general.name" not in shown
+
+
+def test_tensors_are_listed_with_shape_in_numpy_order(forge: Forge, file: Path) -> None:
+    line = next(line for line in forge("inspect", file, "--tensors").out.splitlines() if "token_embd" in line)
+    assert line.split()[:5] == ["token_embd.weight", "F16", "300", "x", "64"]
+
+
+def test_json_is_complete_and_its_shape_stays(forge: Forge, file: Path) -> None:
+    found = json.loads(forge("inspect", file, "--json").out)
+    assert list(found) == ["file", "model", "tokenizer", "types", "metadata", "tensors"]
+    assert found["file"] == {
+        "path": str(file),
+        "files": [str(file)],
+        "bytes": file.stat().st_size,
+        "version": 3,
+        "endian": "little",
+        "alignment": 32,
+        "keys": 8,
+        "tensors": 2,
+    }
+    assert found["model"]["parameters"] == 300 * 64 + 64
+    assert found["model"]["recipe"] == "F16"
+    assert found["tokenizer"]["tokens"] == 300
+    assert found["types"][0] == {"type": "F16", "tensors": 1, "parameters": 19200, "bytes": 38400}
+    by_key = {entry["key"]: entry for entry in found["metadata"]}
+    assert by_key["tokenizer.ggml.tokens"] == {
+        "key": "tokenizer.ggml.tokens",
+        "type": "ARRAY",
+        "element": "STRING",
+        "length": 300,
+        "value": [f"token{i}" for i in range(300)],
+    }
+    assert by_key["llama.rope.freq_base"]["value"] == "nan"
+    assert by_key["general.file_type"]["type"] == infer(1).type.name
+    assert found["tensors"][1]["name"] == "output_norm.weight"
+    assert set(found["tensors"][1]) == {"name", "type", "shape", "bytes", "offset", "file"}
+
+
+def test_json_metadata_is_narrowed_by_keys(forge: Forge, file: Path) -> None:
+    found = json.loads(forge("inspect", file, "--json", "--keys", "general.*").out)
+    keys = [entry["key"] for entry in found["metadata"]]
+    assert keys == ["general.architecture", "general.name", "general.file_type"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GGU", b"<!DOCTYPE html>", b"GGUF" + bytes(60), b"GGUF\3\0\0\0" + b"\xff" * 16]
+)
+def test_what_is_no_gguf_file_is_one_line_and_exit_1(forge: Forge, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad\x1b.gguf"
+    path.write_bytes(content)
+    ended = forge("inspect", path)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert ended.err.startswith("gguf-forge: ")
+    assert "\x1b" not in ended.err
+
+
+def test_a_missing_file_is_said_with_its_name(forge: Forge, tmp_path: Path) -> None:
+    ended = forge("inspect", tmp_path / "none.gguf")
+    assert ended.code == 1
+    assert "none.gguf: No such file or directory" in ended.err
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(file: Path) -> None:
+    command = [sys.executable, "-m", "gguf_forge", "inspect", str(file), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

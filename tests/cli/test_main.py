@@ -1,0 +1,113 @@
+"""The program as a whole: version, help, how runs end, what starting up costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gguf_forge import cli
+from gguf_forge.cli.terminal import count, plain_json, printable, size
+from gguf_forge.errors import CheckpointError
+from gguf_forge.types import TENSOR_TYPES
+from tests.cli.conftest import Forge
+
+
+def test_version_is_that_of_the_package(forge: Forge) -> None:
+    ended = forge("--version")
+    assert (ended.code, ended.out) == (0, f"gguf-forge {version('gguf-forge')}\n")
+
+
+def test_help_lists_every_command(forge: Forge) -> None:
+    out = forge("--help").out
+    assert [name for name in cli.COMMANDS if f"  {name} " not in out] == []
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["inspect"], ["inspect", "a", "b"], ["inspect", "--nonsense", "a"]])
+def test_wrong_usage_is_exit_2(forge: Forge, words: list[str]) -> None:
+    ended = forge(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Usage: gguf-forge" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (CheckpointError("no config.json\x07 here"), 1, "gguf-forge: no config.json\\x07 here\n"),
+        (FileNotFoundError(2, "No such file", "a\nb"), 1, "gguf-forge: a\\nb: No such file\n"),
+        (MemoryError("needs 3 GB"), 1, "gguf-forge: out of memory: needs 3 GB\n"),
+        (KeyboardInterrupt(), 130, "gguf-forge: interrupted\n"),
+        (cli.Terminated(), 143, "gguf-forge: terminated\n"),
+    ],
+)
+def test_how_a_run_ends(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("gguf_forge.format.reader.open", fail)
+    ended = forge("inspect", "x.gguf")
+    assert (ended.code, ended.out, ended.err.lstrip("\n")) == (code, "", line)
+
+
+def test_a_defect_is_one_line_unless_asked_for_more(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("gguf_forge.format.reader.open", fail)
+    ended = forge("inspect", "x.gguf")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert ended.err.startswith("gguf-forge: defect: KeyError: 'lost'")
+    monkeypatch.setenv("GGUF_FORGE_DEBUG", "1")
+    with pytest.raises(KeyError):
+        forge("inspect", "x.gguf")
+
+
+def test_types_lists_every_type_and_recipe(forge: Forge) -> None:
+    found = json.loads(forge("types", "--json").out)
+    assert [t["name"] for t in found["types"]] == list(TENSOR_TYPES)
+    q4_k = next(t for t in found["types"] if t["name"] == "Q4_K")
+    assert (q4_k["block_size"], q4_k["block_bytes"], q4_k["bits_per_weight"]) == (256, 144, 4.5)
+    medium = next(r for r in found["recipes"] if r["name"] == "Q4_K_M")
+    assert (medium["file_type"], medium["default"], medium["aliases"]) == (15, "Q4_K", ["Q4_K"])
+    page = forge("types").out
+    assert [name for name in (*TENSOR_TYPES, "Q3_K_M") if name not in page] == []
+
+
+def test_starting_up_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from gguf_forge.cli import main; main(['--help']);"
+        "print(sorted({'numpy', 'rich', 'tokenizers', 'torch', 'safetensors', 'cffi'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_runs_as_the_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "gguf_forge", "nonsense"], capture_output=True, check=False)
+    assert done.returncode == 2
+
+
+def test_numbers_for_people() -> None:
+    assert [size(n) for n in (0, 1023, 1024, 5 << 20, 3 << 40)] == ["0 B", "1023 B", "1.00 KiB", "5.00 MiB", "3.00 TiB"]
+    assert [count(n) for n in (7, 6_819_072, 8_030_261_248, 671e9)] == ["7", "6.82 M", "8.03 G", "671 G"]
+
+
+def test_text_that_could_steer_a_terminal_is_escaped() -> None:
+    assert printable("a\x1b[2J\n\x9b\u202e\udc80é漢") == "a\\x1b[2J\\n\\x9b\\u202e\\udc80é漢"
+
+
+def test_json_has_no_numbers_json_lacks() -> None:
+    assert plain_json({"a": [float("inf"), (1.5, float("nan"))]}) == {"a": ["inf", [1.5, "nan"]]}
+
+
+def test_the_program_is_installed() -> None:
+    program = Path(sys.executable).with_name("gguf-forge")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"gguf-forge {version('gguf-forge')}\n"
