@@ -1,0 +1,254 @@
+"""`gguf-forge convert` and `quantize`: what they write, what they say, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gguf_forge
+from gguf_forge.convert.files import convert
+from tests import manifest
+from tests.bench.make_checkpoint import make
+from tests.cli.conftest import Forge
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+MODEL = FIXTURES / "models" / "PyLlama-7M"
+GOLDEN = manifest.load(FIXTURES / "golden" / "PyLlama-7M.json.xz")
+
+
+def differences(path: Path, case: str) -> list[str]:
+    return manifest.differences(path, GOLDEN[f"PyLlama-7M.{case}"])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the trained checkpoint under its own name, in a folder that may be written to."""
+    return Path(shutil.copytree(MODEL, tmp_path / "PyLlama-7M"))
+
+
+@pytest.fixture(scope="module")
+def f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("f32") / "f32.gguf"
+    convert(MODEL, path, "f32")
+    return path
+
+
+@pytest.mark.parametrize("spelling", ["Q4_K_M", "q4_k_m", "Q4_K", "15"])
+def test_types_are_named_in_any_case_by_alias_or_number(forge: Forge, tmp_path: Path, spelling: str) -> None:
+    ended = forge("convert", MODEL, "-o", tmp_path / "out.gguf", "--type", spelling)
+    assert (ended.code, ended.out) == (0, "")
+    assert differences(tmp_path / "out.gguf", "Q4_K_M") == []
+
+
+def test_without_options_the_result_is_named_after_the_model_in_its_own_precision(forge: Forge, model: Path) -> None:
+    before = set(model.iterdir())
+    assert forge("convert", model).code == 0
+    (made,) = set(model.iterdir()) - before
+    assert made.name == "PyLlama-7M-BF16.gguf"
+    assert differences(made, "auto") == []
+
+
+def test_several_types_in_one_go(forge: Forge, tmp_path: Path) -> None:
+    ended = forge("convert", MODEL, "--outtype", "f16,Q8_0", "--type", "q5_1", "--outfile", tmp_path / "m-{ftype}.gguf")
+    assert ended.code == 0
+    assert [differences(tmp_path / f"m-{t.lower()}.gguf", t) for t in ("f16", "Q8_0", "Q5_1")] == [[], [], []]
+    assert len(ended.err.splitlines()) == 3
+
+
+def test_case_tells_the_converters_type_from_the_quantizers(forge: Forge, tmp_path: Path) -> None:
+    for case in ("q8_0", "Q8_0", "tq1_0", "TQ1_0", "F16"):
+        assert forge("convert", MODEL, "--type", case, "-o", tmp_path / "out.gguf").code == 0
+        assert differences(tmp_path / "out.gguf", case if case != "F16" else "f16") == []
+
+
+def test_the_importance_matrix_is_used_and_its_coverage_said(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(MODEL)
+    ended = forge("convert", ".", "--type", "Q3_K_M", "--imatrix", "imatrix.gguf", "-o", tmp_path / "out.gguf")
+    assert ended.code == 0
+    assert "importance matrix covers" in ended.err
+    assert differences(tmp_path / "out.gguf", "Q3_K_M-imatrix") == []
+
+
+def test_quiet_says_nothing(forge: Forge, tmp_path: Path) -> None:
+    ended = forge("convert", MODEL, "-q", "-o", tmp_path / "out.gguf")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_a_dry_run_states_the_size_to_the_byte_and_writes_nothing(forge: Forge, tmp_path: Path) -> None:
+    ended = forge("convert", MODEL, "--type", "Q4_K_M", "--dry-run", "-o", tmp_path / "out.gguf")
+    assert ended.code == 0
+    assert list(tmp_path.iterdir()) == []
+    assert f"({GOLDEN['PyLlama-7M.Q4_K_M'].size} bytes)" in ended.out
+    assert "4.9693 bits per weight" in ended.out
+    line = next(line for line in ended.out.splitlines() if line.startswith("output.weight"))
+    assert line.split()[1:6] == ["4096", "x", "256", "F32", "Q6_K"]
+
+
+def test_metadata_and_name_are_set(forge: Forge, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    words = ["--metadata", "general.name=str:Mine", "--metadata", "x.list=i32[]:[1, 2]", "--metadata", "x.f=float:0.5"]
+    assert forge("convert", MODEL, "-o", out, *words).code == 0
+    with gguf_forge.open(out) as file:
+        assert file.metadata["general.name"] == "Mine"
+        assert file.metadata["x.list"].tolist() == [1, 2]
+        assert file.metadata.type_of("x.f").name == "FLOAT32"
+    assert forge("convert", MODEL, "-o", out, "--model-name", "Another").code == 0
+    with gguf_forge.open(out) as file:
+        assert file.metadata["general.name"] == "Another"
+
+
+def test_tensor_types_are_overridden_by_pattern_and_by_file(forge: Forge, tmp_path: Path) -> None:
+    (tmp_path / "types.txt").write_text("attn_q=q5_k\nffn_up=q6_k\n")
+    words = ["--tensor-type", "blk.0.attn_q=q8_0", "--tensor-type-file", tmp_path / "types.txt"]
+    words += ["--output-tensor-type", "q5_0", "--token-embedding-type", "Q4_1"]
+    assert forge("convert", MODEL, "--type", "q4_k_s", "-o", tmp_path / "out.gguf", *words).code == 0
+    with gguf_forge.open(tmp_path / "out.gguf") as file:
+        found = {name: tensor.type.name for name, tensor in file.tensors.items()}
+    names = ("blk.0.attn_q", "blk.1.attn_q", "blk.2.ffn_up", "output", "token_embd", "blk.3.ffn_gate")
+    assert [found[f"{name}.weight"] for name in names] == ["Q8_0", "Q5_K", "Q6_K", "Q5_0", "Q4_1", "Q4_K"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--type", "Q9_X"],
+        ["--type", ""],
+        ["--threads", "0"],
+        ["--metadata", "general.name"],
+        ["--metadata", "a=u8:300"],
+        ["--output-tensor-type", "q4_k_m"],
+        ["--include-weights", "a", "--exclude-weights", "b"],
+    ],
+)
+def test_wrong_options_are_exit_2(forge: Forge, tmp_path: Path, words: list[str]) -> None:
+    ended = forge("convert", MODEL, "-o", tmp_path / "out.gguf", *words)
+    assert (ended.code, list(tmp_path.iterdir())) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--type", "IQ2_XXS"], "importance matrix"),
+        (["--type", "Q4_0", "--tensor-type", "attn_q"], "REGEX=TYPE"),
+        (["--type", "Q4_0", "--tensor-type", "(=Q8_0"], "not a regular expression"),
+        (["--imatrix", "none.gguf", "--type", "Q4_0"], "none.gguf"),
+        (["--type", "Q4_0,Q8_0"], "{ftype}"),
+        (["-o", "no/such/folder/out.gguf"], "no/such/folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = forge("convert", MODEL, "-o", "out.gguf", *words)
+    assert (ended.code, list(tmp_path.iterdir())) == (1, [])
+    assert ended.err.count("\n") == 1
+    assert said in ended.err
+
+
+def test_a_folder_without_a_checkpoint_is_said(forge: Forge, tmp_path: Path) -> None:
+    for source in (tmp_path, tmp_path / "none", MODEL / "config.json"):
+        ended = forge("convert", source)
+        assert (ended.code, ended.err.count("\n")) == (1, 1)
+        assert ended.err.startswith("gguf-forge: ")
+
+
+def test_an_output_that_exists_is_replaced_unless_told_not_to(forge: Forge, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_bytes(b"old")
+    assert forge("convert", MODEL, "--type", "Q4_0", "-o", out, "--no-overwrite").code == 1
+    assert out.read_bytes() == b"old"
+    assert forge("convert", MODEL, "--type", "Q4_0", "-o", out).code == 0
+    assert differences(out, "Q4_0") == []
+
+
+@pytest.mark.parametrize("words", [["OUT", "Q4_K_M"], ["OUT", "--type", "q4_k_m"], ["OUT", "q4_k"]])
+def test_quantize_takes_the_type_in_either_place(forge: Forge, f32: Path, tmp_path: Path, words: list[str]) -> None:
+    out = tmp_path / "out.gguf"
+    assert forge("quantize", f32, *(str(out) if word == "OUT" else word for word in words)).code == 0
+    assert differences(out, "Q4_K_M") == []
+
+
+def test_quantize_names_its_output_as_the_reference_does(forge: Forge, f32: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copy(f32, tmp_path / "f32.gguf"))
+    assert forge("quantize", source, "q5_k_s").code == 0
+    assert differences(tmp_path / "ggml-model-Q5_K_S.gguf", "Q5_K_S") == []
+
+
+@pytest.mark.parametrize("words", [[], ["out.gguf"], ["a.gguf", "b.gguf", "Q4_0"], ["--type", "Q4_0,Q8_0"], ["auto"]])
+def test_quantize_without_one_type_and_one_output_is_wrong_usage(forge: Forge, f32: Path, words: list[str]) -> None:
+    assert forge("quantize", f32, *words).code == 2
+
+
+def test_quantizing_again_has_to_be_allowed(forge: Forge, f32: Path, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.gguf", tmp_path / "twice.gguf"
+    assert forge("quantize", f32, once, "Q8_0").code == 0
+    ended = forge("quantize", once, twice, "Q4_0")
+    assert (ended.code, twice.exists()) == (1, False)
+    assert "already quantized" in ended.err
+    assert forge("quantize", once, twice, "Q4_0", "--allow-requantize").code == 0
+    with gguf_forge.open(twice) as file:
+        assert file.tensors["blk.0.attn_q.weight"].type.name == "Q4_0"
+
+
+def test_the_input_is_never_the_output(forge: Forge, f32: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copy(f32, tmp_path / "f32.gguf"))
+    os.link(source, tmp_path / "other-name.gguf")
+    before = source.read_bytes()
+    for output in (source, tmp_path / "other-name.gguf"):
+        assert forge("quantize", source, output, "Q4_0").code == 1
+    assert source.read_bytes() == before
+
+
+def test_a_fallback_is_reported_and_can_be_refused(forge: Forge, tmp_path: Path) -> None:
+    source = tmp_path / "narrow.gguf"
+    with gguf_forge.GGUFWriter(source) as writer:
+        writer.add("general.architecture", "llama")
+        writer.add("llama.block_count", 1)
+        writer.add_tensor("blk.0.attn_q.weight", np.ones((8, 96), dtype=np.float32))
+        writer.add_tensor("token_embd.weight", np.ones((8, 256), dtype=np.float32))
+    ended = forge("quantize", source, tmp_path / "out.gguf", "Q4_K_S")
+    assert ended.code == 0
+    assert "blk.0.attn_q.weight: wanted Q4_K, got Q5_0" in ended.err
+    ended = forge("quantize", source, tmp_path / "refused.gguf", "Q4_K_S", "--no-fallback")
+    assert (ended.code, (tmp_path / "refused.gguf").exists()) == (1, False)
+    assert "blk.0.attn_q.weight" in ended.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_leaves_the_old_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    checkpoint = make(tmp_path / "checkpoint", 100_000_000)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    out = folder / "out.gguf"
+    out.write_bytes(b"old")
+    command = [sys.executable, "-m", "gguf_forge", "convert", str(checkpoint), "-o", str(out)]
+    command += ["--type", "Q2_K", "--threads", "1"]
+    environment = {**os.environ, "GGUF_FORGE_ISA": "scalar"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
+        while len(list(folder.iterdir())) == 1:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert (process.returncode, said.count("\n")) == (code, 1)
+    assert [p.name for p in folder.iterdir()] == ["out.gguf"]
+    assert out.read_bytes() == b"old"
+
+
+def test_inspect_names_the_recipe_of_what_convert_made(forge: Forge, tmp_path: Path) -> None:
+    forge("convert", MODEL, "--type", "Q4_K_M", "-o", tmp_path / "out.gguf")
+    assert json.loads(forge("inspect", tmp_path / "out.gguf", "--json").out)["model"]["recipe"] == "Q4_K_M"
