@@ -1,0 +1,39 @@
+"""Every checkpoint of a folder against the reference's results: `make test-zoo ZOO=folder`.
+
+ZOO/golden holds full manifests, <checkpoint>.<type>.json (lower case: convert_hf_to_gguf.py alone; capitals:
+llama-quantize of its F32 file); CHECKPOINTS holds the checkpoints under their own names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gguf_forge.convert.files import convert
+from tests import manifest
+
+pytestmark = pytest.mark.zoo
+
+FOLDERS = os.environ.get("ZOO"), os.environ.get("CHECKPOINTS")
+GOLDEN, CHECKPOINTS = Path(FOLDERS[0] or "") / "golden", Path(FOLDERS[1] or "")
+CASES = [path.stem for path in sorted(GOLDEN.glob("*.json"))] if all(FOLDERS) else []
+
+
+@pytest.mark.skipif(not all(FOLDERS), reason="ZOO and CHECKPOINTS name no folders")
+def test_the_folders_hold_checkpoints_and_results() -> None:
+    assert CASES
+    missing = {case.rpartition(".")[0] for case in CASES} - {path.name for path in CHECKPOINTS.iterdir()}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_conversion_is_the_references_file(case: str, tmp_path: Path) -> None:
+    name, _, kind = case.rpartition(".")
+    full = json.loads((GOLDEN / f"{case}.json").read_text(encoding="utf-8", errors="surrogatepass"))
+    if "kv" not in full:
+        pytest.skip(f"the reference fails on it: {full.get('outcome')}")
+    (planned,) = convert(CHECKPOINTS / name, tmp_path / "out.gguf", kind)
+    assert manifest.differences(planned.path, manifest.from_full(full)) == []
