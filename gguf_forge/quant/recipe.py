@@ -93,8 +93,9 @@ class ModelFacts:
         extra_layers = number("nextn_predict_layers", 0)
         if arch == "graniteswitch":  # one more layer, for its router
             layers, extra_layers = layers - extra_layers + 1, 1
-        if arch == "nanbeige":  # runs through its layers several times
-            layers = layers * number("num_loops", 1)
+        loops = number("num_loops", 1) if arch == "nanbeige" else 1
+        if loops > 1:  # runs through its layers several times
+            layers = (layers - extra_layers) * loops
         return cls(
             arch=arch,
             layers=layers,
