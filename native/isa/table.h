@@ -19,6 +19,13 @@
 #include "../codec/q6_k.h"
 #include "../codec/q8_0.h"
 
+#include "../codec/iq1_m.h"
+#include "../codec/iq1_s.h"
+#include "../codec/iq2_s.h"
+#include "../codec/iq2_xs.h"
+#include "../codec/iq2_xxs.h"
+#include "../codec/iq3_s.h"
+#include "../codec/iq3_xxs.h"
 #include "../codec/iq4_nl.h"
 #include "../codec/iq4_xs.h"
 #include "../codec/mxfp4.h"

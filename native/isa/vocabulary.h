@@ -56,6 +56,18 @@ V_FN VI vi_round(VF a)
     return vf_trunc(vf_add(a, vi_as_f(vi_or(sign, vf_bits(vf_set1(0.49999997f))))));
 }
 
+/* The number of the lowest bit set; u is not 0. */
+V_FN int first_bit(uint32_t u)
+{
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned long i;
+    _BitScanForward(&i, u);
+    return (int)i;
+#else
+    return __builtin_ctz(u);
+#endif
+}
+
 static inline uint16_t load_u16(const uint8_t *p)
 {
     return (uint16_t)(p[0] | p[1] << 8);

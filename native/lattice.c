@@ -1,0 +1,163 @@
+/* Expands the lattices of grids.h, and finds for each vector off a lattice the points near it, in ggml's order. */
+#include "lattice.h"
+#include "grids.h"
+#include <stdatomic.h>
+#include <string.h>
+
+#define CODE(c) c,
+
+/* The value of component k of a code, by a macro from component to byte. */
+#define BYTE8(c, k, V) (uint64_t)(uint8_t)V((c) >> 2 * (k) & 3) << 8 * (k)
+#define EIGHT(c, V)                                                                                          \
+    BYTE8(c, 0, V) | BYTE8(c, 1, V) | BYTE8(c, 2, V) | BYTE8(c, 3, V) | BYTE8(c, 4, V) | BYTE8(c, 5, V) | \
+        BYTE8(c, 6, V) | BYTE8(c, 7, V),
+#define BYTE4(c, k, V) (uint32_t)V((c) >> 3 * (k) & 7) << 8 * (k)
+#define FOUR(c, V) BYTE4(c, 0, V) | BYTE4(c, 1, V) | BYTE4(c, 2, V) | BYTE4(c, 3, V),
+
+#define IQ2_VALUE(l) ((l) == 0 ? 8 : (l) == 1 ? 25 : 43)
+#define IQ1_VALUE(l) ((l) - 1)
+#define IQ3_XXS_VALUE(l) ((l) == 7 ? 62 : 8 * (l) + 4)
+#define IQ3_S_VALUE(l) (2 * (l) + 1)
+#define IQ2(c) EIGHT(c, IQ2_VALUE)
+#define IQ1(c) EIGHT(c, IQ1_VALUE)
+#define IQ3_XXS(c) FOUR(c, IQ3_XXS_VALUE)
+#define IQ3_S(c) FOUR(c, IQ3_S_VALUE)
+
+const uint64_t forge_grid_iq2_xxs[256] = {GRID_IQ2_XXS(IQ2)};
+const uint64_t forge_grid_iq2_xs[512] = {GRID_IQ2_XS(IQ2)};
+const uint64_t forge_grid_iq2_s[1024] = {GRID_IQ2_S(IQ2)};
+const uint64_t forge_grid_iq1[2048] = {GRID_IQ1(IQ1)};
+const uint32_t forge_grid_iq3_xxs[256] = {GRID_IQ3_XXS(IQ3_XXS)};
+const uint32_t forge_grid_iq3_s[512] = {GRID_IQ3_S(IQ3_S)};
+
+#define SIGNS(s) (s) | (0x6996 >> (((s) ^ (s) >> 4) & 15) & 1) << 7
+#define SIGNS4(s) SIGNS(s), SIGNS((s) + 1), SIGNS((s) + 2), SIGNS((s) + 3)
+#define SIGNS16(s) SIGNS4(s), SIGNS4((s) + 4), SIGNS4((s) + 8), SIGNS4((s) + 12)
+const uint8_t forge_even_signs[128] = {SIGNS16(0),  SIGNS16(16), SIGNS16(32), SIGNS16(48),
+                                       SIGNS16(64), SIGNS16(80), SIGNS16(96), SIGNS16(112)};
+
+static const uint16_t iq2_xxs[] = {GRID_IQ2_XXS(CODE)}, iq2_xs[] = {GRID_IQ2_XS(CODE)}, iq2_s[] = {GRID_IQ2_S(CODE)};
+static const uint16_t iq1[] = {GRID_IQ1(CODE)}, iq3_xxs[] = {GRID_IQ3_XXS(CODE)}, iq3_s[] = {GRID_IQ3_S(CODE)};
+
+static uint16_t near_iq2_xxs[161136], near_iq2_xs[230560], near_iq2_s[100576], near_iq1[362352];
+static uint16_t near_iq3_xxs[62432], near_iq3_s[59296];
+
+static const struct {
+    const uint16_t *codes;
+    uint16_t *near;
+    int points, dimensions, bits;
+    int shells; /* how many different distances make the neighbourhood */
+} plans[LATTICES] = {
+    [LATTICE_IQ2_XXS] = {iq2_xxs, near_iq2_xxs, 256, 8, 2, 2},
+    [LATTICE_IQ2_XS] = {iq2_xs, near_iq2_xs, 512, 8, 2, 2},
+    [LATTICE_IQ2_S] = {iq2_s, near_iq2_s, 1024, 8, 2, 1},
+    [LATTICE_IQ1] = {iq1, near_iq1, 2048, 8, 2, 3},
+    [LATTICE_IQ3_XXS] = {iq3_xxs, near_iq3_xxs, 256, 4, 3, 2},
+    [LATTICE_IQ3_S] = {iq3_s, near_iq3_s, 512, 4, 3, 3},
+};
+
+static forge_lattice lattices[LATTICES];
+
+/* squares[v] = squared distance of the components in byte v of a code from those in the same byte of `code`; a
+ * component that straddles the bytes is in neither: three-bit components are taken six bits at a time instead. */
+static void part_distances(uint8_t squares[256], unsigned code, int bits)
+{
+    const int width = bits == 3 ? 6 : 8;
+    for (unsigned v = 0; v < 1u << width; v++) {
+        int sum = 0;
+        for (int k = 0; k < width; k += bits) {
+            int mask = (1 << bits) - 1, d = (int)(v >> k & (unsigned)mask) - (int)(code >> k & (unsigned)mask);
+            sum += d * d;
+        }
+        squares[v] = (uint8_t)sum;
+    }
+}
+
+/* Writes the list of `code` and returns its length: the points in the nearest shells by distance, then index. */
+static int list_neighbours(int which, unsigned code, uint16_t *list)
+{
+    enum { FARTHEST = 4 * 49 + 1 };
+    const uint16_t *codes = plans[which].codes;
+    const int points = plans[which].points, bits = plans[which].bits, part = bits == 3 ? 6 : 8;
+    const unsigned mask = (1u << part) - 1;
+    uint8_t low[256], high[256], distance[2048];
+    int count[FARTHEST] = {0}, start[FARTHEST], total = 0, shells = 0, last = 0;
+    part_distances(low, code & mask, bits);
+    part_distances(high, code >> part, bits);
+    for (int i = 0; i < points; i++) {
+        distance[i] = (uint8_t)(low[codes[i] & mask] + high[codes[i] >> part]);
+        count[distance[i]]++;
+    }
+    for (int d = 0; d < FARTHEST && shells < plans[which].shells; d++) {
+        start[d] = total;
+        total += count[d];
+        shells += count[d] > 0;
+        last = d;
+    }
+    for (int i = 0; i < points; i++) {
+        if (distance[i] <= last) {
+            list[start[distance[i]]++] = codes[i];
+        }
+    }
+    return total;
+}
+
+/* Vectors of eight are numbered in base three, those of four by their code. */
+static void number_places(forge_lattice *t, int bits)
+{
+    for (unsigned v = 0; v < 256; v++) {
+        unsigned place = 0, power = 1;
+        for (int k = 0; k < 8; k += 2) {
+            place += (v >> k & 3) * power;
+            power *= 3;
+        }
+        t->low[v] = (uint16_t)(bits == 3 ? v : place);
+        t->high[v] = (uint16_t)(bits == 3 ? v << 8 & 0xfff : place * power);
+    }
+}
+
+static void build(int which)
+{
+    forge_lattice *t = &lattices[which];
+    const int dimensions = plans[which].dimensions, bits = plans[which].bits;
+    uint16_t *near = plans[which].near;
+    uint32_t used = 0;
+    t->near = near;
+    number_places(t, bits);
+    for (int i = 0; i < plans[which].points; i++) {
+        unsigned code = plans[which].codes[i];
+        t->place[t->low[code & 255] + t->high[code >> 8]] = (uint32_t)i << 9 | 0x80000000u;
+    }
+    for (unsigned code = 0; code < 1u << bits * dimensions; code++) {
+        if (bits == 2 && (code & code >> 1 & 0x5555)) {
+            continue; /* a component of 3 */
+        }
+        uint32_t *place = &t->place[t->low[code & 255] + t->high[code >> 8]];
+        if (*place & 0x80000000u) {
+            *place &= 0x7fffffffu;
+            continue;
+        }
+        int n = list_neighbours(which, code, near + used);
+        *place = used / 16 << 9 | (uint32_t)n;
+        for (; n % 16; n++) {
+            near[used + (uint32_t)n] = near[used];
+        }
+        used += (uint32_t)n;
+    }
+}
+
+const forge_lattice *forge_lattice_get(int which)
+{
+    enum { ABSENT, BUILDING, READY };
+    static atomic_int state[LATTICES];
+    if (atomic_load_explicit(&state[which], memory_order_acquire) != READY) {
+        int absent = ABSENT;
+        if (atomic_compare_exchange_strong(&state[which], &absent, BUILDING)) {
+            build(which);
+            atomic_store_explicit(&state[which], READY, memory_order_release);
+        }
+        while (atomic_load_explicit(&state[which], memory_order_acquire) != READY) {
+        }
+    }
+    return &lattices[which];
+}

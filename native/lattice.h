@@ -1,0 +1,45 @@
+/* The lattices of the IQ types, for every instruction set: the points' values, and each vector's nearest points.
+ *
+ * A vector of small integers is a code: 8 components of two bits (values 0..2) or 4 of three bits (0..7).
+ */
+#ifndef FORGE_LATTICE_H
+#define FORGE_LATTICE_H
+
+#include <stdint.h>
+
+/* One byte a component, as the decoders need it; the first component is the lowest byte. */
+extern const uint64_t forge_grid_iq2_xxs[256], forge_grid_iq2_xs[512], forge_grid_iq2_s[1024];
+extern const uint64_t forge_grid_iq1[2048]; /* signed */
+extern const uint32_t forge_grid_iq3_xxs[256], forge_grid_iq3_s[512];
+
+/* 7 signs, and an eighth that makes their number even. */
+extern const uint8_t forge_even_signs[128];
+
+enum {
+    LATTICE_IQ2_XXS,
+    LATTICE_IQ2_XS,
+    LATTICE_IQ2_S,
+    LATTICE_IQ1,
+    LATTICE_IQ3_XXS,
+    LATTICE_IQ3_S,
+    LATTICES,
+    LATTICE_LIST = 304, /* longest list of neighbours, rounded up to 16 */
+    LATTICE_PLACES = 6561
+};
+
+typedef struct {
+    const uint16_t *near; /* lists of codes, nearest first; each begins at a multiple of 16 and is filled up to one by
+                             repeating its first code */
+    uint32_t place[LATTICE_PLACES]; /* a lattice point: index << 9; others: start of its list / 16 << 9 | length */
+    uint16_t low[256], high[256];   /* a code's place is low[code & 255] + high[code >> 8] */
+} forge_lattice;
+
+/* The lattice and its neighbours, made on first use, which takes some 10 ms; safe to call from any thread. */
+const forge_lattice *forge_lattice_get(int which);
+
+static inline uint32_t forge_lattice_place(const forge_lattice *t, uint32_t code)
+{
+    return t->place[t->low[code & 255] + t->high[code >> 8]];
+}
+
+#endif
