@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "gguf_forge.cli.convert",
     "quantize": "gguf_forge.cli.quantize",
     "inspect": "gguf_forge.cli.inspect",
+    "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",
 }
 BAD_INPUT, WRONG_USAGE, INTERRUPTED, TERMINATED, CLOSED_PIPE = 1, 2, 130, 143, 141

@@ -153,7 +153,7 @@ class Compared:
 
 def roundtrip(
     x: NDArray[Any],
-    type: str | TensorType,  # noqa: A002
+    type: str | TensorType,
     imatrix: NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> RoundTrip:

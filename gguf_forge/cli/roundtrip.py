@@ -1,0 +1,167 @@
+"""`gguf-forge roundtrip`: what types cost, tensor by tensor. Parses, asks measure.py, prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gguf_forge.cli.options import default_threads, speaking
+from gguf_forge.cli.terminal import Terminal, row, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gguf_forge.measure import Finding, Model
+    from gguf_forge.types import TensorType
+
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
+FIGURES = (">bits/weight", ">RMSE", ">relative", ">largest", ">SNR dB", ">cosine", "stable")
+
+
+class TensorTypes(ParamType):
+    """Names of tensor types, separated by commas, in any case; `all` for every block type that is encoded."""
+
+    name = "type[,type...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[TensorType, ...]:
+        """The types, each once; a usage error for an unknown one, and for one that is not encoded."""
+        from gguf_forge.errors import UnsupportedError
+        from gguf_forge.types import TENSOR_TYPES, tensor_type
+
+        if isinstance(value, tuple):
+            return value
+        if value.strip().lower() == "all":
+            return tuple(t for t in TENSOR_TYPES.values() if t.encodes and t.quantized)
+        try:
+            found = dict.fromkeys(tensor_type(name.strip()) for name in value.split(","))
+        except UnsupportedError as error:
+            self.fail(str(error), param, ctx)
+        for kind in found:
+            if not kind.encodes:
+                self.fail(f"{kind} is not encoded", param, ctx)
+        return tuple(found)
+
+
+@click.command("roundtrip")
+@click.argument("file", metavar="FILE-or-CHECKPOINT", type=click.Path(path_type=Path))
+@click.option(
+    "--types", "--type", type=TensorTypes(), default=(),
+    help="Tensor types to try, or 'all'. Default: Q8_0 to Q2_K; for tensors stored as blocks, their own.",
+)  # fmt: skip
+@click.option("--tensors", metavar="GLOB", help="Only tensors whose name matches. Default: all of two or more axes.")
+@click.option("--imatrix", type=click.Path(path_type=Path), help="Importance matrix (.gguf or .dat) to encode with.")
+@click.option(
+    "--source", type=click.Path(path_type=Path),
+    help="What a quantized FILE was made from (.gguf or checkpoint): tells which blocks our encoder makes of it.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), default=default_threads, show_default="all cores")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@speaking
+def command(
+    file: Path, types: tuple[TensorType, ...], tensors: str | None, imatrix: Path | None, source: Path | None,
+    threads: int, as_json: bool, quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Encode, decode and compare tensors: what each type costs, or how a quantized file differs from its source.
+
+    stable: encoding the decoded values again gives the same bytes. same: blocks that our encoder makes of the source.
+    """
+    from gguf_forge import measure
+    from gguf_forge.quant.imatrix import load_imatrix
+
+    if source is not None and types:
+        raise click.UsageError("--types and --source cannot be used together: a file's types are its own")
+    terminal = Terminal(quiet, verbose)
+    weights = None if imatrix is None else load_imatrix(imatrix)
+    with ExitStack() as stack:
+        model = stack.enter_context(measure.open_model(file))
+        progress = stack.enter_context(terminal.progress(file.name))
+        found: Iterator[Finding]
+        if source is None:
+            found = measure.measure(
+                model, types, tensors=tensors, imatrix=weights, threads=threads, progress=progress
+            )  # fmt: skip
+        else:
+            origin = stack.enter_context(measure.open_model(source))
+            _remark(terminal, origin)
+            if model.imatrix and weights is None:
+                terminal.note(f"{file}: says it was made with {model.imatrix}; --imatrix gives that to the encoder")
+            found = measure.compare(
+                model, origin, tensors=tensors, imatrix=weights, threads=threads, progress=progress
+            )  # fmt: skip
+        findings = list(found)
+    _remark(terminal, model)
+    if not findings:
+        terminal.note(f"{file}: no tensors to try" + (" that are stored as blocks" if source else ""))
+    summary = measure.summarize(findings)
+    if as_json:
+        terminal.json(
+            {
+                "file": str(file),
+                "source": None if source is None else str(source),
+                "imatrix": None if imatrix is None else str(imatrix),
+                "tensors": [measure.document(finding) for finding in findings],
+                "types": summary,
+            }
+        )
+        return
+    terminal.show(_tensors(findings, source is not None), "", _types(summary, source is not None))
+
+
+def _remark(terminal: Terminal, model: Model) -> None:
+    if model.note:
+        terminal.note(f"{model.path}: {model.note}")
+
+
+def _tensors(findings: list[Finding], compared: bool) -> Table:
+    from gguf_forge.measure import document
+
+    shown = table("tensor", "type", *FIGURES, *([">same"] if compared else []))
+    for finding in findings:
+        plain = document(finding)
+        if "skipped" in plain:
+            row(shown, plain["tensor"], plain["type"], plain["skipped"])
+            continue
+        same = [_share(plain["equal_blocks"], plain["blocks"])] if compared else []
+        row(shown, plain["tensor"], plain["type"], *_figures(plain), _yes(plain["stable"]), *same)
+    return shown
+
+
+def _types(summary: list[dict[str, Any]], compared: bool) -> Table:
+    shown = table("all tensors of", ">tensors", *FIGURES, *(["reproduced"] if compared else []))
+    for of_type in summary:
+        count = of_type["tensors"]
+        if not count:
+            row(shown, of_type["type"], 0, "none could be tried")
+            continue
+        same = [f"{of_type['reproduced']} of {of_type['compared']}"] if compared else []
+        row(shown, of_type["type"], count, *_figures(of_type), f"{of_type['stable']} of {count}", *same)
+    return shown
+
+
+def _figures(plain: dict[str, Any]) -> list[str]:
+    return [
+        f"{plain['bits_per_weight']:.4g}",
+        f"{plain['rmse']:.4g}",
+        f"{plain['relative_rmse']:.3%}",
+        f"{plain['max_error']:.4g}",
+        f"{plain['snr_db']:.2f}",
+        f"{plain['cosine']:.7f}",
+    ]
+
+
+def _yes(value: bool | None) -> str:
+    return "?" if value is None else "yes" if value else "no"
+
+
+def _share(equal: int | None, blocks: int | None) -> str:
+    """All, or how many; never rounded up to all."""
+    if equal is None or not blocks:
+        return "?"
+    return "all" if equal == blocks else f"{equal} of {blocks}"
