@@ -21,7 +21,7 @@ extern const forge_backend forge_scalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const forge_backend forge_avx512, forge_avx2;
 static const forge_backend *const backends[] = {&forge_avx512, &forge_avx2, &forge_scalar};
-#elif defined(FORGE_NEON)
+#elif defined(__aarch64__) || defined(_M_ARM64)
 extern const forge_backend forge_neon;
 static const forge_backend *const backends[] = {&forge_neon, &forge_scalar};
 #else

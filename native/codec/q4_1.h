@@ -33,7 +33,7 @@ V_FN void levels_from_min(const float *x, int top, uint8_t *d_out, uint8_t *m_ou
 {
     float min, max;
     bounds(x, 32, &min, &max);
-    float d = (max - min) / (float)top;
+    float d = max == min ? 0 : (max - min) / (float)top; /* never -0 */
     VF inverse = vf_set1(d != 0 ? 1 / d : 0), low = vf_set1(min);
     store_u16(d_out, f32_to_f16(d));
     store_u16(m_out, f32_to_f16(min));

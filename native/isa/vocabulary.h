@@ -95,11 +95,18 @@ static inline float load_f16(const uint8_t *p)
     return f16_to_f32(load_u16(p));
 }
 
-/* p[l] gets lane l of a, as a half float. */
+/* The NaN that arithmetic makes has its sign set on x86, where the reference's bytes come from, and clear on ARM. */
+#if defined(__aarch64__) || defined(_M_ARM64)
+enum { NAN_SIGN_FLIP = 0x8000 };
+#else
+enum { NAN_SIGN_FLIP = 0 };
+#endif
+
+/* p[l] + offset gets lane l of a, a scale, as a half float. */
 V_FN void vf_store_f16_lanes(uint8_t *const *p, int offset, VF a)
 {
     int32_t h[VN];
-    vi_store(h, vf_to_f16(a));
+    vi_store(h, vi_xor(vf_to_f16(a), vi_select(vf_neq(a, a), vi_set1(NAN_SIGN_FLIP), vi_set1(0))));
     for (int l = 0; l < VN; l++) {
         store_u16(p[l] + offset, (unsigned)h[l]);
     }

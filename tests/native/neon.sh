@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds the block core for AArch64, runs it under qemu-user, and checks that NEON agrees with plain C there, and that
+# both agree with plain C on this machine.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+folder=${1:-build/neon}
+cross=${CROSS_CC:-aarch64-linux-gnu-gcc}
+mkdir -p "$folder"
+flags=(-O2 -std=c11 -ffp-contract=off -Wall -Wextra -Werror -Inative)
+sources=(tests/native/parity.c native/*.c native/isa/*.c)
+"${CC:-cc}" "${flags[@]}" "${sources[@]}" -o "$folder/parity" -lm
+"$cross" "${flags[@]}" "${sources[@]}" -static -o "$folder/parity-aarch64" -lm
+"$folder/parity" scalar > "$folder/here"
+"${QEMU:-qemu-aarch64}" "$folder/parity-aarch64" neon > "$folder/neon" || { grep differs "$folder/neon"; exit 1; }
+diff "$folder/here" "$folder/neon"
+echo "neon: $(wc -l < "$folder/here") types equal plain C"

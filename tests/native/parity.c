@@ -1,0 +1,141 @@
+/* Compares backends of the block core on made-up data and prints a digest of what each type's codec makes of it.
+ *
+ *   parity NAME      compares backend NAME with "scalar"; digests are of NAME's bytes
+ *
+ * Compared: encoded bytes without and with importance, decoded floats (any NaN equals any NaN), for every type, for row
+ * counts that do and do not fill the lanes, and widths of one block and several. Output is the same text on every
+ * machine, so that diff compares processors too.
+ */
+#include "forge.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 19, WIDTH = 1280, KINDS = 9 };
+
+static uint64_t state;
+
+static uint32_t draw(void) /* splitmix64 */
+{
+    uint64_t z = (state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)(z >> 32);
+}
+
+static float bell(void) /* a sum of uniforms: exact arithmetic, so the same everywhere */
+{
+    int sum = 0;
+    for (int i = 0; i < 6; i++) {
+        sum += (int)(draw() & 0xffff) - 0x8000;
+    }
+    return (float)sum / 65536;
+}
+
+static float element(int kind, int i)
+{
+    float f = 0;
+    uint32_t u;
+    switch (kind) {
+    case 0: return bell() / 32;
+    case 1: return fabsf(bell());
+    case 2: return -1 - fabsf(bell()) / 64;
+    case 3: return i % 256 < 128 ? 0 : bell();
+    case 4: return i % 2 ? -0.0f : 0.0f;
+    case 5: return 0.375f;
+    case 6: return (float)((int)(draw() % 17) - 8);
+    case 7:
+        f = bell();
+        return ldexpf(f, -(int)(draw() % 150));
+    default:
+        u = draw();
+        u = (u & 0x7f800000u) == 0x7f800000u ? u & 0xff7fffffu : u;
+        memcpy(&f, &u, sizeof f);
+        return f;
+    }
+}
+
+static uint64_t digest(uint64_t h, const void *data, size_t n) /* FNV-1a */
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < n; i++) {
+        h = (h ^ p[i]) * 0x100000001b3u;
+    }
+    return h;
+}
+
+static void one_nan(float *y, int n)
+{
+    for (int i = 0; i < n; i++) {
+        y[i] = y[i] != y[i] ? NAN : y[i];
+    }
+}
+
+static float x[ROWS * WIDTH], w[WIDTH];
+static uint8_t packed[2][ROWS * WIDTH * 8 + 1];
+static float y[2][ROWS * WIDTH];
+
+static int compare(const forge_backend *const *b, const forge_type *t, int rows, int width, const float *weights,
+                   uint64_t *sum)
+{
+    size_t bytes = (size_t)(rows * width / t->block * t->bytes);
+    int64_t where;
+    for (int k = 0; k < 2; k++) {
+        uint8_t *out = packed[k] + 1; /* blocks at odd addresses */
+        int status = t->encodes ? forge_convert(b[k], 0, x, t->id, out, rows, width, weights, &where) : 0;
+        if (status != FORGE_OK) {
+            printf("%s: status %d at %lld\n", t->name, status, (long long)where);
+            return 1;
+        }
+        for (size_t i = 0; !t->encodes && i < bytes; i++) {
+            out[i] = (uint8_t)draw();
+        }
+        if (k && !t->encodes) {
+            memcpy(packed[1], packed[0], bytes + 1);
+        }
+        forge_convert(b[k], t->id, out, 0, y[k], rows, width, NULL, &where);
+        one_nan(y[k], rows * width);
+    }
+    *sum = digest(digest(*sum, packed[1] + 1, bytes), y[1], (size_t)(rows * width) * sizeof(float));
+    return memcmp(packed[0], packed[1], bytes + 1) || memcmp(y[0], y[1], (size_t)(rows * width) * sizeof(float));
+}
+
+int main(int argc, char **argv)
+{
+    const forge_backend *b[2] = {forge_backend_find("scalar"), forge_backend_find(argc > 1 ? argv[1] : "scalar")};
+    if (!b[1]) {
+        fprintf(stderr, "no such backend here: %s\n", argv[1]);
+        return 2;
+    }
+    int bad = 0;
+    for (const forge_type *t = forge_types; t->name; t++) {
+        if (!t->block || !t->decodes) {
+            continue;
+        }
+        uint64_t sum = 0xcbf29ce484222325u;
+        for (int kind = 0; kind < KINDS; kind++) {
+            state = (uint64_t)(t->id * KINDS + kind);
+            for (int i = 0; i < WIDTH; i++) {
+                w[i] = kind % 3 == 2 && i % 5 == 0 ? 0 : ldexpf((float)(draw() & 0xffff), kind % 4 * -9);
+            }
+            for (int i = 0; i < ROWS * WIDTH; i++) {
+                x[i] = element(kind, i);
+            }
+            for (int weighted = 0; weighted < 2; weighted++) {
+                if (!weighted && (t->kind & FORGE_KIND_NEEDS_WEIGHTS)) {
+                    continue;
+                }
+                const float *weights = weighted ? w : NULL;
+                if (compare(b, t, 1, t->block, weights, &sum) || compare(b, t, ROWS, 256, weights, &sum) ||
+                    compare(b, t, 3, WIDTH, weights, &sum)) {
+                    printf("%s: %s differs from scalar on data of kind %d%s\n", t->name, argv[1], kind,
+                           weighted ? " with importance" : "");
+                    bad = 1;
+                }
+            }
+        }
+        printf("%-8s %016llx\n", t->name, (unsigned long long)sum);
+    }
+    return bad;
+}
