@@ -79,5 +79,6 @@ CLASSES = (
             "pad_token_id": 0,
             "id2label": _unnamed,
         },
+        nullable=("pad_token_id",),
     ),
 )

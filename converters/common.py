@@ -122,6 +122,12 @@ def filled(missing: Any, key: str = "num_key_value_heads") -> Callable[[dict[str
     return value
 
 
+def layer_types(config: dict[str, Any]) -> list[str]:
+    """The kinds of layer a class declares when config.json does not: what rotary parameters may be nested under."""
+    del config
+    return ["full_attention", "sliding_attention"]
+
+
 #: What the reference writes for any text model.
 BASE: Table[Hparam] = Table(
     (

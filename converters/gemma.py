@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from gguf_forge.convert import vocab
@@ -12,7 +11,7 @@ from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, r
 from gguf_forge.convert.ops import Add, Facts, FirstRows
 from gguf_forge.errors import ConversionError
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS, layer_types
 
 SHIFTED = Add(1.0)
 
@@ -141,10 +140,6 @@ def _gather_rope(config: dict[str, Any], kind: ConfigClass) -> None:
     config["rope_parameters"] = {**rope, "full_attention": full, "sliding_attention": sliding}
 
 
-def _refuse_text(config: Mapping[str, Any]) -> str | None:
-    return refuse_heads(config.get("text_config") or {})
-
-
 _SIZES = {"vocab_size": 256000, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "head_dim": 256}
 
 CLASSES = (
@@ -173,7 +168,9 @@ CLASSES = (
             "sliding_window": 4096,
             "final_logit_softcapping": 30.0,
             "attn_logit_softcapping": 50.0,
+            "layer_types": layer_types,
         },
+        nullable=("sliding_window", "final_logit_softcapping", "attn_logit_softcapping"),
         rope=gather_rope,
         refuses=refuse_heads,
     ),
@@ -193,7 +190,8 @@ CLASSES = (
         },
         rope=_gather_rope,
         theta=1000000.0,
+        nullable=("sliding_window",),
         refuses=refuse_heads,
     ),
-    ConfigClass("gemma3", refuses=_refuse_text, text="gemma3_text"),
+    ConfigClass("gemma3", text="gemma3_text"),
 )

@@ -38,8 +38,9 @@ def rope_factors(facts: Facts) -> npt.NDArray[np.float32] | None:
     factor = np.float32(rope.get("factor", 8.0))
     low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
     context = float(rope.get("original_max_position_embeddings", 8192))
-    waves = np.float32(2 * math.pi) / (one / powers)
-    smooth = (np.float32(context) / waves - np.float32(low)) / np.float32(high - low)
+    # A number over a tensor is the number times the reciprocal there, which rounds twice.
+    waves = (one / (one / powers)) * np.float32(2 * math.pi)
+    smooth = ((one / waves) * np.float32(context) - np.float32(low)) / np.float32(high - low)
     between = one / ((one - smooth) / factor + smooth)
     return np.where(waves < context / high, one, np.where(waves > context / low, factor, between)).astype(np.float32)
 
@@ -110,7 +111,7 @@ CLASSES = (
             "intermediate_size": 14336,
             "num_hidden_layers": 32,
             "num_attention_heads": 32,
-            "num_key_value_heads": filled(8),
+            "num_key_value_heads": 8,
             "head_dim": _head_dim,
             "max_position_embeddings": 131072,
             "rms_norm_eps": 1e-6,
@@ -126,7 +127,7 @@ CLASSES = (
             "intermediate_size": 14336,
             "num_hidden_layers": 32,
             "num_attention_heads": 32,
-            "num_key_value_heads": filled(8),
+            "num_key_value_heads": 8,
             "max_position_embeddings": 131072,
             "rms_norm_eps": 1e-5,
             "num_experts_per_tok": 2,

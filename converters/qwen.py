@@ -7,7 +7,7 @@ from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, u32
 from gguf_forge.convert.hparams import gather_rope, refuse_rope
 from gguf_forge.convert.ops import COPY, STACK, Split
 
-from .common import BASE, BUFFERS, DECODER, QK_NORM, WRAPPERS, filled, pooling
+from .common import BASE, BUFFERS, DECODER, QK_NORM, WRAPPERS, filled, layer_types, pooling
 
 POOLING = u32("pooling_type", value=pooling)
 
@@ -118,6 +118,7 @@ _DENSE = {
     "num_key_value_heads": filled(32),
     "max_position_embeddings": 32768,
     "rms_norm_eps": 1e-6,
+    "layer_types": layer_types,
 }
 _MOE = {
     "vocab_size": 151936,
@@ -141,7 +142,9 @@ CLASSES = (
             "shared_expert_intermediate_size": 5632,
             "num_experts_per_tok": 4,
             "num_experts": 60,
+            "layer_types": layer_types,
         },
+        nullable=("num_key_value_heads",),
         rope=gather_rope,
         refuses=refuse_rope,
     ),

@@ -139,10 +139,10 @@ def rule(
 class ConfigClass:
     """What the reference's configuration class of a `model_type` adds to config.json before anything reads it.
 
-    `defaults` are its fields (a function is called with the configuration so far, in order); `renames` its attribute
-    map; `rope` how it gathers rotary parameters (None: it does not); `refuses` says why the class would reject a
-    configuration, in which case the reference reads config.json as it stands; `text` is the model_type of its
-    text_config.
+    `defaults` are its fields (a function is called with the configuration so far, in order), of which the `nullable`
+    may be null; `renames` its attribute map; `rope` how it gathers rotary parameters (None: it does not); `refuses`
+    says why the class would reject a configuration, in which case the reference reads config.json as it stands;
+    `text` is the model_type of its text_config.
     """
 
     model_type: str
@@ -152,6 +152,7 @@ class ConfigClass:
     theta: float = 10000.0
     refuses: Callable[[Mapping[str, Any]], str | None] | None = None
     text: str | None = None
+    nullable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,23 @@ def refuse_heads(config: Mapping[str, Any]) -> str | None:
     return refuse_rope(config)
 
 
+def _mistyped(raw: Mapping[str, Any], kind: ConfigClass) -> bool:
+    """Whether a field with a plain default has a value of another type, which a configuration class would refuse."""
+    for key, default in kind.defaults.items():
+        value = raw.get(key, default)
+        wrong = type(value) is not type(default) and not (value is None and key in kind.nullable)
+        if isinstance(default, (int, float)) and wrong:
+            return True
+    return False
+
+
+def _refused(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, ConfigClass]) -> bool:
+    renamed = {kind.renames.get(k, k): v for k, v in raw.items()}
+    if kind.text is not None and _refused(raw.get("text_config") or {}, classes[kind.text], classes):
+        return True
+    return _mistyped(renamed, kind) or (kind.refuses is not None and kind.refuses(renamed) is not None)
+
+
 def _filled(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, ConfigClass]) -> dict[str, Any]:
     config = {kind.renames.get(k, k): copy.deepcopy(v) for k, v in raw.items()}
     for key, default in kind.defaults.items():
@@ -121,7 +138,7 @@ def resolve(raw: Mapping[str, Any], classes: Mapping[str, ConfigClass]) -> dict[
     are taken as they stand. The text part is merged into the root, and `rope_parameters` is always there.
     """
     kind = classes.get(str(raw.get("model_type")))
-    if kind is not None and kind.refuses is not None and kind.refuses(raw) is not None:
+    if kind is not None and _refused(raw, kind, classes):
         kind = None
     config = copy.deepcopy(dict(raw)) if kind is None else _filled(raw, kind, classes)
     for name in TEXT_PARTS:
@@ -193,7 +210,9 @@ def metadata_of(rows: Iterable[Hparam], arch: str, facts: Facts) -> dict[str, Va
         names = " or ".join(row.names) or row.key
         if isinstance(value, Sequence) and not isinstance(value, str) and row.type is not ValueType.ARRAY:
             items = [_number(row, v, names) for v in value]
-            found[key] = Value(ValueType.ARRAY, items, row.type)
+            # One number a layer; lists of whole numbers are signed.
+            element = ValueType.INT32 if row.type is ValueType.UINT32 else row.type
+            found[key] = Value(ValueType.ARRAY, items, element)
         else:
             found[key] = Value(row.type, _number(row, value, names), row.element)
     return found
