@@ -31,7 +31,10 @@ class AtomicFile:
         self.path = Path(path)
         self.size = size
         self._overwrite = overwrite
-        self._target = Path(os.path.realpath(self.path))
+        try:
+            self._target = Path(os.path.realpath(self.path))
+        except ValueError as error:
+            raise self._error(error) from error
         self._part = self._target.with_name(f".{self._target.name}.part")
         self._fd = -1
         mode = self._check_target()
@@ -91,14 +94,14 @@ class AtomicFile:
             return
 
     def _reserve(self) -> None:
+        if self.size > _free(self._part.parent):  # asking for it might fill the disk for others before it fails
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         try:
             if self.size:
                 os.posix_fallocate(self._fd, 0, self.size)
         except OSError as error:
             if error.errno not in _NO_FALLOCATE:
                 raise
-            if self.size > _free(self._part.parent):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             os.ftruncate(self._fd, self.size)
 
     def write_at(self, data: bytes | memoryview, offset: int) -> None:

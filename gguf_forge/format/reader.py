@@ -209,8 +209,8 @@ def open(  # noqa: A001 - the public name
 ) -> GGUFFile:
     """Opens a GGUF file of version 2 or 3, either byte order, or the whole set when `path` is any of its shards.
 
-    Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks, uint8 (..., row bytes), of
-    a type into float32 (..., width) for `Tensor.dequantize`; without it only plain numbers are decoded.
+    Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks of a type, uint8
+    (..., row bytes), into float32 (..., width) for `Tensor.dequantize`; without it only plain numbers are decoded.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable).

@@ -1,5 +1,6 @@
-"""A tiny notation for GGUF files, right or broken, byte by byte. Knows the layout from its own struct codes, so that it can
-judge the reader and the writer; must not import the package.
+"""A tiny notation for GGUF files, right or broken, byte by byte.
+
+Knows the layout from its own struct codes, so that it can judge the reader and the writer; must not import the package.
 """
 
 from __future__ import annotations

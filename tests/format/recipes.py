@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gguf_forge.errors import FormatError, ForgeError, InvalidError, LimitError, TruncatedError, UnsupportedError
+from gguf_forge.errors import ForgeError, FormatError, InvalidError, LimitError, TruncatedError, UnsupportedError
 from tests.format.notation import (
     ARR,
     BOOL,
@@ -13,11 +13,11 @@ from tests.format.notation import (
     I32,
     OK,
     Q4_0,
+    Q4_K,
     STR,
     U8,
     U32,
     U64,
-    Q4_K,
     a,
     arch,
     big,

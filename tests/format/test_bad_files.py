@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_forge.errors import FormatError, ForgeError, InvalidError, LimitError, TruncatedError, UnsupportedError
+from gguf_forge.errors import ForgeError, FormatError, InvalidError, LimitError, TruncatedError, UnsupportedError
 from gguf_forge.format import reader
 from gguf_forge.format.findings import findings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from gguf_forge.format.plan import Declared
 from gguf_forge.format.values import Value
 from gguf_forge.format.writer import GGUFWriter
 from tests.format import strategies
-from tests.format.notation import ARR, F32, OK, STR, U8, U32, Q4_K, a, arch, big, h, kv, little, pad, s, ti, u32
+from tests.format.notation import ARR, F32, OK, Q4_K, STR, U8, U32, Order, a, arch, big, h, kv, little, pad, s, ti, u32
 
 
 def write(
@@ -75,10 +76,9 @@ def test_write_then_read(
     assert path.read_bytes() == first
 
 
-@pytest.mark.parametrize("order", [little, big])
-def test_golden_bytes(order: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("o", [little, big])
+def test_golden_bytes(o: Order, tmp_path: Path) -> None:
     """The writer's bytes against the layout written down by hand."""
-    o = little if order is little else big
     path = tmp_path / "f.gguf"
     endian = "little" if o is little else "big"
     with GGUFWriter(path, endian=endian, alignment=64) as out:
@@ -189,7 +189,7 @@ def test_the_writer_refuses_what_the_reader_would(tmp_path: Path) -> None:
         (LimitError, "limit of 1048576", {"alignment": 2**21}),
     ):
         with pytest.raises(error, match=text):
-            plan(**kwargs)  # type: ignore[arg-type]
+            plan(**kwargs)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,7 +229,7 @@ def test_misuse_of_the_writer(tmp_path: Path) -> None:
 
 
 def test_values_that_do_not_fit() -> None:
-    for make in (
+    makers: list[Callable[[], Value]] = [
         lambda: values.u8(256),
         lambda: values.u8(-1),
         lambda: values.i32(2**31),
@@ -250,7 +250,8 @@ def test_values_that_do_not_fit() -> None:
         lambda: values.infer(None),
         lambda: values.infer(2**64),
         lambda: values.infer(object()),
-    ):
+    ]
+    for make in makers:
         with pytest.raises(InvalidError):
             make()
 

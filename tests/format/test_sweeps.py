@@ -21,11 +21,11 @@ from tests.format.notation import (
     BOOL,
     F64,
     OK,
+    Q4_K,
     STR,
     U8,
     U32,
     Order,
-    Q4_K,
     a,
     arch,
     big,
@@ -75,7 +75,11 @@ def try_bytes(data: bytes) -> bool:
     try:
         header = validate(parse(data, len(data), "f"), LIMITS).header
     except ForgeError as error:
-        assert str(error).isprintable()
+        message = str(error)
+    else:
+        message = ""
+    assert message.isprintable()
+    if message:
         return False
     for e in header.entries:
         decode(data, header.order, e.start, e.type, element=e.element, count=e.count)
