@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from gguf_forge import names
 from gguf_forge.errors import InputError, InvalidError, RecipeError, TruncatedError, escaped
-from gguf_forge.format import reader
+from gguf_forge.format import reader, values
+from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.reader import GGUFFile
+from gguf_forge.format.writer import GGUFWriter
 
 Floats = NDArray[np.float32]
 
@@ -310,3 +312,51 @@ class _Legacy:
         if len(taken) != count:
             raise TruncatedError(f"{count} bytes expected, {len(taken)} read", path=self.path, field=what)
         return taken
+
+
+def save_imatrix(imatrix: Imatrix, path: str | os.PathLike[str], *, legacy: bool = False) -> None:
+    """Writes an importance matrix as GGUF, or in the .dat form, which keeps one count for a tensor.
+
+    What was read as GGUF gives the bytes llama-imatrix would have written, in either form. Entries in order of their
+    names; .dat files leave out those without any data. Raises OutputError; RecipeError for a matrix without entries.
+    """
+    if not imatrix.entries:
+        raise RecipeError("an importance matrix without entries", path=path)
+    entries = dict(sorted(imatrix.entries.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape")))
+    if legacy:
+        _write_legacy(imatrix, entries, path)
+        return
+    metadata = {
+        "general.type": values.string("imatrix"),
+        DATASETS: values.strings(imatrix.datasets),
+        CHUNK_COUNT: values.u32(imatrix.chunks),
+        CHUNK_SIZE: values.u32(imatrix.chunk_size),
+    }
+    with GGUFWriter(path, metadata) as out:
+        for name, entry in entries.items():
+            parts = len(entry.counts)
+            out.add_tensor(name + SUMS, entry.sums if parts > 1 else entry.sums.ravel())
+            out.add_tensor(name + COUNTS, entry.counts.astype(np.float32).reshape((parts, 1) if parts > 1 else (1,)))
+
+
+def _write_legacy(imatrix: Imatrix, entries: Mapping[str, Entry], path: str | os.PathLike[str]) -> None:
+    stored = {name: entry for name, entry in entries.items() if entry.unseen < len(entry.counts)}
+    pieces = [struct.pack("<i", len(stored))]
+    for name, entry in stored.items():
+        calls = int(entry.counts.max())
+        sums = entry.sums.ravel()
+        if not imatrix.legacy:
+            calls = -(-calls // max(1, imatrix.chunk_size))  # at least one, however few tokens
+            sums = entry.weights() * np.float32(calls)
+        raw = name.encode("utf-8", "surrogateescape")
+        pieces += [struct.pack("<i", len(raw)), raw, struct.pack("<ii", calls, sums.size), sums.astype("<f4").tobytes()]
+    dataset = (imatrix.datasets[-1] if imatrix.datasets else "").encode("utf-8", "surrogateescape")
+    pieces += [struct.pack("<ii", imatrix.chunks, len(dataset)), dataset]
+    data = b"".join(pieces)
+    file = AtomicFile(path, len(data))
+    try:
+        file.write_at(data, 0)
+        file.seal()
+        file.publish()
+    finally:
+        file.discard()
