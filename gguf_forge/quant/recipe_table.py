@@ -215,7 +215,7 @@ class Row:
         )
 
 
-def _row(recipes: str | None, kinds: Kind, type: str, *when: Predicate) -> Row:  # noqa: A002
+def _row(recipes: str | None, kinds: Kind, type: str, *when: Predicate) -> Row:
     return Row(None if recipes is None else frozenset(recipes.split()), kinds, type, when)
 
 

@@ -82,7 +82,9 @@ def test_weights_are_sums_divided_in_single_precision(tmp_path: Path) -> None:
     third = np.float32(1) / np.float32(3)
     assert weights is not None
     assert weights.dtype == np.float32
-    expected = np.array([[third, np.float32(2) / np.float32(3)], [1, 1], [9 / np.float32(7), 5 / np.float32(7)]], dtype=np.float32)
+    expected = np.array(
+        [[third, np.float32(2) / np.float32(3)], [1, 1], [9 / np.float32(7), 5 / np.float32(7)]], dtype=np.float32
+    )
     np.testing.assert_array_equal(weights, expected)
 
 
