@@ -1,0 +1,161 @@
+"""Encode and decode rates of every type: ours on each instruction set, ggml's and gguf-py's, one thread; then two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge import _native
+from gguf_forge.quant.codec import quantize
+from gguf_forge.types import TENSOR_TYPES, TensorType
+from tests import ggml
+from tests.bench.report import Report, seconds
+
+WIDTH = 4096
+#: Weights encoded at a time: small for the searches, large for what only rounds.
+SLOW_ROWS, FAST_ROWS = 16, 256
+#: Weights decoded: into 256 KiB, which stay in cache, and into 256 MiB, which do not.
+SMALL, LARGE = 1 << 16, 1 << 26
+F32 = TENSOR_TYPES["F32"]
+HALVES = [TENSOR_TYPES["F16"], TENSOR_TYPES["BF16"]]
+#: Encoded by rounding alone, unless there is an importance matrix.
+ROUNDED = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "Q1_0", "Q2_0", "F16", "BF16"}
+
+Array = npt.NDArray[Any]
+
+
+def bench(report: Report, folder: Path) -> None:
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal((FAST_ROWS, WIDTH), dtype=np.float32)
+    weights = generator.random(WIDTH, dtype=np.float32) + np.float32(0.01)
+    isas = _native.isa_names()[::-1]
+    kinds = [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.encodes]
+    encoding(report, kinds, x, weights, isas)
+    decoding(report, [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.decodes], x, isas)
+    threads(report, x)
+
+
+def encoding(report: Report, kinds: list[TensorType], x: Array, weights: Array, isas: list[str]) -> None:
+    report.section(
+        "Encoding",
+        "One thread, million weights a second from float32 in cache; with an importance matrix where the type uses "
+        "one. Ratios are to ggml in the same run.",
+    )
+    columns = [*(f">{isa}" for isa in isas), *(f">{isa} / ggml" for isa in isas)]
+    report.table("type", "matrix", ">ggml", ">gguf-py", *columns)
+    for kind in kinds:
+        for w in (None, weights):
+            if (w is None and kind.needs_weights) or (w is not None and not kind.weighted):
+                continue
+            rows = x if w is None and kind.name in ROUNDED else x[:SLOW_ROWS]
+            peer = rate(partial(ggml.encode, rows, kind, w), rows.size) if ggml.knows(kind) else None
+            other = rate(gguf_encoder(rows, kind), rows.size) if w is None else None
+            out = np.empty((len(rows), kind.row_bytes(WIDTH)), np.uint8)
+            ours = [rate(partial(native, F32, rows, kind, out, w, isa), rows.size) for isa in isas]
+            ratios = [r / peer if r and peer else None for r in ours]
+            cells = [figure(v) for v in (peer, other, *ours)] + [figure(r) for r in ratios]
+            report.row(kind.name, "yes" if w is not None else "", *cells)
+
+
+def decoding(report: Report, kinds: list[TensorType], x: Array, isas: list[str]) -> None:
+    large = np.empty(LARGE, np.float32)
+    fill = 1e-9 * large.size / seconds(partial(large.fill, 1))
+    report.section(
+        "Decoding",
+        f"To float32, one thread, thousand million weights a second: into {4 * SMALL >> 10} KiB (in cache) and into "
+        f"{4 * LARGE >> 20} MiB, of which this run fills {fill:.2f} with a constant.",
+    )
+    columns = [*(f">{isa}" for isa in isas), f">{isas[-1]}, large", ">of fill"]
+    report.table("type", ">ggml", ">gguf-py, large", *columns)
+    for kind in kinds:
+        width = max(kind.block_size, WIDTH)
+        if kind.encodes:
+            block = np.empty((len(x), kind.row_bytes(WIDTH)), np.uint8)
+            native(F32, x, kind, block, np.ones(WIDTH, np.float32) if kind.needs_weights else None, isas[-1])
+        else:
+            block = np.zeros((len(x), kind.row_bytes(width)), np.uint8)
+        small = np.ascontiguousarray(block[: SMALL // width])
+        out = np.empty(SMALL, np.float32)
+        repeat = 64
+        peer = rate(times(repeat, partial(ggml.decode, small, kind)), repeat * SMALL) if decodable(kind) else None
+        calls = [times(repeat, partial(native, kind, small, F32, out, None, isa, width)) for isa in isas]
+        ours = [rate(call, repeat * SMALL) for call in calls]
+        many = np.tile(block, (LARGE // block.shape[0] // width, 1))
+        mine = rate(partial(native, kind, many, F32, large, None, isas[-1], width), LARGE)
+        other = rate(gguf_decoder(block, kind), block.shape[0] * width)
+        figures = [figure(None if v is None else v / 1000) for v in (peer, other, *ours, mine)]
+        report.row(kind.name, *figures, "" if mine is None else f"{mine / 1000 / fill:.0%}")
+
+
+def threads(report: Report, x: Array) -> None:
+    report.section("Threads", "`gguf_forge.quantize` of 64 million weights, million weights a second.")
+    report.table("type", ">1 thread", ">2 threads", ">ratio")
+    big = np.tile(x, (64, 1))
+    for name in ("Q4_K", "Q6_K", "Q8_0"):
+        one, two = (rate(partial(quantize, big, name, threads=count), big.size) or 0 for count in (1, 2))
+        report.row(name, figure(one), figure(two), f"{two / one:.2f}")
+
+
+def native(
+    source: TensorType, data: Array, target: TensorType, out: Array, weights: Array | None, isa: str, width: int = WIDTH
+) -> None:
+    """The core's conversion on this thread, with one instruction set."""
+    rows = out.size // row_items(target, width)
+    status, _ = _native.convert(source.id, data, target.id, out, rows, width, weights, isa)
+    assert status == _native.OK
+
+
+def row_items(kind: TensorType, width: int) -> int:
+    """Items of a row's array: floats, or bytes of blocks."""
+    return width if kind is F32 else kind.row_bytes(width)
+
+
+def rate(call: Callable[[], object] | None, count: int) -> float | None:
+    """Million items a second."""
+    return None if call is None else count / seconds(call) / 1e6
+
+
+def times(repeat: int, call: Callable[[], object]) -> Callable[[], None]:
+    def calls() -> None:
+        for _ in range(repeat):
+            call()
+
+    return calls
+
+
+def decodable(kind: TensorType) -> bool:
+    return ggml.knows(kind) and bool(ggml.library().ggml_get_type_traits(kind.id).contents.to_float)
+
+
+def gguf_encoder(rows: Array, kind: TensorType) -> Callable[[], object] | None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize as encode
+
+    try:
+        which = GGMLQuantizationType[kind.name]
+        encode(rows[:1], which)
+    except (KeyError, NotImplementedError):
+        return None
+    return partial(encode, rows, which)
+
+
+def gguf_decoder(block: Array, kind: TensorType) -> Callable[[], object] | None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize as decode
+
+    try:
+        which = GGMLQuantizationType[kind.name]
+        decode(block[:1], which)
+    except (KeyError, NotImplementedError):
+        return None
+    return partial(decode, block, which)
+
+
+def figure(value: float | None) -> str:
+    """Three digits that count."""
+    return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
