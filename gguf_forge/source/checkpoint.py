@@ -11,11 +11,18 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, final
 
-from gguf_forge.errors import CheckpointError, InvalidError, UnsafeInputError
+from gguf_forge.errors import (
+    ChangedInputError,
+    CheckpointError,
+    InputError,
+    InvalidError,
+    UnsafeInputError,
+    escaped,
+)
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.safetensors import read_safetensors
 from gguf_forge.source.strict_json import read_json_object
-from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.source.torch_pickle import read_torch_pickle
 
 _Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
@@ -61,7 +68,7 @@ class Checkpoint:
             for name in names:
                 self._add_file(self.path / name, reader, tensors)
             if weight_map:
-                _check_index(weight_map, tensors, self.notes)
+                _check_index(self.path, weight_map, tensors, self.notes)
             undo.pop_all()
         self.tensors = MappingProxyType(tensors)
 
@@ -70,7 +77,8 @@ class Checkpoint:
         self._inputs.append(file)
         found = reader(file, self.notes)
         for name in found.keys() & tensors.keys():
-            raise CheckpointError(f"tensor {name[:80]!r} is in both {tensors[name].file.path} and {path}")
+            where = tensors[name].file.path.name
+            raise CheckpointError(f"is also in {where}", path=path, field=tensor_field(name))
         tensors.update(found)
 
     @cached_property
@@ -78,7 +86,7 @@ class Checkpoint:
         """The folder's config.json, as it is. Raises CheckpointError when there is none."""
         found = self.read_json("config.json")
         if found is None:
-            raise CheckpointError(f"{self.path}: no config.json")
+            raise CheckpointError("no config.json", path=self.path)
         for key in _CODE_KEYS:
             if key in found:
                 self.notes.append(
@@ -92,7 +100,7 @@ class Checkpoint:
         Raises UnsafeInputError for a name that may leave the folder; FormatError, LimitError or InvalidError
         when it is no JSON object within the limits.
         """
-        parts = (check_file_name(part, str(self.path)) for part in name.split("/"))
+        parts = (check_file_name(part, self.path) for part in name.split("/"))
         path = self.path.joinpath(*parts)
         return read_json_object(path) if os.path.exists(path) else None
 
@@ -101,10 +109,10 @@ class Checkpoint:
         return all(file.unchanged() for file in self._inputs)
 
     def require_unchanged(self) -> None:
-        """Raise CheckpointError naming a weight file that was changed or replaced since it was opened."""
+        """Raise ChangedInputError naming a weight file that was changed or replaced since it was opened."""
         for file in self._inputs:
             if not file.unchanged():
-                raise CheckpointError(f"{file.path}: was changed while it was read")
+                raise ChangedInputError("was changed while it was read", path=file.path)
 
     def close(self) -> None:
         """Release the files."""
@@ -124,20 +132,20 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint folder, or a single weight file of one. Reads headers only.
 
     Raises a ForgeError naming the file and the rule: FormatError and its kinds for a damaged file, CheckpointError
-    for files that are missing or contradict each other, UnsafeInputError for names that leave the folder and for
-    pickles that ask for code.
+    for files that are missing or contradict each other, InputError for what cannot be read, UnsafeInputError for names
+    that leave the folder and for pickles that ask for code.
     """
     return Checkpoint(path)
 
 
-def check_file_name(name: str, where: str) -> str:
+def check_file_name(name: str, path: Path, field: str | None = None) -> str:
     """`name` itself when it is the plain name of a file in a folder, on every system; UnsafeInputError otherwise.
 
     The check is on the name alone, not on where a link leads: caches of downloads link out of the folder.
     """
     plain = name not in {"", ".", ".."} and not any(c in '/\\:*?"<>|' or ord(c) < 32 or c == "\x7f" for c in name)
     if not plain or name != name.strip() or name.endswith("."):
-        raise UnsafeInputError(f"{where}: {name[:120]!r} is not a plain file name")
+        raise UnsafeInputError(f"{name[:120]!r} is not a plain file name", path=path, field=field)
     return name
 
 
@@ -146,8 +154,8 @@ def _reader_of(path: Path) -> _Reader:
         if path.name.endswith(suffix):
             return reader
     if not os.path.lexists(path):
-        raise CheckpointError(f"{path}: no such file or folder")
-    raise InvalidError(f"{path}: neither a folder nor a file of {_listed(suffix for _, suffix, _ in _CONTAINERS)}")
+        raise InputError("no such file or folder", path=path)
+    raise InvalidError(f"neither a folder nor a file of {_listed(suffix for _, suffix, _ in _CONTAINERS)}", path=path)
 
 
 def _weight_files(folder: Path) -> tuple[list[str], _Reader, dict[str, str]]:
@@ -155,7 +163,7 @@ def _weight_files(folder: Path) -> tuple[list[str], _Reader, dict[str, str]]:
     try:
         present = sorted(os.listdir(folder))
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}") from None
+        raise InputError(f"cannot be listed: {error.strerror}", path=folder) from None
     for prefix, suffix, reader in _CONTAINERS:
         index = folder / f"{prefix}{suffix}.index.json"
         if os.path.isfile(index):
@@ -163,24 +171,25 @@ def _weight_files(folder: Path) -> tuple[list[str], _Reader, dict[str, str]]:
             names = sorted(set(weight_map.values()))
             missing = [name for name in names if not os.path.exists(folder / name)]
             if missing:
-                raise CheckpointError(f"{index}: names files that are not there: {_listed(missing)}")
+                raise CheckpointError(f"names files that are not there: {_listed(missing)}", path=index)
             return names, reader, weight_map
         names = [name for name in present if name.startswith(prefix) and name.endswith(suffix)]
         if names:
             _check_numbered(folder, names)
             return names, reader, {}
     known = _listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
-    raise CheckpointError(f"{folder}: no weights; looked for {known}")
+    raise CheckpointError(f"no weights; looked for {known}", path=folder)
 
 
 def _read_index(path: Path) -> dict[str, str]:
     weight_map = read_json_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise InvalidError(f"{path}: weight_map is missing, empty or not an object")
+        raise InvalidError("weight_map is missing, empty or not an object", path=path)
     for tensor, name in weight_map.items():
+        field = f'weight_map "{escaped(tensor)}"'
         if not isinstance(name, str):
-            raise InvalidError(f"{path}: weight_map {tensor[:80]!r}: {name!r:.40} is not a file name")
-        check_file_name(name, f"{path}: weight_map {tensor[:80]!r}")
+            raise InvalidError(f"{name!r:.40} is not a file name", path=path, field=field)
+        check_file_name(name, path, field)
     return weight_map
 
 
@@ -194,18 +203,20 @@ def _check_numbered(folder: Path, names: list[str]) -> None:
         wanted = (f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1))
         missing = [other for other in wanted if other not in names]
         if missing:
-            raise CheckpointError(f"{folder}: {name} says there are {int(count)} files; missing: {_listed(missing)}")
+            raise CheckpointError(f"{name} says there are {int(count)} files; missing: {_listed(missing)}", path=folder)
 
 
-def _check_index(weight_map: Mapping[str, str], tensors: Mapping[str, SourceTensor], notes: list[str]) -> None:
+def _check_index(
+    folder: Path, weight_map: Mapping[str, str], tensors: Mapping[str, SourceTensor], notes: list[str]
+) -> None:
     missing = weight_map.keys() - tensors.keys()
     if missing:
         by_file = _listed(f"{name!r} of {weight_map[name]}" for name in sorted(missing))
-        raise CheckpointError(f"{len(missing)} tensors of the index are in no file: {by_file}")
+        raise CheckpointError(f"{len(missing)} tensors of the index are in no file: {by_file}", path=folder)
     extra = tensors.keys() - weight_map.keys()
     if extra:
         by_file = _listed(f"{name!r} in {tensors[name].file.path.name}" for name in sorted(extra))
-        raise CheckpointError(f"{len(extra)} tensors are not in the index: {by_file}")
+        raise CheckpointError(f"{len(extra)} tensors are not in the index: {by_file}", path=folder)
     for name, tensor in tensors.items():
         if tensor.file.path.name != weight_map[name]:
             notes.append(f"tensor {name!r} is in {tensor.file.path.name}, the index says {weight_map[name]}")

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.errors import CheckpointError, FormatError, InvalidError, TruncatedError
+from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError, TruncatedError
 
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
 
@@ -24,7 +24,7 @@ _MAX_CALL = 1 << 30
 class InputFile:
     """A regular file held open for positioned reads from any thread.
 
-    Opening never blocks (a FIFO is refused, not waited for). Raises CheckpointError when the file cannot be opened,
+    Opening never blocks (a FIFO is refused, not waited for). Raises InputError when the file cannot be opened,
     InvalidError when it is not a regular file.
     """
 
@@ -34,11 +34,11 @@ class InputFile:
         try:
             self._fd = os.open(path, flags)
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from None
+            raise InputError(f"cannot be opened: {error.strerror}", path=path) from None
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(self._fd)
-            raise InvalidError(f"{path}: not a regular file")
+            raise InvalidError("not a regular file", path=path)
         self.size: int = found.st_size
         self._identity = _identity(found)
         self._seek_lock = threading.Lock()
@@ -47,7 +47,8 @@ class InputFile:
     def read_into(self, target: npt.NDArray[Any], offset: int) -> None:
         """Fill the C-contiguous array `target` from byte `offset` on.
 
-        Raises TruncatedError when the file ends before the array is full.
+        Raises TruncatedError when the file ends before the array is full, ChangedInputError when that is because it was
+        cut, InputError when it cannot be read.
         """
         if not self._open:
             raise ValueError(f"{self.path}: read after close")
@@ -59,7 +60,7 @@ class InputFile:
             try:
                 got = self._read_some(view[done : done + _MAX_CALL], offset + done)
             except OSError as error:
-                raise CheckpointError(f"{self.path}: offset {offset + done:#x}: {error.strerror}") from None
+                raise InputError(error.strerror or str(error), path=self.path, offset=offset + done) from None
             if got <= 0:
                 self._raise_short(offset + done, total - done)
             done += got
@@ -74,14 +75,15 @@ class InputFile:
         return len(data)
 
     def _raise_short(self, offset: int, missing: int) -> None:
-        changed = "" if self.unchanged() else " (the file was changed while it was read)"
-        raise TruncatedError(f"{self.path}: offset {offset:#x}: {missing} bytes missing{changed}")
+        if not self.unchanged():
+            raise ChangedInputError("the file was changed while it was read", path=self.path, offset=offset)
+        raise TruncatedError(f"{missing} bytes missing", path=self.path, offset=offset)
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly `nbytes` bytes from `offset`. Raises TruncatedError when they are not there."""
         if offset + nbytes > self.size:
             raise TruncatedError(
-                f"{self.path}: offset {offset:#x}: needs {nbytes} bytes, file has {max(self.size - offset, 0)}"
+                f"needs {nbytes} bytes, file has {max(self.size - offset, 0)}", path=self.path, offset=offset
             )
         data = np.empty(nbytes, np.uint8)
         self.read_into(data, offset)
@@ -97,7 +99,7 @@ class InputFile:
     def refuse_lfs_pointer(self) -> None:
         """Raise FormatError when the file is a Git LFS pointer instead of the data it stands for."""
         if self.size <= 1024 and self.read(0, min(self.size, len(LFS_PREFIX))) == LFS_PREFIX:
-            raise FormatError(f"{self.path}: is a Git LFS pointer, not the data; run `git lfs pull`")
+            raise FormatError("is a Git LFS pointer, not the data; run `git lfs pull`", path=self.path)
 
     def close(self) -> None:
         """Release the descriptor; further reads are an error."""

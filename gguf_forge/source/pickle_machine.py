@@ -10,6 +10,7 @@ import io
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import FormatError, InvalidError, LimitError, UnsafeInputError
@@ -63,8 +64,8 @@ _KEYS = (str, int, float, bytes, type(None))
 class PickleMachine:
     """Reads one pickle. `rebuild` maps each allowed name to what builds its value, `persistent` builds storages."""
 
-    def __init__(self, where: str, rebuild: Mapping[Name, Rebuild], persistent: Callable[[object], object]) -> None:
-        self._where = where
+    def __init__(self, path: Path, rebuild: Mapping[Name, Rebuild], persistent: Callable[[object], object]) -> None:
+        self._path = path
         self._rebuild = rebuild
         self._persistent = persistent
         self._stack: list[Any] = []
@@ -78,16 +79,16 @@ class PickleMachine:
         try:
             for steps, (opcode, argument, place) in enumerate(pickletools.genops(stream)):
                 if steps > MAX_STEPS:
-                    raise LimitError(f"{self._where}: pickle longer than the limit of {MAX_STEPS} steps")
+                    raise LimitError(f"pickle longer than the limit of {MAX_STEPS} steps", path=self._path)
                 self._step(opcode.name, argument, place)
         except (IndexError, KeyError, TypeError, OverflowError) as error:
-            raise FormatError(f"{self._where}: damaged pickle: {type(error).__name__} {error!s:.80}") from None
+            raise FormatError(f"damaged pickle: {type(error).__name__} {error!s:.80}", path=self._path) from None
         except RecursionError:
-            raise LimitError(f"{self._where}: pickle nested too deep") from None
+            raise LimitError("pickle nested too deep", path=self._path) from None
         except ValueError as error:
-            raise FormatError(f"{self._where}: damaged pickle: {error!s:.120}") from None
+            raise FormatError(f"damaged pickle: {error!s:.120}", path=self._path) from None
         if len(self._stack) != 1:
-            raise FormatError(f"{self._where}: pickle ends with {len(self._stack)} values")
+            raise FormatError(f"pickle ends with {len(self._stack)} values", path=self._path)
         return self._stack.pop()
 
     def _step(self, opcode: str, argument: Any, place: int | None) -> None:
@@ -113,7 +114,7 @@ class PickleMachine:
             pass
         elif not self._container(opcode) and not self._named(opcode, argument):
             raise UnsafeInputError(
-                f"{self._where}: pickle offset {place}: opcode {opcode} is not read, nothing was run"
+                f"pickle offset {place}: opcode {opcode} is not read, nothing was run", path=self._path
             )
 
     def _items(self) -> list[Any]:
@@ -162,7 +163,7 @@ class PickleMachine:
             raise ValueError("items are set on what is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, _KEYS):
-                raise InvalidError(f"{self._where}: dictionary key of type {type(key).__name__}")
+                raise InvalidError(f"dictionary key of type {type(key).__name__}", path=self._path)
             target[key] = value
 
     def _extend(self, items: list[Any]) -> None:
@@ -189,7 +190,7 @@ class PickleMachine:
             state = stack.pop()
             # A module's state_dict carries its version numbers as an attribute of the dictionary.
             if not isinstance(stack[-1], dict) or not isinstance(state, dict):
-                raise UnsafeInputError(f"{self._where}: pickle sets the state of an object, nothing was run")
+                raise UnsafeInputError("pickle sets the state of an object, nothing was run", path=self._path)
         elif opcode == "BINPERSID":
             stack.append(self._persistent(stack.pop()))
         else:
@@ -199,11 +200,11 @@ class PickleMachine:
     def _allowed(self, name: Name) -> Name:
         if name not in self._rebuild:
             raise UnsafeInputError(
-                f"{self._where}: pickle asks for {str(name)[:120]!r}, which no weights need; nothing was run"
+                f"pickle asks for {str(name)[:120]!r}, which no weights need; nothing was run", path=self._path
             )
         return name
 
     def _built(self, name: object, arguments: object) -> object:
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
-            raise UnsafeInputError(f"{self._where}: pickle calls a {type(name).__name__}; nothing was run")
+            raise UnsafeInputError(f"pickle calls a {type(name).__name__}; nothing was run", path=self._path)
         return self._rebuild[name](*arguments)

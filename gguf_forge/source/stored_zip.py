@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
-from gguf_forge.errors import FormatError, InvalidError, TruncatedError, UnsupportedError
+from gguf_forge.errors import FormatError, InvalidError, TruncatedError, UnsupportedError, escaped
 from gguf_forge.source.input_file import InputFile
 
 _ENCRYPTED = 0x1
@@ -25,10 +25,10 @@ class StoredZip:
             with zipfile.ZipFile(io.BufferedReader(_RawInput(file))) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, EOFError, IndexError) as error:
-            raise FormatError(f"{file.path}: damaged zip archive: {error!s:.80}") from None
+            raise FormatError(f"damaged zip archive: {error!s:.80}", path=file.path) from None
         self._members = {member.filename: member for member in members}
         if len(self._members) != len(members):
-            raise InvalidError(f"{file.path}: zip archive holds two members of one name")
+            raise InvalidError("zip archive holds two members of one name", path=file.path)
 
     @property
     def names(self) -> AbstractSet[str]:
@@ -41,20 +41,24 @@ class StoredZip:
         Raises UnsupportedError for a compressed or encrypted one, TruncatedError for one that is not all there.
         """
         member = self._members[name]
-        where = f"{self._file.path}: member {name[:120]!r}"
+        path, field = self._file.path, f'member "{escaped(name)}"'
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise UnsupportedError(f"{where} is compressed; archives of weights are stored plain, and never inflated")
+            raise UnsupportedError(
+                "compressed; weights are stored plain, and nothing is inflated", path=path, field=field
+            )
         if member.flag_bits & _ENCRYPTED:
-            raise UnsupportedError(f"{where} is encrypted")
+            raise UnsupportedError("encrypted", path=path, field=field)
         if member.header_offset < 0:
-            raise InvalidError(f"{where}: local header at offset {member.header_offset}")
+            raise InvalidError(f"local header at offset {member.header_offset}", path=path, field=field)
         local = self._file.read(member.header_offset, _LOCAL_BYTES)
         if local[:4] != b"PK\x03\x04":
-            raise FormatError(f"{where}: offset {member.header_offset:#x}: no local header")
+            raise FormatError("no local header", path=path, field=field, offset=member.header_offset)
         name_bytes, extra_bytes = struct.unpack("<HH", local[26:])
         offset = member.header_offset + _LOCAL_BYTES + name_bytes + extra_bytes
         if offset + member.file_size > self._file.size:
-            raise TruncatedError(f"{where}: ends at byte {offset + member.file_size}, file has {self._file.size}")
+            raise TruncatedError(
+                f"ends at byte {offset + member.file_size}, file has {self._file.size}", path=path, field=field
+            )
         return offset, member.file_size
 
 

@@ -16,8 +16,10 @@ MAX_JSON_BYTES = 256 << 20
 MAX_JSON_DEPTH = 64
 
 
-def parse_json(data: bytes, where: str, *, unique: bool = False, infinity: bool = False) -> Any:
-    """The value of a JSON text in UTF-8; `where` begins each error message.
+def parse_json(
+    data: bytes, path: Path, field: str | None = None, *, unique: bool = False, infinity: bool = False
+) -> Any:
+    """The value of a JSON text in UTF-8; `path` and `field` say in errors where it stands.
 
     `unique` refuses a key given twice in one object, `infinity` lets the word Infinity pass (config files of
     state-space models hold it). Raises FormatError for what is not JSON, InvalidError for NaN, numbers out of range
@@ -27,23 +29,23 @@ def parse_json(data: bytes, where: str, *, unique: bool = False, infinity: bool 
     def constant(word: str) -> float:
         if infinity and word != "NaN":
             return float(word)
-        raise InvalidError(f"{where}: {word} is not a JSON number")
+        raise InvalidError(f"{word} is not a JSON number", path=path, field=field)
 
     def real(text: str) -> float:
         value = float(text)
         if math.isinf(value):
-            raise InvalidError(f"{where}: number {text[:40]} is out of range")
+            raise InvalidError(f"number {text[:40]} is out of range", path=path, field=field)
         return value
 
     def whole(text: str) -> int:
         if len(text) > 1000:
-            raise InvalidError(f"{where}: number of {len(text)} digits is out of range")
+            raise InvalidError(f"number of {len(text)} digits is out of range", path=path, field=field)
         return int(text)
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            _refuse_repeated(items, where)
+            _refuse_repeated(items, path, field)
         return found
 
     try:
@@ -55,18 +57,20 @@ def parse_json(data: bytes, where: str, *, unique: bool = False, infinity: bool 
             object_pairs_hook=pairs if unique else None,
         )
     except UnicodeDecodeError as error:
-        raise FormatError(f"{where}: byte {error.start} of the JSON text is not UTF-8") from None
+        raise FormatError(f"byte {error.start} of the JSON text is not UTF-8", path=path, field=field) from None
     except json.JSONDecodeError as error:
-        raise FormatError(f"{where}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise FormatError(
+            f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}", path=path, field=field
+        ) from None
     except RecursionError:
-        raise LimitError(f"{where}: JSON nested deeper than the limit of {MAX_JSON_DEPTH}") from None
+        raise LimitError(f"JSON nested deeper than the limit of {MAX_JSON_DEPTH}", path=path, field=field) from None
 
 
-def _refuse_repeated(items: list[tuple[str, Any]], where: str) -> NoReturn:
+def _refuse_repeated(items: list[tuple[str, Any]], path: Path, field: str | None) -> NoReturn:
     seen: set[str] = set()
     for key, _ in items:
         if key in seen:
-            raise InvalidError(f"{where}: key {key[:80]!r} is given twice")
+            raise InvalidError(f"key {key[:80]!r} is given twice", path=path, field=field)
         seen.add(key)
     raise AssertionError("called without a repeated key")
 
@@ -75,16 +79,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint folder. Raises as `parse_json`, and LimitError for size or depth."""
     with InputFile(path) as file:
         if file.size > MAX_JSON_BYTES:
-            raise LimitError(f"{path}: {file.size} bytes of JSON exceed the limit of {MAX_JSON_BYTES}")
+            raise LimitError(f"{file.size} bytes of JSON exceed the limit of {MAX_JSON_BYTES}", path=path)
         file.refuse_lfs_pointer()
-        value = parse_json(file.read(0, file.size), str(path), infinity=True)
+        value = parse_json(file.read(0, file.size), path, infinity=True)
     if not isinstance(value, dict):
-        raise FormatError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
-    _check_depth(value, str(path))
+        raise FormatError(f"holds a JSON {type(value).__name__}, expected an object", path=path)
+    _check_depth(value, path)
     return value
 
 
-def _check_depth(value: Any, where: str) -> None:
+def _check_depth(value: Any, path: Path) -> None:
     level: list[Any] = [value]
     for _ in range(MAX_JSON_DEPTH):
         level = [
@@ -95,4 +99,4 @@ def _check_depth(value: Any, where: str) -> None:
         ]
         if not level:
             return
-    raise LimitError(f"{where}: JSON nested deeper than the limit of {MAX_JSON_DEPTH}")
+    raise LimitError(f"JSON nested deeper than the limit of {MAX_JSON_DEPTH}", path=path)

@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.errors import UnsupportedError
+from gguf_forge.errors import UnsupportedError, escaped
 from gguf_forge.source.dtypes import RETURNED_ARRAY, Dtype
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.types import TensorType
 
 #: A strided view is read as one piece when the piece is at most this large, in bytes, or twice what is needed.
 _PIECE_BYTES = 1 << 20
+
+
+def tensor_field(name: str) -> str:
+    """A tensor's name as errors give the place."""
+    return f'tensor "{escaped(name)}"'
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,7 +48,9 @@ class SourceTensor:
     def type(self) -> TensorType:
         """The type of the values that `rows` and `read` give. Raises UnsupportedError when there is none."""
         if self.element.returned is None:
-            raise UnsupportedError(f"{self.file.path}: tensor {self.name!r}: {self.dtype} values cannot be read")
+            raise UnsupportedError(
+                f"{self.dtype} values cannot be read", path=self.file.path, field=tensor_field(self.name)
+            )
         return self.element.returned
 
     @property
@@ -60,7 +67,8 @@ class SourceTensor:
         """Values of rows start..stop-1 as a fresh C-contiguous array of shape (stop - start, *shape[1:]).
 
         BF16 comes as uint16, 8-bit floats as float32, BOOL and unsigned integers as the next wider signed type.
-        Raises TruncatedError when the file no longer holds them, ValueError for a scalar or rows out of range.
+        Raises TruncatedError or ChangedInputError when the file no longer holds them, ValueError for a scalar or rows
+        out of range.
         """
         target = RETURNED_ARRAY[self.type.name]
         values = self.stored_rows(start, stop)
@@ -85,7 +93,9 @@ class SourceTensor:
             raise ValueError(f"tensor {self.name!r}: rows {start}..{stop} are outside its {self.shape[0]} rows")
         stored = self.element.stored
         if stored is None:
-            raise UnsupportedError(f"{self.file.path}: tensor {self.name!r}: {self.dtype} values cannot be read")
+            raise UnsupportedError(
+                f"{self.dtype} values cannot be read", path=self.file.path, field=tensor_field(self.name)
+            )
         if self.big_endian:
             stored = stored.newbyteorder(">")
         shape = (stop - start, *self.shape[1:])

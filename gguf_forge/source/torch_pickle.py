@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import (
@@ -20,13 +21,14 @@ from gguf_forge.errors import (
     TruncatedError,
     UnsafeInputError,
     UnsupportedError,
+    escaped,
 )
 from gguf_forge.source.dtypes import DTYPES, Dtype
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.pickle_machine import Name, PickleMachine, Rebuild, shown
 from gguf_forge.source.safetensors import MAX_BYTES, MAX_RANK, check_tensor_name
 from gguf_forge.source.stored_zip import StoredZip
-from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.tensor import SourceTensor, tensor_field
 
 #: Bytes of the pickled dictionary (not of the weights).
 MAX_PICKLE_BYTES = 64 << 20
@@ -96,7 +98,7 @@ class _View:
 class _Vocabulary:
     """The names a dictionary of tensors needs, and what each builds."""
 
-    where: str
+    path: Path
     storages: dict[str, _Storage] = field(default_factory=dict)
 
     def rebuild(self) -> Mapping[Name, Rebuild]:
@@ -124,69 +126,71 @@ class _Vocabulary:
     def persistent(self, saved: object) -> _Storage:
         """The storage of a persistent id: ("storage", type, key, device, count[, view])."""
         if not isinstance(saved, tuple) or len(saved) not in {5, 6} or saved[0] not in ("storage", b"storage"):
-            raise InvalidError(f"{self.where}: pickle names something other than a storage")
+            raise InvalidError("pickle names something other than a storage", path=self.path)
         kind, key, count = saved[1], saved[2], saved[4]
         if not isinstance(kind, Name) or kind.name not in _STORAGE_DTYPES:
-            raise InvalidError(f"{self.where}: storage {shown(key)} has no known type")
+            raise InvalidError(f"storage {shown(key)} has no known type", path=self.path)
         if not isinstance(key, str):
-            raise InvalidError(f"{self.where}: storage key {shown(key)} is not a string")
+            raise InvalidError(f"storage key {shown(key)} is not a string", path=self.path)
         element = DTYPES[_STORAGE_DTYPES[kind.name]]
         nbytes = self._count(count, "size of a storage") * element.bits // 8
         root = self.storages.setdefault(key, _Storage(key, element, nbytes))
         if root.nbytes != nbytes:
-            raise InvalidError(f"{self.where}: storage {shown(key)} has {root.nbytes} bytes and then {nbytes}")
+            raise InvalidError(f"storage {shown(key)} has {root.nbytes} bytes and then {nbytes}", path=self.path)
         view = saved[5] if len(saved) == 6 else None
         if view is None:
             return _Storage(root.key, element, nbytes)
         if not isinstance(view, tuple) or len(view) != 3:
-            raise InvalidError(f"{self.where}: storage {shown(key)} has a malformed view")
+            raise InvalidError(f"storage {shown(key)} has a malformed view", path=self.path)
         first, length = (self._count(number, "view of a storage") * element.bits // 8 for number in view[1:])
         if first + length > nbytes:
-            raise InvalidError(f"{self.where}: view of storage {shown(key)} ends at {first + length} of {nbytes} bytes")
+            raise InvalidError(
+                f"view of storage {shown(key)} ends at {first + length} of {nbytes} bytes", path=self.path
+            )
         return _Storage(root.key, element, length, first)
 
     def _count(self, value: object, what: str) -> int:
         if type(value) is not int or not 0 <= value <= MAX_BYTES:
-            raise InvalidError(f"{self.where}: {what} is {shown(value)}, expected a whole number up to 2^63-1")
+            raise InvalidError(f"{what} is {shown(value)}, expected a whole number up to 2^63-1", path=self.path)
         return value
 
     def _counts(self, values: object, what: str) -> tuple[int, ...]:
         if not isinstance(values, (tuple, list)):
-            raise InvalidError(f"{self.where}: {what} is a {type(values).__name__}, expected a tuple")
+            raise InvalidError(f"{what} is a {type(values).__name__}, expected a tuple", path=self.path)
         if len(values) > MAX_RANK:
-            raise LimitError(f"{self.where}: {what} of {len(values)} dimensions exceeds the limit of {MAX_RANK}")
+            raise LimitError(f"{what} of {len(values)} dimensions exceeds the limit of {MAX_RANK}", path=self.path)
         return tuple(self._count(value, what) for value in values)
 
     def _ordered_dict(self, pairs: object = ()) -> dict[Any, Any]:
         if pairs not in ((), []):
-            raise UnsupportedError(f"{self.where}: dictionary built from pairs")
+            raise UnsupportedError("dictionary built from pairs", path=self.path)
         return {}
 
     def _encode(self, text: object, encoding: object = "latin1") -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise InvalidError(f"{self.where}: bytes are not written as Latin-1 text")
+            raise InvalidError("bytes are not written as Latin-1 text", path=self.path)
         return text.encode("latin-1", "replace")
 
     def _view(self, storage: object, start: object, shape: object, strides: object, element: Dtype | None) -> _View:
         if not isinstance(storage, _Storage):
-            raise InvalidError(f"{self.where}: a tensor looks into a {type(storage).__name__}, not a storage")
+            raise InvalidError(f"a tensor looks into a {type(storage).__name__}, not a storage", path=self.path)
         sizes, steps = self._counts(shape, "shape"), self._counts(strides, "strides")
         if len(sizes) != len(steps):
-            raise InvalidError(f"{self.where}: a tensor has {len(sizes)} sizes and {len(steps)} strides")
+            raise InvalidError(f"a tensor has {len(sizes)} sizes and {len(steps)} strides", path=self.path)
         return _View(storage, element or storage.element, self._count(start, "storage offset"), sizes, steps)
 
     def _tensor_v2(self, *given: object) -> _View:
         storage, start, shape, strides, *rest = given
         if len(rest) > 2 and rest[2]:
-            raise UnsupportedError(f"{self.where}: a tensor with a lazy conjugate or negative")
+            raise UnsupportedError("a tensor with a lazy conjugate or negative", path=self.path)
         return self._view(storage, start, shape, strides, None)
 
     def _tensor_v3(self, *given: object) -> _View:
         storage, start, shape, strides, _, _, dtype, *rest = given
         if not isinstance(dtype, Name) or dtype.name not in _TORCH_DTYPES:
-            raise InvalidError(f"{self.where}: a tensor has no known dtype")
+            raise InvalidError("a tensor has no known dtype", path=self.path)
         if rest and rest[0]:
-            raise UnsupportedError(f"{self.where}: a tensor with a lazy conjugate or negative")
+            raise UnsupportedError("a tensor with a lazy conjugate or negative", path=self.path)
         return self._view(storage, start, shape, strides, DTYPES[_TORCH_DTYPES[dtype.name]])
 
     def _parameter(self, data: object, *_: object) -> object:
@@ -194,13 +198,13 @@ class _Vocabulary:
 
     def _from_type(self, build: object, _: object, arguments: object, *__: object) -> object:
         if not isinstance(build, Name) or build.name not in {"_rebuild_tensor_v2", "_rebuild_tensor_v3"}:
-            raise UnsafeInputError(f"{self.where}: pickle rebuilds a tensor by {shown(build)}; nothing was run")
+            raise UnsafeInputError(f"pickle rebuilds a tensor by {shown(build)}; nothing was run", path=self.path)
         if not isinstance(arguments, tuple):
-            raise InvalidError(f"{self.where}: a tensor is rebuilt from a {type(arguments).__name__}")
+            raise InvalidError(f"a tensor is rebuilt from a {type(arguments).__name__}", path=self.path)
         return self.rebuild()[build](*arguments)
 
     def _not_called(self, *_: object) -> object:
-        raise UnsafeInputError(f"{self.where}: pickle makes an object of a type; nothing was run")
+        raise UnsafeInputError("pickle makes an object of a type; nothing was run", path=self.path)
 
 
 @dataclass(frozen=True)
@@ -218,42 +222,45 @@ def read_torch_pickle(file: InputFile, notes: list[str]) -> dict[str, SourceTens
     file, UnsupportedError for TorchScript archives and compressed members. Nothing in the file is ever run.
     """
     file.refuse_lfs_pointer()
-    vocabulary = _Vocabulary(str(file.path))
+    vocabulary = _Vocabulary(file.path)
     start = file.read(0, min(file.size, 4))
     if start == b"PK\x03\x04":
         value, places, big_endian = _read_zip(file, vocabulary)
     elif start[:1] == b"\x80":
         value, places, big_endian = _read_legacy(file, vocabulary)
     elif len(start) < 4:
-        raise TruncatedError(f"{file.path}: {file.size} bytes, too short for a file of torch.save")
+        raise TruncatedError(f"{file.size} bytes, too short for a file of torch.save", path=file.path)
     else:
-        raise FormatError(f"{file.path}: offset 0x0: {start!r} begins no file of torch.save")
+        raise FormatError(f"{start!r} begins no file of torch.save", path=file.path, offset=0)
     if not isinstance(value, dict):
-        raise InvalidError(f"{file.path}: holds a {type(value).__name__}, expected a dictionary of tensors")
+        raise InvalidError(f"holds a {type(value).__name__}, expected a dictionary of tensors", path=file.path)
     tensors: dict[str, SourceTensor] = {}
     for name, view in value.items():
         if not isinstance(name, str):
-            raise InvalidError(f"{file.path}: key {shown(name)} is not a string")
-        check_tensor_name(name, str(file.path))
+            raise InvalidError(f"key {shown(name)} is not a string", path=file.path)
+        check_tensor_name(name, file.path)
         if not isinstance(view, _View):
-            raise InvalidError(f"{file.path}: {name[:80]!r} is a {type(view).__name__}, not a tensor")
+            field = f'entry "{escaped(name)}"'
+            raise InvalidError(f"{type(view).__name__}, not a tensor", path=file.path, field=field)
         tensors[name] = _place(name, view, places[view.storage.key], file, big_endian)
     return tensors
 
 
 def _place(name: str, view: _View, place: _Place, file: InputFile, big_endian: bool) -> SourceTensor:
     """The tensor with its bytes proven to lie inside its storage."""
-    where = f"{file.path}: tensor {name[:80]!r}"
+    path, field = file.path, tensor_field(name)
     itemsize = view.element.bits // 8
     count = prod(view.shape)
     last = view.start + (sum((n - 1) * step for n, step in zip(view.shape, view.strides, strict=True)) if count else 0)
     needed = (last + 1) * itemsize if count else 0
     if needed > view.storage.nbytes:
-        raise InvalidError(f"{where}: needs {needed} bytes of a storage of {view.storage.nbytes}")
+        raise InvalidError(f"needs {needed} bytes of a storage of {view.storage.nbytes}", path=path, field=field)
     if view.storage.first + needed > place.nbytes:
-        raise TruncatedError(f"{where}: storage {view.storage.key!r} has {place.nbytes} bytes, needs {needed}")
+        raise TruncatedError(
+            f"storage {view.storage.key!r} has {place.nbytes} bytes, needs {needed}", path=path, field=field
+        )
     if count * itemsize > max(view.storage.nbytes, 1) * MAX_REPEAT:
-        raise LimitError(f"{where}: {count} elements repeat a storage of {view.storage.nbytes} bytes")
+        raise LimitError(f"{count} elements repeat a storage of {view.storage.nbytes} bytes", path=path, field=field)
     offset = place.offset + view.storage.first + view.start * itemsize
     strides = None if _dense(view.shape, view.strides) else view.strides
     return SourceTensor(name, view.element, view.shape, file, offset, strides, big_endian)
@@ -272,29 +279,29 @@ def _read_zip(file: InputFile, vocabulary: _Vocabulary) -> tuple[object, dict[st
     archive = StoredZip(file)
     pickles = [name for name in archive.names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise FormatError(f"{file.path}: zip archive with {len(pickles)} members called NAME/data.pkl, expected 1")
+        raise FormatError(f"zip archive with {len(pickles)} members called NAME/data.pkl, expected 1", path=file.path)
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in archive.names:
-        raise UnsupportedError(f"{file.path}: a TorchScript archive, which is a program; save its state_dict instead")
+        raise UnsupportedError("a TorchScript archive, which is a program; save its state_dict instead", path=file.path)
     offset, nbytes = archive.place(pickles[0])
     if nbytes > MAX_PICKLE_BYTES:
-        raise LimitError(f"{file.path}: pickle of {nbytes} bytes exceeds the limit of {MAX_PICKLE_BYTES}")
-    machine = PickleMachine(str(file.path), vocabulary.rebuild(), vocabulary.persistent)
+        raise LimitError(f"pickle of {nbytes} bytes exceeds the limit of {MAX_PICKLE_BYTES}", path=file.path)
+    machine = PickleMachine(file.path, vocabulary.rebuild(), vocabulary.persistent)
     value = machine.load(io.BytesIO(file.read(offset, nbytes)))
     order = b"little"
     if f"{folder}byteorder" in archive.names:
         order = file.read(*_at_most(archive.place(f"{folder}byteorder"), 16))
     if order not in {b"little", b"big"}:
-        raise FormatError(f"{file.path}: byte order {order!r}")
+        raise FormatError(f"byte order {order!r}", path=file.path)
     places = {}
     for key, storage in vocabulary.storages.items():
         member = f"{folder}data/{key}"
         if member not in archive.names:
-            raise TruncatedError(f"{file.path}: no member {member[:120]!r}")
+            raise TruncatedError(f"no member {member[:120]!r}", path=file.path)
         places[key] = _Place(*archive.place(member))
         if places[key].nbytes < storage.nbytes:
             raise TruncatedError(
-                f"{file.path}: member {member[:120]!r} has {places[key].nbytes} bytes, needs {storage.nbytes}"
+                f"member {member[:120]!r} has {places[key].nbytes} bytes, needs {storage.nbytes}", path=file.path
             )
     return value, places, order == b"big"
 
@@ -304,22 +311,22 @@ def _at_most(place: tuple[int, int], limit: int) -> tuple[int, int]:
 
 
 def _read_legacy(file: InputFile, vocabulary: _Vocabulary) -> tuple[object, dict[str, _Place], bool]:
-    where = str(file.path)
+    path = file.path
     stream = io.BytesIO(file.read(0, min(file.size, MAX_PICKLE_BYTES)))
 
     def load() -> Any:
-        return PickleMachine(where, vocabulary.rebuild(), vocabulary.persistent).load(stream)
+        return PickleMachine(path, vocabulary.rebuild(), vocabulary.persistent).load(stream)
 
     if load() != _LEGACY_MAGIC:
-        raise FormatError(f"{where}: a pickle, but not of torch.save")
+        raise FormatError("a pickle, but not of torch.save", path=path)
     version = load()
     if version != _LEGACY_VERSION:
-        raise UnsupportedError(f"{where}: torch.save protocol {shown(version)}, expected {_LEGACY_VERSION}")
+        raise UnsupportedError(f"torch.save protocol {shown(version)}, expected {_LEGACY_VERSION}", path=path)
     system, value, keys = load(), load(), load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise InvalidError(f"{where}: the storages are not a list of keys")
+        raise InvalidError("the storages are not a list of keys", path=path)
     if set(keys) != vocabulary.storages.keys():
-        raise InvalidError(f"{where}: the list of storages does not fit the tensors")
+        raise InvalidError("the list of storages does not fit the tensors", path=path)
     big_endian = isinstance(system, dict) and system.get("little_endian") is False
     at = stream.tell()
     places: dict[str, _Place] = {}
@@ -327,9 +334,9 @@ def _read_legacy(file: InputFile, vocabulary: _Vocabulary) -> tuple[object, dict
         storage = vocabulary.storages[key]
         (count,) = struct.unpack(">q" if big_endian else "<q", file.read(at, 8))
         if count * (storage.element.bits // 8) != storage.nbytes or key in places:
-            raise InvalidError(f"{where}: offset {at:#x}: storage {key[:80]!r} has {count} elements, or comes twice")
+            raise InvalidError(f"storage {key[:80]!r} has {count} elements, or comes twice", path=path, offset=at)
         if at + 8 + storage.nbytes > file.size:
-            raise TruncatedError(f"{where}: offset {at:#x}: storage {key[:80]!r} ends beyond the file")
+            raise TruncatedError(f"storage {key[:80]!r} ends beyond the file", path=path, offset=at)
         places[key] = _Place(at + 8, storage.nbytes)
         at += 8 + storage.nbytes
     return value, places, big_endian

@@ -15,6 +15,7 @@ from gguf_forge.errors import (
     CheckpointError,
     ForgeError,
     FormatError,
+    InputError,
     InvalidError,
     LimitError,
     TruncatedError,
@@ -115,7 +116,7 @@ OUTSIDE = [
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_names_that_leave_the_folder(name: str, sharded: Path) -> None:
     index(sharded, {"a": TWO, "b": name})
-    refused(sharded, UnsafeInputError, "weight_map 'b'", "not a plain file name")
+    refused(sharded, UnsafeInputError, 'weight_map "b"', "not a plain file name")
 
 
 @pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../b.json", "", "a//b.json"])
@@ -139,7 +140,7 @@ def test_links_out_of_the_folder_are_how_caches_work(tmp_path: Path) -> None:
 
 def test_broken_link(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to("../../blobs/gone")
-    refused(tmp_path, CheckpointError, "model.safetensors", os.strerror(errno.ENOENT))
+    refused(tmp_path, InputError, "model.safetensors", os.strerror(errno.ENOENT))
 
 
 @pytest.mark.parametrize("weight_map", [None, [], {}, "x", 3, {"a": 3}, {"a": None}, {"a": [TWO]}])
@@ -185,7 +186,7 @@ def test_tensor_in_another_file_than_the_index_says_is_noted(sharded: Path) -> N
 
 def test_tensor_in_two_files(sharded: Path) -> None:
     shard(sharded, TWO, "a", "b")
-    refused(sharded, CheckpointError, "'b'", ONE, TWO)
+    refused(sharded, CheckpointError, 'tensor "b"', ONE, TWO)
 
 
 def test_shard_cut_after_indexing(sharded: Path) -> None:
@@ -213,7 +214,7 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     refused(tmp_path, CheckpointError, "model*.safetensors", "pytorch_model*.bin")
-    refused(tmp_path / "absent", CheckpointError, "no such file")
+    refused(tmp_path / "absent", InputError, "no such file")
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     refused(tmp_path / "x.gguf", InvalidError, ".safetensors")
 

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
 from gguf_forge.errors import (
+    ChangedInputError,
     ForgeError,
     FormatError,
     InvalidError,
@@ -253,7 +254,7 @@ def test_file_cut_while_open_is_an_error(tmp_path: Path) -> None:
         assert checkpoint.unchanged()
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 1)
-        with pytest.raises(TruncatedError, match="changed while it was read"):
+        with pytest.raises(ChangedInputError, match="changed while it was read"):
             checkpoint.tensors["w"].read()
         assert not checkpoint.unchanged()
 
@@ -267,5 +268,5 @@ def test_file_replaced_while_open_is_noticed(tmp_path: Path) -> None:
         other.replace(path)
         np.testing.assert_array_equal(checkpoint.tensors["w"].read().view(np.uint8), list(SIXTEEN))
         assert not checkpoint.unchanged()
-        with pytest.raises(ForgeError, match="changed"):
+        with pytest.raises(ChangedInputError, match="changed"):
             checkpoint.require_unchanged()

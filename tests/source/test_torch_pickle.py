@@ -124,7 +124,7 @@ def hostile() -> dict[str, tuple[bytes, type[ForgeError], str]]:
         "other-rebuild": (b"\x80\x02ctorch._utils\n_rebuild_qtensor\n.", UnsafeInputError, "_rebuild_qtensor"),
         "huge-memo": (b"\x80\x02}r\xff\xff\xff\xff.", FormatError, "archive"),
         "huge-bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.", FormatError, "damaged pickle"),
-        "laughs": (billion_laughs(), InvalidError, "is a list, not a tensor"),
+        "laughs": (billion_laughs(), InvalidError, "list, not a tensor"),
         "laughs-name": (pickle.dumps([]) and b"\x80\x02]q\x00(h\x00h\x00h\x00eh\x00\x93.", FormatError, "damaged"),
         "deep-key": (b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns.", InvalidError, "key of type tuple"),
         "empty-stack": (b"\x80\x02R.", FormatError, "damaged pickle"),
@@ -132,7 +132,7 @@ def hostile() -> dict[str, tuple[bytes, type[ForgeError], str]]:
         "not-a-dictionary": (b"\x80\x02]X\x01\0\0\0xNs.", FormatError, "damaged pickle"),
         "no-stop": (b"\x80\x02}", FormatError, "pickle"),
         "list": (b"\x80\x02].", InvalidError, "holds a list"),
-        "number": (pickle.dumps({"epoch": 3}, 2), InvalidError, "'epoch' is a int"),
+        "number": (pickle.dumps({"epoch": 3}, 2), InvalidError, 'entry "epoch": int, not a tensor'),
         "number-key": (pickle.dumps({3: 3}, 2), InvalidError, "key 3 is not a string"),
         "module": (b"\x80\x02(X\x06\0\0\0moduleNNNNtQ.", InvalidError, "other than a storage"),
     }
@@ -291,13 +291,12 @@ def test_every_changed_byte_is_an_error_or_a_file(name: str, tmp_path: Path) -> 
     whole = (FIXTURES / f"{name}.bin").read_bytes()
     path = tmp_path / "pytorch_model.bin"
     for at in range(len(whole)):
-        for flip in (0x01, 0x80, 0xFF):
-            changed = bytearray(whole)
-            changed[at] ^= flip
-            path.write_bytes(changed)
-            try:
-                with open_checkpoint(path) as checkpoint:
-                    for tensor in checkpoint.tensors.values():
-                        assert tensor.read().shape == tensor.shape
-            except ForgeError as error:
-                assert "pytorch_model" in str(error)  # noqa: PT017
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at * 5 % 8
+        path.write_bytes(changed)
+        try:
+            with open_checkpoint(path) as checkpoint:
+                for tensor in checkpoint.tensors.values():
+                    assert tensor.read().shape == tensor.shape
+        except ForgeError as error:
+            assert "pytorch_model" in str(error)  # noqa: PT017
