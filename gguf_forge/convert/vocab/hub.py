@@ -3,13 +3,16 @@
 Knows the order in which that library adds tokens. Must not know GGUF.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
+from gguf_forge.convert.vocab.added import config_entries, file_entries, json_entries, text_of
 from gguf_forge.convert.vocab.classes import (
     AS_WRITTEN,
     CLASS_OF_MODEL,
@@ -19,7 +22,7 @@ from gguf_forge.convert.vocab.classes import (
     TokenizerClass,
 )
 from gguf_forge.convert.vocab.folder import Folder
-from gguf_forge.errors import CheckpointError, ConversionError
+from gguf_forge.errors import CheckpointError, ConversionError, ForgeError
 
 NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
@@ -41,11 +44,13 @@ class HubTokenizer:
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text; `special`: with the tokens the post-processor adds."""
-        return list(self.backend.encode(text, add_special_tokens=special).ids)
+        with _guarded("tokenizer"):
+            return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, special tokens included."""
-        text = str(self.backend.decode(ids, skip_special_tokens=False))
+        with _guarded("tokenizer"):
+            text = str(self.backend.decode(ids, skip_special_tokens=False))
         for before, after in _CLEANED if self._cleans_up else ():
             text = text.replace(before, after)
         return text
@@ -63,12 +68,13 @@ def open_tokenizer(folder: Folder) -> HubTokenizer:
     if known is not None:
         document = _rebuilt(document, known, settings)
         settings = {**known.tokens, **settings}
-    backend = _open(document, folder)
-    special = _add_tokens(backend, folder, settings, known)
-    if name == "BertTokenizer":
-        _wrap_in_cls_sep(backend, settings)
-    backend.no_truncation()
-    backend.no_padding()
+    with _guarded(str(folder.path / "tokenizer.json")):
+        backend = Tokenizer.from_str(json.dumps(document))
+        special = _add_tokens(backend, folder, settings, known)
+        if name == "BertTokenizer":
+            _wrap_in_cls_sep(backend, settings)
+        backend.no_truncation()
+        backend.no_padding()
     return HubTokenizer(
         backend=backend,
         class_name=name,
@@ -89,10 +95,10 @@ def open_tokenizer(folder: Folder) -> HubTokenizer:
 def choose_class(folder: Folder, settings: dict[str, Any]) -> str:
     """The class the Hub's library takes, from model_type, the declared class, and for LlamaTokenizer the contents."""
     config = folder.object("config.json") or {}
-    model_type = config.get("model_type") or ""
+    model_type = str(config.get("model_type") or "")
     declared = settings.get("tokenizer_class") or config.get("tokenizer_class")
     declared = declared.removesuffix("Fast") if isinstance(declared, str) else None
-    registered = CLASS_OF_MODEL.get(model_type) if isinstance(model_type, str) else None
+    registered = CLASS_OF_MODEL.get(model_type)
     trusted = model_type not in DISTRUSTED_MODELS
     if declared == "LlamaTokenizer" and trusted and model_type not in MISTRAL_MODELS and _is_byte_level(folder):
         return AS_WRITTEN
@@ -153,8 +159,8 @@ def _bos_eos_processor(
     used: dict[str, Any] = {}
     for role, place in (("bos", 0), ("eos", 1)):
         entry = named.get(f"{role}_token")
-        token = entry.get("content") if isinstance(entry, dict) else entry
-        if settings.get(f"add_{role}_token") and isinstance(token, str) and token in vocab:
+        token = text_of(entry)
+        if settings.get(f"add_{role}_token") and token is not None and token in vocab:
             single.insert(place * len(single), {"SpecialToken": {"id": token, "type_id": 0}})
             used[token] = {"id": token, "ids": [vocab[token]], "tokens": [token]}
     if not used:
@@ -171,7 +177,7 @@ def _rebuilt(document: dict[str, Any], known: TokenizerClass, settings: dict[str
     if model["type"] == "BPE":
         model["merges"] = source.get("merges") or []
     if isinstance(model.get("unk_token"), str):
-        model["unk_token"] = _text_of(settings.get("unk_token")) or model["unk_token"]
+        model["unk_token"] = text_of(settings.get("unk_token")) or model["unk_token"]
     normalizer = known.normalizer
     if normalizer is not None and normalizer["type"] == "BertNormalizer":
         names = {"lowercase": "do_lower_case", "strip_accents": "strip_accents"}
@@ -198,15 +204,20 @@ def _with_prefix_space(part: dict[str, Any] | None, wanted: bool) -> dict[str, A
     return part | {"add_prefix_space": True} if part["type"] == "ByteLevel" else part
 
 
-def _open(document: dict[str, Any], folder: Folder) -> Tokenizer:
+@contextlib.contextmanager
+def _guarded(place: str) -> Iterator[None]:
+    """The tokenizers library raises plain exceptions, and its panics are no `Exception` at all."""
     try:
-        return Tokenizer.from_str(json.dumps(document))
-    except Exception as error:  # noqa: BLE001  (the library raises plain Exception)
-        raise CheckpointError(f"{folder.path / 'tokenizer.json'}: cannot be used: {error}") from None
+        yield
+    except (ForgeError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{place}: cannot be used: {reason}") from None
 
 
 def _wrap_in_cls_sep(backend: Tokenizer, settings: dict[str, Any]) -> None:
-    cls, sep = _text_of(settings.get("cls_token")) or "[CLS]", _text_of(settings.get("sep_token")) or "[SEP]"
+    cls, sep = text_of(settings.get("cls_token")) or "[CLS]", text_of(settings.get("sep_token")) or "[SEP]"
     backend.post_processor = TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
@@ -240,19 +251,17 @@ def _add_tokens(
 
 def _added_tokens_decoder(folder: Folder, settings: dict[str, Any]) -> dict[int, AddedToken]:
     """Added tokens by id: of tokenizer_config.json, or else of the older files."""
-    listed = settings.get("added_tokens_decoder")
+    listed = config_entries(folder)
     if listed is not None:
-        if not isinstance(listed, dict):
-            raise CheckpointError(f"{folder.path / 'tokenizer_config.json'}: added_tokens_decoder is not an object")
-        return {int(number): _added(entry) for number, entry in listed.items()}
+        return {number: _added(entry) for number, entry in listed.items()}
     for key, value in (folder.object("special_tokens_map.json") or {}).items():
         settings[key] = value
     result: dict[int, AddedToken] = {}
-    special = {_text_of(settings.get(name)) for name in NAMED} | set(_extra_tokens(settings))
-    for text, number in (folder.object("added_tokens.json") or {}).items():
-        result[int(number)] = AddedToken(text, normalized=text not in special, special=text in special)
-    for entry in (folder.object("tokenizer.json") or {}).get("added_tokens") or []:
-        result[int(entry["id"])] = _added(entry)
+    special = {text_of(settings.get(name)) for name in NAMED} | set(_extra_tokens(settings))
+    for number, text in file_entries(folder):
+        result[number] = AddedToken(text, normalized=text not in special, special=text in special)
+    for number, entry in json_entries(folder):
+        result[number] = _added(entry)
     return result
 
 
@@ -264,7 +273,7 @@ def _named_tokens(settings: dict[str, Any], by_text: dict[str, AddedToken]) -> d
     entries += list(extra.values()) if isinstance(extra, dict) else []
     result: dict[str, AddedToken] = {}
     for entry in entries:
-        text = _text_of(entry)
+        text = text_of(entry)
         if text:
             result.setdefault(text, by_text.get(text) or _added(entry))
     return result
@@ -273,16 +282,11 @@ def _named_tokens(settings: dict[str, Any], by_text: dict[str, AddedToken]) -> d
 def _extra_tokens(settings: dict[str, Any]) -> dict[str, AddedToken]:
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
     entries = extra if isinstance(extra, list) else []
-    return {text: _added(entry) for entry in entries if (text := _text_of(entry))}
-
-
-def _text_of(entry: Any) -> str | None:
-    content = entry.get("content") if isinstance(entry, dict) else entry
-    return content if isinstance(content, str) else None
+    return {text: _added(entry) for entry in entries if (text := text_of(entry))}
 
 
 def _added(entry: Any) -> AddedToken:
-    text = _text_of(entry)
+    text = text_of(entry)
     if text is None:
         raise CheckpointError(f"tokenizer_config.json: an added token without content: {entry!r:.80}")
     if isinstance(entry, str):

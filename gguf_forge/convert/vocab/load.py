@@ -40,11 +40,14 @@ class _Job:
     pre: str | None
     note: Callable[[str], None]
 
-    def vocab_size(self, *keys: str) -> int | None:
+    def count(self, *keys: str) -> int | None:
         """The first of `keys` the config holds. Raises `ConversionError` if it is not a whole number."""
-        size = next((self.config[key] for key in keys if self.config.get(key) is not None), None)
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
-            raise ConversionError(f"{self.folder.path / 'config.json'}: vocab_size {size!r:.40} is not a whole number")
+        key = next((key for key in keys if self.config.get(key) is not None), None)
+        if key is None:
+            return None
+        size = self.config[key]
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ConversionError(f"{self.folder.path / 'config.json'}: {key} {size!r:.40} is not a whole number")
         return size
 
 
@@ -91,7 +94,7 @@ def _complete(job: _Job, vocab: Vocabulary, *, merges: bool = False, limited: bo
 def _spm(job: _Job) -> dict[str, Value] | None:
     if not job.folder.has(MODEL_FILE):
         return None
-    return _complete(job, load_spm(job.folder, job.vocab_size("vocab_size_per_layer_input", "vocab_size"), job.note))
+    return _complete(job, load_spm(job.folder, job.count("vocab_size_per_layer_input", "vocab_size"), job.note))
 
 
 def _spm_without_space_prefix(job: _Job) -> dict[str, Value] | None:
@@ -106,14 +109,14 @@ def _llama_hf(job: _Job) -> dict[str, Value] | None:
 def _bpe(job: _Job) -> dict[str, Value] | None:
     if not any(job.folder.has(name) for name in ("tokenizer.json", "vocab.json")):
         return None
-    vocab = load_bpe(job.folder, job.vocab_size("vocab_size"), job.pre, job.note)
+    vocab = load_bpe(job.folder, job.count("vocab_size"), job.pre, job.note)
     return _complete(job, vocab, merges=True, limited=False)
 
 
 def _wordpiece(job: _Job) -> dict[str, Value] | None:
     if not any(job.folder.has(name) for name in ("tokenizer.json", "vocab.txt")):
         return None
-    return _complete(job, load_wordpiece(job.folder, job.vocab_size("vocab_size"), job.pre, job.note))
+    return _complete(job, load_wordpiece(job.folder, job.count("vocab_size"), job.pre, job.note))
 
 
 def _phi3_bpe(job: _Job) -> dict[str, Value] | None:
@@ -125,7 +128,7 @@ def _phi3_bpe(job: _Job) -> dict[str, Value] | None:
 def _phi3_spm(job: _Job) -> dict[str, Value] | None:
     if not job.folder.has(MODEL_FILE):
         return None
-    return _complete(job, load_spm_phi3(job.folder, job.vocab_size("vocab_size"), job.note))
+    return _complete(job, load_spm_phi3(job.folder, job.count("vocab_size"), job.note))
 
 
 LOADERS: dict[str, Callable[[_Job], dict[str, Value] | None]] = {
@@ -175,7 +178,8 @@ def _granite_bos(job: _Job) -> dict[str, Value]:
 
 
 def _token_type_count(job: _Job) -> dict[str, Value]:
-    return {"tokenizer.ggml.token_type_count": values.u32(int(job.config.get("type_vocab_size", 1)))}
+    count = job.count("type_vocab_size")
+    return {"tokenizer.ggml.token_type_count": values.u32(1 if count is None else count)}
 
 
 STEPS: dict[str, Callable[[_Job], dict[str, Value]]] = {

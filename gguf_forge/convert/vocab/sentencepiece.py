@@ -9,6 +9,7 @@ from typing import Any
 
 import sentencepiece
 
+from gguf_forge.convert.vocab.added import config_entries, file_entries, is_special, json_entries, text_of
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
 from gguf_forge.errors import CheckpointError, ConversionError
@@ -28,10 +29,11 @@ def load_spm(folder: Folder, vocab_size: int | None, note: Callable[[str], None]
     """
     vocab = _open_pieces(folder, vocab_size, note)
     _apply_added_tokens_file(folder, vocab, note)
-    for token_id, token, special in _config_added_tokens(folder):
+    for token_id, entry in (config_entries(folder) or {}).items():
+        token = text_of(entry) or ""
         if not _in_range(token_id, vocab, note):
             continue
-        if special or looks_special(token):
+        if is_special(entry) or looks_special(token):
             _replace(vocab, token_id, token, TokenType.CONTROL)
         else:
             _replace(vocab, token_id, token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED)
@@ -42,9 +44,10 @@ def load_spm_phi3(folder: Folder, vocab_size: int | None, note: Callable[[str], 
     """As `load_spm`, then the added tokens of tokenizer.json; only those marked special become control tokens."""
     vocab = _open_pieces(folder, vocab_size, note)
     _apply_added_tokens_file(folder, vocab, note)
-    for token_id, token, special in [*_config_added_tokens(folder), *_json_added_tokens(folder)]:
+    for token_id, entry in [*(config_entries(folder) or {}).items(), *json_entries(folder)]:
         if _in_range(token_id, vocab, note):
-            _replace(vocab, token_id, token, TokenType.CONTROL if special else TokenType.USER_DEFINED)
+            kind = TokenType.CONTROL if is_special(entry) else TokenType.USER_DEFINED
+            _replace(vocab, token_id, text_of(entry) or "", kind)
     return vocab
 
 
@@ -94,42 +97,9 @@ def _piece_type(model: Any, piece: int) -> TokenType:
 
 
 def _apply_added_tokens_file(folder: Folder, vocab: Vocabulary, note: Callable[[str], None]) -> None:
-    for token, token_id in (folder.object("added_tokens.json") or {}).items():
-        number = _token_id(token_id, folder.path / "added_tokens.json")
-        if _in_range(number, vocab, note):
-            _replace(vocab, number, token, TokenType.USER_DEFINED)
-
-
-def _config_added_tokens(folder: Folder) -> list[tuple[int, str, bool]]:
-    place = folder.path / "tokenizer_config.json"
-    entries = (folder.object("tokenizer_config.json") or {}).get("added_tokens_decoder") or {}
-    if not isinstance(entries, dict):
-        raise CheckpointError(f"{place}: added_tokens_decoder is not an object")
-    return [(_token_id(key, place), *_content(entry, place)) for key, entry in entries.items()]
-
-
-def _json_added_tokens(folder: Folder) -> list[tuple[int, str, bool]]:
-    place = folder.path / "tokenizer.json"
-    entries = (folder.object("tokenizer.json") or {}).get("added_tokens") or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CheckpointError(f"{place}: added_tokens is not a list of objects")
-    return [(_token_id(entry.get("id"), place), *_content(entry, place)) for entry in entries]
-
-
-def _content(entry: Any, place: Path) -> tuple[str, bool]:
-    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-        raise CheckpointError(f"{place}: an added token without content: {entry!r:.80}")
-    return entry["content"], bool(entry.get("special"))
-
-
-def _token_id(value: Any, place: Path) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0 or isinstance(value, bool):
-        raise CheckpointError(f"{place}: {value!r:.40} is not a token id")
-    return number
+    for token_id, token in file_entries(folder):
+        if _in_range(token_id, vocab, note):
+            _replace(vocab, token_id, token, TokenType.USER_DEFINED)
 
 
 def _in_range(token_id: int, vocab: Vocabulary, note: Callable[[str], None]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gguf_forge.convert.vocab.added import json_entries, text_of
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.merges import read_merges
 from gguf_forge.convert.vocab.templates import Template, find_template, template_values
@@ -87,7 +88,7 @@ def read_special(
     keep = _Keeper(special.ids, n_vocab, note)
     if settings:
         special.template = find_template(folder, settings)
-        _read_roles(wrapping, _added_ids(folder, tokenizer), special, keep)
+        _read_roles(wrapping, _added_ids(folder), special, keep)
     _read_config(folder.object("config.json") or {}, wrapping.roles, keep)
     return special
 
@@ -200,14 +201,14 @@ class _Wrapping:
             self._learn("sep", self._eos)
 
 
-def _read_roles(wrapping: _Wrapping, ids: dict[str, Any], special: Special, keep: _Keeper) -> None:
+def _read_roles(wrapping: _Wrapping, ids: dict[str, int], special: Special, keep: _Keeper) -> None:
     for role in wrapping.roles:
         flag = wrapping.settings.get(f"add_{role}_token")
         if isinstance(flag, bool):
             special.flags.setdefault(role, flag)
         entry = wrapping.settings.get(f"{role}_token")
-        content = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(content, str):
+        content = text_of(entry)
+        if content is not None:
             keep(role, ids.get(content))
 
 
@@ -219,14 +220,10 @@ def _read_config(config: dict[str, Any], roles: Sequence[str], keep: _Keeper) ->
         keep(role, token_id)
 
 
-def _added_ids(folder: Folder, tokenizer: dict[str, Any]) -> dict[str, Any]:
-    ids: dict[str, Any] = {}
-    entries = tokenizer.get("added_tokens") or []
-    if not isinstance(entries, list):
-        raise CheckpointError(f"{folder.path / 'tokenizer.json'}: added_tokens is not a list")
-    for entry in entries:
-        if isinstance(content := _mapping(entry).get("content"), str):
-            ids.setdefault(content, entry.get("id"))
+def _added_ids(folder: Folder) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for number, entry in json_entries(folder):
+        ids.setdefault(text_of(entry) or "", number)
     return ids
 
 

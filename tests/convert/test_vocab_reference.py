@@ -1,0 +1,60 @@
+"""Every tokenizer.* and general.* key equals the reference converter's: keys, types, bytes, order."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gguf_forge.convert.general import general_metadata
+from gguf_forge.convert.naming import ParameterCounts
+from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.errors import ForgeError
+from tests.convert.vocab_cases import BASES, Base, load_golden, make_folder, summary
+
+GOLDEN = load_golden()
+CONVERTED = sorted(name for name, case in GOLDEN.items() if "kv" in case)
+REFUSED = sorted(name for name, case in GOLDEN.items() if "fails" in case)
+
+FORGIVEN = {
+    "phi3/too-small",  # the reference runs past the end of its list
+}
+"""Cases the reference refuses and this package converts."""
+
+
+def read(tmp_path: Path, name: str) -> list[list[str]]:
+    base = BASES[name.partition("/")[0]]
+    folder = make_folder(tmp_path, base, GOLDEN[name]["edits"])
+    return [*general(folder, base), *summary(load_vocab(folder, config_of(folder), base.kinds, pre=base.pre))]
+
+
+def config_of(folder: Path) -> dict[str, object]:
+    config: dict[str, object] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def general(folder: Path, base: Base) -> list[list[str]]:
+    found = general_metadata(
+        folder, config_of(folder), architecture=base.architecture, counts=ParameterCounts(), note=lambda _: None
+    )
+    return summary(found)
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_equals_the_reference(tmp_path: Path, name: str) -> None:
+    later = ("general.file_type", "general.quantization_version")
+    assert read(tmp_path, name) == [entry for entry in GOLDEN[name]["kv"] if entry[0] not in later]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses_what_the_reference_refuses(tmp_path: Path, name: str) -> None:
+    if name in FORGIVEN:
+        assert read(tmp_path, name)
+        return
+    with pytest.raises(ForgeError) as caught:
+        read(tmp_path, name)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_golden_file_is_not_empty() -> None:
+    assert len(CONVERTED) > 280
+    assert {name.partition("/")[0] for name in CONVERTED} == set(BASES)
