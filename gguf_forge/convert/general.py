@@ -150,6 +150,10 @@ def _facts(
         facts[fact] = next((card[key] for key in card_keys if card.get(key) is not None), None)
     if isinstance(facts["license"], list):
         facts["license"] = ",".join(_text(entry) for entry in facts["license"])
+    for fact, value in facts.items():
+        if isinstance(value, (dict, list)):
+            note(f"README.md: {fact} is not a text and is left out")
+            facts[fact] = None
     path = config.get("_name_or_path")
     ids = [path] if isinstance(path, str) and path.count("/") <= 1 else []
     for model_id in (*ids, directory.name or directory.resolve().name):
@@ -159,10 +163,6 @@ def _facts(
                 facts[fact] = title(found) if fact in ("name", "organization") else found
     if facts.get("size_label") is None:
         facts["size_label"] = counts.size_label()
-    for fact, value in facts.items():
-        if isinstance(value, (dict, list)):
-            note(f"README.md: {fact} is not a text and is left out")
-            facts[fact] = None
     return facts
 
 

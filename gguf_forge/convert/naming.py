@@ -165,7 +165,8 @@ def file_stem(parts: NameParts, output_type: str | None) -> str:
     """The file name, without suffix, of GGUF's naming convention: Base-Size-Finetune-Version-TYPE."""
     name = parts.basename if parts.basename is not None else parts.name
     stem = "ggml-model" if name is None else _dashed(name).replace("/", "-")
-    for part in (parts.size_label, parts.finetune, parts.version):
+    stem += f"-{parts.size_label}" if parts.size_label is not None else ""
+    for part in (parts.finetune, parts.version):
         stem += f"-{_dashed(part)}" if part is not None else ""
     return stem + (f"-{_dashed(output_type).upper()}" if output_type is not None else "")
 

@@ -139,6 +139,94 @@ WORD_PIECE: dict[str, list[Edit]] = {
     "one-type": [("set", C, "type_vocab_size", 1)],
 }
 
+CARDS = {
+    "full": """---
+license: apache-2.0
+language:
+- en
+- no
+base_model: Qwen/Qwen2.5-7B
+datasets:
+- HuggingFaceH4/ultrachat_200k
+- https://huggingface.co/datasets/foo
+- https://huggingface.co/some-org/data-v2
+tags:
+- chat
+- text-generation
+pipeline_tag: text-generation
+library_name: transformers
+---
+# Text
+""",
+    "lists": """---
+license:
+- mit
+- other
+license_name: foo
+license_link: https://x
+base_model:
+- a/B-7B-v0.1
+- https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct
+- ssh://git@host/x
+- ./local/model
+- {name: Foo, author: Bar, version: "2", repo_url: "https://y", url: ""}
+tags: solo
+language: de
+model_name: My Great Model
+model_creator: Someone
+model_type: mytype
+---
+""",
+    "names": """---
+name: N
+author: A
+version: v2
+organization: O
+description: D d
+finetune: F
+basename: B
+size_label: 3B
+url: https://u
+doi: d
+uuid: u
+repo_url: r
+model_name: not this
+---
+""",
+    "empty": "---\n---\nx",
+    "no-front-matter": "# title\n---\nname: x\n---\n",
+    "open-ended": "---\nname: Open\n",
+    "tabs": "---\ntags:\n\t- a\n\t- b\n---\n",
+    "nulls": "---\nbase_model:\ndatasets: []\nname:\nmodel_name: Second\n---\n",
+    "other-keys": "---\nbase_models: [x/Y-1B]\ndataset: one\nlanguages: [fr]\n---\n",
+    "not-a-mapping": "---\n- a\n---\n",
+}
+
+PATHS = (
+    "meta-llama/Llama-2-7b-hf", "/abs/path/x", "./out", "a b c", "bloom-7b1", "org/Mixtral-8x7B-Instruct-v0.1", "org/",
+    "mistralai/Mistral-7B-v0.1-128k", "foo-Q4_K_M-bf16", "v2-foo", "a/b/c", "Yi-1.5-34B-Chat-16K", "x", "--", "A3B-x",
+)  # fmt: skip
+
+FOLDERS = (
+    "model", "tiny-random-LlamaForCausalLM", "Foo-Mini-2M-Chat-v1.2", "checkpoint-1000", "SmolLM2-135M", "phi_3", "3B",
+    "Qwen2.5-Coder-32B-Instruct-GPTQ-Int4", "A-b-C-2.2M-it", "gemma-3-4b-it-qat-q4_0-unquantized", "large-small-x",
+    "Name with spaces 7B", "v1.0-2.0-3", "Llama-2-7b-chat-hf", "Model-iter500-LoRA", "Foo-xl", "Foo-Medium-v2-vision",
+)  # fmt: skip
+
+GENERATION = (
+    '{"temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05, "min_p": 0.1, "eos_token_id": [1, 2]}',
+    '{"temperature": 1, "mirostat": 2, "mirostat_tau": 5.0, "penalty_last_n": 64, "sequence": "kd", "mirostat_eta": 1}',
+    '{"penalty_repeat": 1.2, "repetition_penalty": 1.1, "xtc_probability": 0.5, "xtc_threshold": 0.1, "top_k": null}',
+    '{"temperature":',
+)
+
+GENERAL: dict[str, list[Edit]] = {
+    **{f"card-{name}": [("write", "README.md", text)] for name, text in CARDS.items()},
+    **{f"path-{number}": [("set", C, "_name_or_path", path)] for number, path in enumerate(PATHS)},
+    **{f"folder-{number}": [("named", folder)] for number, folder in enumerate(FOLDERS)},
+    **{f"sampling-{number}": [("write", "generation_config.json", text)] for number, text in enumerate(GENERATION)},
+}
+
 _TRIMMED = ("codellama", "granite")
 _OF_FILES = {"sentencepiece": SPM, "bytelevel": BYTE_LEVEL, "wordpiece": WORD_PIECE}
 
@@ -150,6 +238,8 @@ def _cases() -> dict[str, tuple[Base, list[Edit]]]:
             if name != "llama" and case in _TRIMMED:
                 continue
             result[f"{name}/{case}"] = (base, edits)
+    for case, edits in GENERAL.items():
+        result[f"llama/{case}"] = (BASES["llama"], edits)
     return result
 
 

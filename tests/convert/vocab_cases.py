@@ -21,7 +21,8 @@ GOLDEN = FIXTURES / "cases.json.xz"
 
 Edit = tuple[Any, ...]
 """("set", file, key, value) · ("drop", file, key) · ("append", file, key, item) · ("remove", file) ·
-("write", file, text) · ("added", text, flags): one more added token in tokenizer.json and tokenizer_config.json."""
+("write", file, text) · ("named", folder name) · ("added", text, flags): one more added token in tokenizer.json and
+tokenizer_config.json."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ BASES = {
 _CONFIG, _SETTINGS, _TOKENIZER = "config.json", "tokenizer_config.json", "tokenizer.json"
 
 
-def make_folder(parent: Path, base: Base, edits: list[Edit], name: str = "Tiny-Model-2M-Chat-v1.2") -> Path:
-    """Write the files of `base` with `edits` into parent/name."""
-    folder = parent / name
+def make_folder(parent: Path, base: Base, edits: list[Edit]) -> Path:
+    """Write the files of `base` with `edits` into a folder under `parent`."""
+    folder = parent / next((edit[1] for edit in edits if edit[0] == "named"), "Tiny-Model-2M-Chat-v1.2")
     shutil.copytree(FIXTURES / base.files, folder)
     _write(folder / _CONFIG, base.config)
     for edit in edits:
@@ -103,6 +104,8 @@ def make_folder(parent: Path, base: Base, edits: list[Edit], name: str = "Tiny-M
 
 def _apply(folder: Path, verb: str, file: str, *rest: Any) -> None:
     path = folder / file
+    if verb == "named":
+        return
     if verb == "remove":
         path.unlink(missing_ok=True)
     elif verb == "write":
