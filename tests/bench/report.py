@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,24 +60,27 @@ def seconds(call: Callable[[], object], *, least: float = 0.2, most: int = 9) ->
     return median(times)
 
 
+#: Runs a program and writes wall seconds, peak kilobytes and exit status. A process of its own, because a program's peak
+#: counts from the memory of the process that started it.
+_MEASURE = """
+import os, sys, time
+start = time.perf_counter()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+with open(sys.argv[1], "w") as file:
+    print(time.perf_counter() - start, usage.ru_maxrss, os.waitstatus_to_exitcode(status), file=file)
+"""
+
+
 def run(command: Sequence[str | os.PathLike[str]], **environment: str) -> Run:
     """Runs a program to its end. Raises RuntimeError with its last words when it fails."""
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
-    ) as process:
-        assert process.stderr is not None
-        words = process.stderr.read().decode(errors="replace")
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    elapsed = time.perf_counter() - start
-    if process.returncode:
-        raise RuntimeError(f"{command[0]} ended with {process.returncode}: {words[-500:]}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Run(elapsed, usage.ru_maxrss * unit / 1e6)
+    with tempfile.NamedTemporaryFile("r", encoding="ascii") as result:
+        words = [sys.executable, "-I", "-S", "-c", _MEASURE, result.name, *map(str, command)]
+        done = subprocess.run(words, capture_output=True, check=True, env={**os.environ, **environment})
+        elapsed, peak, status = result.read().split()
+    if status != "0":
+        raise RuntimeError(f"{command[0]} ended with {status}: {done.stderr.decode(errors='replace')[-500:]}")
+    return Run(float(elapsed), float(peak) * (1 if sys.platform == "darwin" else 1024) / 1e6)
 
 
 def machine() -> str:
