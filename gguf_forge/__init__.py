@@ -6,10 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge.convert.files import Planned as Planned
+    from gguf_forge.convert.files import Quantization as Quantization
+    from gguf_forge.convert.files import convert_checkpoint as convert_checkpoint
+    from gguf_forge.convert.files import quantize_file as quantize_file
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.format.layout import ValueType as ValueType
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
+    from gguf_forge.quant.codec import dequantize as dequantize
+    from gguf_forge.quant.codec import quantize as quantize
+    from gguf_forge.quant.imatrix import load_imatrix as load_imatrix
     from gguf_forge.quant.roundtrip import RoundTrip as RoundTrip
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
@@ -18,11 +25,18 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "ForgeError": "gguf_forge.errors",
     "GGUFWriter": "gguf_forge.format.writer",
+    "Planned": "gguf_forge.convert.files",
+    "Quantization": "gguf_forge.convert.files",
+    "RoundTrip": "gguf_forge.quant.roundtrip",
     "TENSOR_TYPES": "gguf_forge.types",
     "ValueType": "gguf_forge.format.layout",
+    "convert_checkpoint": "gguf_forge.convert.files",
+    "dequantize": "gguf_forge.quant.codec",
+    "load_imatrix": "gguf_forge.quant.imatrix",
     "open": "gguf_forge.opening",
+    "quantize": "gguf_forge.quant.codec",
+    "quantize_file": "gguf_forge.convert.files",
     "roundtrip": "gguf_forge.quant.roundtrip",
-    "RoundTrip": "gguf_forge.quant.roundtrip",
 }
 
 

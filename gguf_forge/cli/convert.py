@@ -36,14 +36,14 @@ def command(
     16-bit type), or a recipe of llama-quantize (Q4_K_M, IQ4_XS, Q8_0, ...; see `gguf-forge types`), in any case. Only
     q8_0, tq1_0 and tq2_0 mean the former in lower case and the latter in capitals: their results differ.
     """
-    from gguf_forge.convert.files import convert
+    from gguf_forge.convert.files import convert_checkpoint
 
     terminal = Terminal(quiet, verbose)
     wanted = request([name for names in types for name in names] or ["auto"], options)
     imatrix = wanted.load_imatrix()
     start = time.monotonic()
     with terminal.progress(source.name or str(source)) as progress:
-        done = convert(
+        done = convert_checkpoint(
             source,
             outfile,
             wanted.types,

@@ -1,4 +1,4 @@
-"""From a checkpoint or a GGUF file to GGUF files: the public `convert` and `quantize_file`.
+"""From a checkpoint or a GGUF file to GGUF files: the public `convert_checkpoint` and `quantize_file`.
 
 Puts together what the floors below offer: a source's views, a type for each, metadata, a writer, a run. Must not know
 how any of them works.
@@ -105,7 +105,7 @@ class _Model:
     notes: Sequence[str] = ()
 
 
-def convert(
+def convert_checkpoint(
     source: StrPath,
     output: StrPath | None = None,
     types: str | Iterable[str] = "auto",
@@ -141,7 +141,7 @@ def convert(
 def quantize_file(
     source: StrPath,
     output: StrPath,
-    type: str,  # noqa: A002 - reads as on the command line
+    type: str,
     *,
     quantization: Quantization | None = None,
     metadata: Mapping[str, Value] | None = None,
@@ -406,4 +406,4 @@ def _execute(
     return plans
 
 
-__all__ = ["Planned", "Quantization", "convert", "quantize_file"]
+__all__ = ["Planned", "Quantization", "convert_checkpoint", "quantize_file"]

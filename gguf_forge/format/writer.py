@@ -61,7 +61,7 @@ class GGUFWriter:
         self._lock = threading.Lock()
         self._closed = False
 
-    def add(self, key: str, value: Any, type: ValueType | None = None) -> None:  # noqa: A002 - reads as in the file
+    def add(self, key: str, value: Any, type: ValueType | None = None) -> None:
         """Adds a key: a Value, or a Python or NumPy object, of `type` (of a list or array: its elements' type).
 
         Without a type: bool BOOL, int UINT32 (INT32 if negative, 64 bits if it must), float FLOAT32, str STRING, arrays
@@ -75,14 +75,14 @@ class GGUFWriter:
         except InvalidError as error:
             raise InvalidError(error.text, path=self.path, field=f'key "{escaped(key)}"') from error
 
-    def declare(self, name: str, shape: Sequence[int], type: TensorType | str) -> None:  # noqa: A002
+    def declare(self, name: str, shape: Sequence[int], type: TensorType | str) -> None:
         """Announces a tensor: shape in NumPy order, the last axis contiguous. Its rows come by `write`."""
         self._check_open()
         if name in self._declared:
             raise InvalidError("duplicate tensor name", path=self.path, field=_field(name))
         self._declared[name] = Declared(name, tuple(int(d) for d in shape), tensor_type(type))
 
-    def add_tensor(self, name: str, data: np.ndarray[Any, Any], type: TensorType | str | None = None) -> None:  # noqa: A002
+    def add_tensor(self, name: str, data: np.ndarray[Any, Any], type: TensorType | str | None = None) -> None:
         """Adds a whole tensor. The array is kept, not copied, until `begin`.
 
         Without `type`, float32, float16, float64 and int8 to int64 are stored as they are. With it, `data` is either an

@@ -25,7 +25,7 @@ _F32 = TENSOR_TYPES["F32"]
 
 def quantize(
     x: NDArray[Any],
-    type: str | TensorType,  # noqa: A002
+    type: str | TensorType,
     imatrix: NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ def quantize(
 
 def dequantize(
     data: NDArray[Any],
-    type: str | TensorType,  # noqa: A002
+    type: str | TensorType,
     dtype: DTypeLike | str = np.float32,
     threads: int | None = None,
 ) -> NDArray[Any]:

@@ -60,8 +60,8 @@ def seconds(call: Callable[[], object], *, least: float = 0.2, most: int = 9) ->
     return median(times)
 
 
-#: Runs a program and writes wall seconds, peak kilobytes and exit status. A process of its own, because a program's peak
-#: counts from the memory of the process that started it.
+#: Runs a program and writes wall seconds, peak kilobytes and exit status. A process of its own, because a program's
+#: peak counts from the memory of the process that started it.
 _MEASURE = """
 import os, sys, time
 start = time.perf_counter()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gguf_forge
-from gguf_forge.convert.files import convert
+from gguf_forge.convert.files import convert_checkpoint
 from tests import manifest
 from tests.bench.make_checkpoint import make
 from tests.cli.conftest import Forge
@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("f32") / "f32.gguf"
-    convert(MODEL, path, "f32")
+    convert_checkpoint(MODEL, path, "f32")
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import gguf_forge
-from gguf_forge.convert.files import convert
+from gguf_forge.convert.files import convert_checkpoint
 from tests.cli.conftest import Forge
 
 MODEL = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M"
@@ -23,14 +23,14 @@ FIGURES = {"elements", "bytes", "bits_per_weight", "rmse", "relative_rmse", "max
 @pytest.fixture(scope="module")
 def f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("f32") / "f32.gguf"
-    convert(MODEL, path, "f32")
+    convert_checkpoint(MODEL, path, "f32")
     return path
 
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("quantized") / "q4_k_m.gguf"
-    convert(MODEL, path, "Q4_K_M")
+    convert_checkpoint(MODEL, path, "Q4_K_M")
     return path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gguf_forge.convert.files import convert
+from gguf_forge.convert.files import convert_checkpoint
 from tests import manifest
 
 pytestmark = pytest.mark.zoo
@@ -35,5 +35,5 @@ def test_conversion_is_the_references_file(case: str, tmp_path: Path) -> None:
     full = json.loads((GOLDEN / f"{case}.json").read_text(encoding="utf-8", errors="surrogatepass"))
     if "kv" not in full:
         pytest.skip(f"the reference fails on it: {full.get('outcome')}")
-    (planned,) = convert(CHECKPOINTS / name, tmp_path / "out.gguf", kind)
+    (planned,) = convert_checkpoint(CHECKPOINTS / name, tmp_path / "out.gguf", kind)
     assert manifest.differences(planned.path, manifest.from_full(full)) == []
