@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 
 from gguf_forge.convert.vocab import LLAMA, load_vocab
 from gguf_forge.convert.vocab.folder import Folder
@@ -111,6 +113,29 @@ def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
     assert any("pad_token_id -1" in note for note in notes)
     quiet = load(tmp_path / "plain", "llama")[1]
     assert quiet == []
+
+
+def test_a_pre_tokenizer_chosen_in_vain_is_noted(tmp_path: Path) -> None:
+    found, notes = load(tmp_path, "llama", pre="gpt-2")
+    assert found["tokenizer.ggml.pre"].value == "default"
+    assert notes == ["--pre gpt-2 has no effect: a vocabulary of tokenizer.model's kind has no pre-tokenizer"]
+
+
+def test_every_definition_is_recognised_by_its_own_row() -> None:
+    for name, parts in DEFINITIONS:
+        splits = [part.removeprefix("split Isolated ") for part in parts if part.startswith("split Isolated ")]
+        definition = {
+            "model": {"ignore_merges": parts[0] == "ignore_merges"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_split(regex) for regex in splits]},
+        }
+        cuts = tuple(part for part in parts if part.startswith(("split", "ignore")))
+        assert signature(definition) == cuts, name
+        for regex in splits:
+            assert Split(Regex(regex), "isolated").pre_tokenize_str("It's 2024, \u6211 a\n b"), name
+
+
+def _split(regex: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
 
 
 def test_a_negative_id_does_not_hide_a_good_one(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def open_tokenizer(folder: Folder) -> HubTokenizer:
         document = _rebuilt(document, known, settings)
         settings = {**known.tokens, **settings}
     with _guarded(str(folder.path / "tokenizer.json")):
-        backend = Tokenizer.from_str(json.dumps(document))
+        written = folder.text("tokenizer.json") if known is None else None
+        backend = Tokenizer.from_str(json.dumps(document) if written is None else written)
         special = _add_tokens(backend, folder, settings, known)
         if name == "BertTokenizer":
             _wrap_in_cls_sep(backend, settings)

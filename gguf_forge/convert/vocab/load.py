@@ -78,6 +78,8 @@ def load_vocab(
             found = LOADERS[kind](job)
             loaded = found is not None
             result.update(found or {})
+    if pre is not None and loaded and result["tokenizer.ggml.pre"].value != pre:
+        note(f"--pre {pre} has no effect: a vocabulary of {MODEL_FILE}'s kind has no pre-tokenizer")
     if not loaded:
         raise ConversionError(f"{directory}: no tokenizer.model, tokenizer.json or vocabulary file")
     return result

@@ -34,9 +34,9 @@ def _text(merge: Any, place: str, number: int) -> str:
 
 
 def _pair(merge: Any, place: str, number: int) -> str:
-    if not isinstance(merge, list) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
+    left, right = merge if isinstance(merge, list) and len(merge) == 2 else (None, None)
+    if not isinstance(left, str) or not isinstance(right, str):
         raise CheckpointError(f"{place}[{number}]: expected two strings, found {merge!r:.60}")
-    left, right = merge
     return f"{left.replace(' ', _BYTE_LEVEL_SPACE)} {right.replace(' ', _BYTE_LEVEL_SPACE)}"
 
 

@@ -148,6 +148,11 @@ _DEEPSEEK3_REGEX = (
 _BAILING_REGEX = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
+_EXAONE_MOE_REGEX = (
+    CONTRACTIONS
+    + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_BLOOM_REGEX = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
 _HAN_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _KANA_HAN = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 
@@ -176,6 +181,10 @@ DEFINITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("deepseek-v3", (_cut(r"\p{N}{1,3}"), _cut(_KANA_HAN), _cut(_DEEPSEEK3_REGEX), "bytes")),
     ("bailingmoe", (_cut(_BAILING_REGEX), "bytes")),
+    ("exaone-moe", (_cut(_EXAONE_MOE_REGEX), "bytes")),
+    ("tiny_aya", (_cut(r"\d{1,3}(?=(?:\d{3})*\b)"), _cut(_GPT4O_REGEX), "bytes")),
+    ("minicpm5", (_MERGED, _cut(r"\p{N}{1,3}"), _cut(QWEN2_REGEX.replace(r"|\p{N}|", r"|\p{N}+|")), "bytes")),
+    ("bloom", (_cut(_BLOOM_REGEX), "bytes")),
     ("jina-v2-en", ("bert",)),
 )
 """(llama.cpp's name, signature): see `recognize.signature`. The first row that matches counts."""
