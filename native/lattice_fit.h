@@ -86,6 +86,8 @@ V_FN void lattice_prepare(lattice_run *r, lattice_kind kind, const Lanes *g, int
     }
 }
 
+static const float lattice_odd[8] = {1, 3, 5, 7, 9, 11, 13, 15};
+
 /* The codes of a group of magnitudes rounded to odd multiples of a scale, 1 / inverse. */
 V_FN VI lattice_round(const float (*x)[VN], int dimensions, VF inverse)
 {
@@ -106,22 +108,23 @@ typedef struct {
     VF x[32 / VN], w[32 / VN], level[32 / VN];
 } lattice_group;
 
-V_FN lattice_group lattice_load_group(const lattice_run *r, int at, int dimensions, int lane)
+/* A group of magnitudes x and factors w, `stride` floats apart, and the values that a component can have. */
+V_FN lattice_group lattice_load_group(const float *x, const float *w, int stride, int dimensions, const float *levels)
 {
     const int values = 32 / dimensions;
-    float x[32], w[32], level[32];
+    float each_x[32], each_w[32], each_level[32];
     for (int k = 0; k < dimensions; k++) {
         for (int v = 0; v < values; v++) {
-            x[k * values + v] = r->x[at + k][lane];
-            w[k * values + v] = r->root[at + k][lane];
-            level[k * values + v] = (float)(2 * v + 1);
+            each_x[k * values + v] = x[k * stride];
+            each_w[k * values + v] = w[k * stride];
+            each_level[k * values + v] = levels[v];
         }
     }
     lattice_group group;
     for (int i = 0; i < 32 / VN; i++) {
-        group.x[i] = vf_load(x + i * VN);
-        group.w[i] = vf_load(w + i * VN);
-        group.level[i] = vf_load(level + i * VN);
+        group.x[i] = vf_load(each_x + i * VN);
+        group.w[i] = vf_load(each_w + i * VN);
+        group.level[i] = vf_load(each_level + i * VN);
     }
     return group;
 }
@@ -177,14 +180,18 @@ V_FN int32_t lattice_move(const forge_lattice *t, const lattice_group *group, in
     return (int32_t)lattice_nearest(group, dimensions, scale, t->near + (place >> 9) * 16, n) | LATTICE_OFF;
 }
 
+V_FN lattice_group lattice_run_group(const lattice_run *r, int at, int dimensions, int lane)
+{
+    return lattice_load_group(&r->x[at][lane], &r->root[at][lane], VN, dimensions, lattice_odd);
+}
+
 typedef struct {
     VF qx, q2; /* sums of w x q and w q q */
 } lattice_sums;
 
 V_FN lattice_sums lattice_sum(const lattice_run *r, lattice_kind kind, const VI *codes)
 {
-    static const float odd[8] = {1, 3, 5, 7, 9, 11, 13, 15};
-    VFT odds = kind.dimensions == 4 ? vf_table8(odd) : vf_table4(odd);
+    VFT odds = kind.dimensions == 4 ? vf_table8(lattice_odd) : vf_table4(lattice_odd);
     lattice_sums s = {vf_set1(0.f), vf_set1(0.f)};
     for (int i = 0; i < kind.weights; i++) {
         VI code = codes[i / kind.dimensions];
@@ -216,7 +223,7 @@ V_FN void lattice_try(lattice_run *r, lattice_kind kind, const forge_lattice *t,
     }
     for (int k = 0; k < groups; k++) {
         for (int l = 0; l < VN; l++) {
-            lattice_group group = lattice_load_group(r, k * kind.dimensions, kind.dimensions, l);
+            lattice_group group = lattice_run_group(r, k * kind.dimensions, kind.dimensions, l);
             for (int i = 0; i < tries; i++) {
                 codes[i][k][l] = lattice_move(t, &group, kind.dimensions, scales[i][l], codes[i][k][l]);
             }
@@ -253,7 +260,7 @@ V_FN void lattice_refine(lattice_run *r, lattice_kind kind, const forge_lattice 
         vi_store(codes, lattice_round((const float (*)[VN])r->x + k * kind.dimensions, kind.dimensions, inverse));
         for (int l = 0; l < VN; l++) {
             if (redo >> l & 1) {
-                lattice_group group = lattice_load_group(r, k * kind.dimensions, kind.dimensions, l);
+                lattice_group group = lattice_run_group(r, k * kind.dimensions, kind.dimensions, l);
                 codes[l] = lattice_move(t, &group, kind.dimensions, scale[l], codes[l]);
             }
         }
