@@ -22,6 +22,7 @@ else:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
 @dataclass(frozen=True)
 class Request:
     """What was asked for. types: as spelled. metadata: overrides in order."""

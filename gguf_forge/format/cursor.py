@@ -6,14 +6,9 @@ import mmap
 import os
 import struct
 
-import numpy as np
-
 from gguf_forge.errors import ForgeError, TruncatedError
 
 Buffer = bytes | mmap.mmap
-
-#: Strings walked before one check of their lengths; bounds the memory that a walk takes.
-_RUN = 1 << 16
 
 
 class Cursor:
@@ -82,54 +77,6 @@ class Cursor:
             raise self.error(TruncatedError, f"{what} needs {number(length)} bytes, {left} left", start)
         self.pos += length
         return self.buffer[self.pos - length : self.pos]
-
-    def skip_strings(self, count: int) -> int:
-        """Steps over `count` strings; returns the length of the longest."""
-        longest = 0
-        while count:
-            run = min(count, _RUN)
-            starts, longest_here = string_starts(self, run)
-            longest = max(longest, longest_here)
-            count -= len(starts)
-        return longest
-
-
-def string_starts(cursor: Cursor, count: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], int]:
-    """Steps over `count` strings; returns the offset of each one's length (int64) and the longest length.
-
-    First as if every length were under 256, so that one byte tells it; then all lengths are checked at once.
-    """
-    buffer, start, low = cursor.buffer, cursor.pos, 0 if cursor.order == "<" else 7
-    pos = start + low
-    try:
-        walked = [pos := pos + 8 + buffer[pos] for _ in range(count)]
-    except IndexError:
-        return _string_starts_slow(cursor, count)
-    stop = pos - low
-    starts = np.array([start + low, *walked[:-1]], dtype=np.int64) - low
-    if stop <= cursor.end:
-        words = np.ndarray((cursor.end - 7,), dtype=cursor.order + "u8", buffer=buffer, strides=(1,))
-        longest = int(words[starts].max(initial=0))
-        if longest < 256:
-            cursor.pos = stop
-            return starts, longest
-    return _string_starts_slow(cursor, count)
-
-
-def _string_starts_slow(cursor: Cursor, count: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], int]:
-    buffer, end, pos = cursor.buffer, cursor.end, cursor.pos
-    unpack = struct.Struct(cursor.order + "Q").unpack_from
-    starts = np.empty(count, dtype=np.int64)
-    longest = 0
-    for i in range(count):
-        if end - pos < 8 or (length := unpack(buffer, pos)[0]) > end - pos - 8:
-            cursor.pos = pos
-            cursor.string(f"string {i} of {count}")
-        starts[i] = pos
-        pos += 8 + length
-        longest = max(longest, length)
-    cursor.pos = pos
-    return starts, longest
 
 
 def number(value: int) -> str:

@@ -21,6 +21,7 @@ from gguf_forge.format.layout import (
     Limits,
     ValueType,
 )
+from gguf_forge.format.words import skip_strings
 
 _VALUE_TYPES = {int(t): t for t in ValueType}
 
@@ -174,7 +175,7 @@ def _skip_elements(cursor: Cursor, element: ValueType, count: int, limits: Limit
         return 0
     if element is ValueType.STRING:
         if depth:
-            return cursor.skip_strings(count)
+            return skip_strings(cursor, count)
         return len(cursor.string("value"))
     if depth >= limits.depth:
         raise cursor.error(LimitError, f"arrays nested deeper than {limits.depth}")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import InvalidError, escaped
-from gguf_forge.format.cursor import Buffer, Cursor, string_starts
+from gguf_forge.format.cursor import Buffer, Cursor
 from gguf_forge.format.layout import SCALARS, ValueType
+from gguf_forge.format.words import read_strings
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +284,7 @@ def decode(
 
 def _decode_array(cursor: Cursor, element: ValueType, count: int) -> Value:
     if element is ValueType.STRING:
-        return Value(ValueType.ARRAY, _decode_strings(cursor, count), element)
+        return Value(ValueType.ARRAY, read_strings(cursor, count), element)
     if element is ValueType.ARRAY:
         nested = []
         for _ in range(count):
@@ -294,14 +295,3 @@ def _decode_array(cursor: Cursor, element: ValueType, count: int) -> Value:
     cursor.pos += raw.nbytes
     native = raw != 0 if element is ValueType.BOOL else raw.astype(raw.dtype.newbyteorder("="))
     return Value(ValueType.ARRAY, native, element)
-
-
-def _decode_strings(cursor: Cursor, count: int) -> list[str]:
-    if not count:
-        return []
-    first = cursor.pos
-    starts, _ = string_starts(cursor, count)
-    begins = (starts - first + 8).tolist()
-    ends = [*(starts[1:] - first).tolist(), cursor.pos - first]
-    blob = cursor.buffer[first : cursor.pos]
-    return [str(blob[a:b], "utf-8", "surrogateescape") for a, b in zip(begins, ends, strict=True)]
