@@ -7,8 +7,8 @@ how any of them works.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import config_classes, select
 from gguf_forge.convert.run import Progress, Target, Weights, run
 from gguf_forge.convert.vocab import load_vocab
-from gguf_forge.errors import ConversionError, OutputError, RecipeError, UnsupportedError
+from gguf_forge.errors import ConversionError, OutputError, RecipeError, UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS
 from gguf_forge.format.plan import FilePlan
@@ -171,26 +171,38 @@ def _checkpoint_model(
     checkpoint: Checkpoint, *, pre: str | None, model_name: str | None, overrides: Mapping[str, Value]
 ) -> _Model:
     raw = checkpoint.config
-    arch = select(raw)
-    facts = Facts(resolve(raw, config_classes()), checkpoint.path)
-    outputs = plan_outputs(arch, checkpoint.tensors, facts)
+    with _sound_config(checkpoint.path):
+        arch = select(raw)
+        facts = Facts(resolve(raw, config_classes()), checkpoint.path)
+        outputs = plan_outputs(arch, checkpoint.tensors, facts)
+        early = metadata_of(arch.early, arch.name, facts)
+        keys = metadata_of(arch.hparams, arch.name, facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = list(checkpoint.notes)
-    metadata: dict[str, Value] = {"general.architecture": string(arch.name)}
-    metadata.update(metadata_of(arch.early, arch.name, facts))
+    metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
     metadata.update(
         general_metadata(
             checkpoint.path, raw, architecture=arch.name, counts=counts, name=model_name, note=notes.append
         )
     )
-    metadata.update(metadata_of(arch.hparams, arch.name, facts))
+    metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
     metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
     metadata.update(overrides)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     return _Model(outputs.views, metadata, auto, outputs.dropped, notes)
+
+
+@contextmanager
+def _sound_config(folder: Path) -> Iterator[None]:
+    """Turns what a value of the wrong kind leads to, in tables that trust their configuration, into one clear error."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConversionError(f"{folder / 'config.json'}: cannot be used: {escaped(what)}") from error
 
 
 def _values(file: reader.GGUFFile) -> dict[str, Value]:

@@ -142,9 +142,10 @@ class RopePermute:
     heads: tuple[str, ...]
 
     def _group(self, rows: int, name: str, facts: Facts) -> int:
-        heads = next((facts.config[k] for k in self.heads if facts.config.get(k) is not None), None)
+        key = next((k for k in self.heads if facts.config.get(k) is not None), self.heads[-1])
+        heads = facts.config.get(key)
         if not isinstance(heads, int) or heads <= 0:
-            raise ConversionError(f"config.json: {self.heads[0]} must be a positive number, got {heads!r}")
+            raise ConversionError(f"config.json: {key} must be a positive number, got {heads!r}")
         if rows % (2 * heads):
             raise ConversionError(f"{name}: {rows} rows cannot be divided into {heads} heads of two halves")
         return rows // heads

@@ -1,0 +1,201 @@
+"""Plans from headers alone: keys, names, shapes, order and computed tensors, as the reference has them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_forge.convert.hparams import metadata_of, resolve
+from gguf_forge.convert.ops import Facts
+from gguf_forge.convert.plan import Outputs, plan_outputs
+from gguf_forge.convert.registry import architectures, config_classes, select
+from gguf_forge.errors import ConversionError
+from gguf_forge.format.values import Value
+from gguf_forge.source.tensor import SourceTensor
+from tests.convert import headers
+from tests.convert.headers import Case
+
+CASES = headers.load(Path(__file__).resolve().parents[2] / "fixtures" / "headers.json.xz")
+LLAMA, MIXTRAL = "plain-Llama-Tiny-F32-v1.0", "plain-Mixtral-8x7B-Instruct-v0.1"
+
+
+def facts_of(case: Case, folder: Path) -> Facts:
+    case.lay_out(folder)
+    return Facts(resolve(case.config, config_classes()), folder)
+
+
+def plan(case: Case, folder: Path, tensors: dict[str, SourceTensor] | None = None) -> Outputs:
+    return plan_outputs(select(case.config), case.headers() if tensors is None else tensors, facts_of(case, folder))
+
+
+def shown(value: Value) -> Any:
+    found = np.float32(value.value).item() if value.type.name == "FLOAT32" else value.value
+    return list(found) if isinstance(found, (list, np.ndarray)) else found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_keys_are_the_references(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    arch, facts = select(case.config), facts_of(case, tmp_path)
+    found = {**metadata_of(arch.early, arch.name, facts), **metadata_of(arch.hparams, arch.name, facts)}
+    found.pop("general.file_type")
+    assert [(k, v.type.name, shown(v)) for k, v in found.items()] == [tuple(k) for k in case.keys]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tensors_are_the_references_in_its_order(name: str, tmp_path: Path) -> None:
+    outputs = plan(CASES[name], tmp_path)
+    assert [(v.name, list(v.shape)) for v in outputs.views] == [(n, s) for n, s in CASES[name].tensors]
+    computed = {v.name: v.read() for v in outputs.views if v.name in CASES[name].computed}
+    hashes = {n: hashlib.sha256(v.tobytes()).hexdigest()[:16] for n, v in computed.items()}
+    assert hashes == CASES[name].computed
+
+
+def test_every_family_has_a_case() -> None:
+    assert {select(c.config).name for c in CASES.values()} == {a.name for a in architectures().values()}
+
+
+def test_the_order_of_sources_moves_outputs_but_loses_none(tmp_path: Path) -> None:
+    case = CASES[MIXTRAL]
+    turned = dict(reversed(case.headers().items()))
+    straight, other = plan(case, tmp_path), plan(case, tmp_path, turned)
+    assert [v.name for v in other.views] != [v.name for v in straight.views]
+    assert {(v.name, v.shape) for v in other.views} == {(v.name, v.shape) for v in straight.views}
+
+
+def test_experts_of_a_layer_come_together_when_the_last_is_there(tmp_path: Path) -> None:
+    case = CASES[MIXTRAL]
+    tensors = case.headers()
+    last = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
+    moved = {n: t for n, t in tensors.items() if n != last} | {last: tensors[last]}
+    names = [v.name for v in plan(case, tmp_path, moved).views]
+    assert names[-3:] == [f"blk.0.ffn_{part}_exps.weight" for part in ("gate", "down", "up")]
+
+
+def without(case: Case, *names: str) -> dict[str, SourceTensor]:
+    return {n: t for n, t in case.headers().items() if n not in names}
+
+
+def renamed(case: Case, old: str, new: str) -> dict[str, SourceTensor]:
+    return {new if n == old else n: t for n, t in case.headers().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (
+            LLAMA,
+            "model.layers.1.mlp.up_proj.weight",
+            None,
+            r"no 'model.layers.1.mlp.up_proj.weight'.*1 of its 2 layers",
+        ),
+        (
+            LLAMA,
+            "lm_head.weight",
+            "model.layers.0.self_attn.qq_proj.weight",
+            r"uses 1 of 21 tensors: '.*qq_proj.weight' \(nearest rule: .*self_attn.q_proj.weight\)",
+        ),
+        (LLAMA, "lm_head.weight", "model.layers.2.mlp.up_proj.weight", r"llama \(2 layers\).*layers.2.mlp"),
+        (LLAMA, "lm_head.weight", "norm.weight", r"'norm.weight' and 'model.norm.weight' both stand for"),
+        (
+            MIXTRAL,
+            "model.layers.1.block_sparse_moe.experts.2.w3.weight",
+            None,
+            "blk.1.ffn_up_exps.*expert 2 is missing",
+        ),
+        (
+            MIXTRAL,
+            "lm_head.weight",
+            "model.layers.0.block_sparse_moe.experts.4.w1.weight",
+            "expert 4 is beyond the 4 declared",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(name: str, old: str, new: str | None, message: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    tensors = without(case, old) if new is None else renamed(case, old, new)
+    with pytest.raises(ConversionError, match=message):
+        plan(case, tmp_path, tensors)
+
+
+def test_shapes_that_cannot_be_permuted_or_stacked_are_named(tmp_path: Path) -> None:
+    odd = CASES[LLAMA].headers()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    odd[name] = replace(odd[name], shape=(255, 256))
+    with pytest.raises(ConversionError, match=r"q_proj.weight: 255 rows cannot be divided into 4 heads"):
+        plan(CASES[LLAMA], tmp_path, odd)
+    uneven = CASES[MIXTRAL].headers()
+    name = "model.layers.0.block_sparse_moe.experts.1.w2.weight"
+    uneven[name] = replace(uneven[name], shape=(8, 8))
+    with pytest.raises(ConversionError, match=r"experts.1.w2.weight is BF16 \[8, 8\]"):
+        plan(CASES[MIXTRAL], tmp_path, uneven)
+
+
+def test_buffers_are_dropped_and_reported(tmp_path: Path) -> None:
+    dropped = plan(CASES["L-invfreq"], tmp_path).dropped
+    assert dropped == tuple(f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(2))
+
+
+def test_the_masks_openai_stored_with_gpt2_are_dropped(tmp_path: Path) -> None:
+    """The reference fails on them."""
+    case = CASES["plain-gpt2-small"]
+    mask = replace(case.headers()["h.0.ln_1.weight"], name="h.0.attn.bias", shape=(1, 1, 8, 8))
+    assert plan(case, tmp_path, {**case.headers(), "h.0.attn.bias": mask}).dropped == ("h.0.attn.bias",)
+
+
+def test_a_dense_layer_among_experts_is_kept(tmp_path: Path) -> None:
+    """The reference fails on Qwen's `mlp_only_layers`."""
+    case = CASES["plain-Qwen1.5-MoE-A2.7B"]
+    tensors = {n: t for n, t in case.headers().items() if not n.startswith("model.layers.0.mlp.")}
+    like = case.headers()["lm_head.weight"]
+    for part in ("gate", "up", "down"):
+        name = f"model.layers.0.mlp.{part}_proj.weight"
+        tensors[name] = replace(like, name=name, shape=(32, 96) if part == "down" else (96, 32))
+    names = {v.name for v in plan(case, tmp_path, tensors).views}
+    assert {f"blk.0.ffn_{part}.weight" for part in ("gate", "up", "down")} <= names
+    assert not any(n.startswith("blk.0.ffn") and "exp" in n for n in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"architectures": ["LlamaForCausaLM"]},
+            r"'LlamaForCausaLM' is not supported; the nearest .* LlamaForCausalLM",
+        ),
+        ({"architectures": []}, "names no architecture"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers must be a number, got 'two'"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be a positive number, got 0"),
+    ],
+)
+def test_configurations_that_cannot_be_used(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    case = CASES[LLAMA]
+    with pytest.raises(ConversionError, match=message):
+        plan(replace(case, config={**case.config, **change}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocab_size": -1}, "vocab_size must be a UINT32 for vocab_size, got -1"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps or norm_eps must be a FLOAT32"),
+        ({"num_key_value_heads": 2**40}, "num_key_value_heads or n_kv_heads must be a UINT32"),
+    ],
+)
+def test_values_that_cannot_be_written(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    case = CASES[LLAMA]
+    facts = facts_of(replace(case, config={**case.config, **change}), tmp_path)
+    with pytest.raises(ConversionError, match=message):
+        metadata_of(select(case.config).hparams, "llama", facts)
+
+
+def test_resolving_changes_nothing_in_place() -> None:
+    raw = CASES["G3-mm-old"].config
+    before = repr(raw)
+    resolve(raw, config_classes())
+    assert repr(raw) == before

@@ -1,0 +1,179 @@
+"""Carrying out plans: one reading for all targets, any number of threads, the first error stops everything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from gguf_forge.convert import run as module
+from gguf_forge.convert.ops import Array, View, of_array
+from gguf_forge.convert.run import Target, run, source_bytes
+from gguf_forge.errors import QuantError
+from gguf_forge.format import reader
+from gguf_forge.format.values import string
+from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.quant.codec import quantize
+from gguf_forge.types import tensor_type
+
+Weights = npt.NDArray[np.float32]
+SHAPES = {"a": (300, 64), "b": (3, 5, 256), "c": (64,), "d": (1, 32)}
+
+
+def values(name: str) -> Array:
+    return np.random.default_rng(len(SHAPES[name]) + SHAPES[name][-1]).standard_normal(SHAPES[name], dtype=np.float32)
+
+
+def views() -> list[View]:
+    return [of_array(name, values(name)) for name in SHAPES]
+
+
+def begun(path: Path, types: Mapping[str, str], weights: Mapping[str, Weights] | None = None) -> Target:
+    writer = GGUFWriter(path, {"general.architecture": string("test")})
+    for name, kind in types.items():
+        writer.declare(name, SHAPES[name], kind)
+    writer.begin()
+    return Target(writer, {n: tensor_type(t) for n, t in types.items()}, weights or {})
+
+
+TYPES = {"a": "Q8_0", "b": "Q4_K", "c": "F32", "d": "F16"}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("elements", [1, 1000, 1 << 20])
+def test_threads_and_run_lengths_do_not_show(
+    threads: int, elements: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", elements)
+    target = begun(tmp_path / "out.gguf", TYPES)
+    run(views(), [target], threads=threads)
+    target.writer.commit()
+    with reader.open(tmp_path / "out.gguf") as file:
+        for name, kind in TYPES.items():
+            np.testing.assert_array_equal(file.tensors[name].data, quantize(values(name), kind))
+
+
+def test_every_row_is_read_once_for_all_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", 640)
+    reads: list[tuple[str, int, int]] = []
+    lock = threading.Lock()
+
+    def counted(view: View) -> View:
+        def rows(start: int, stop: int) -> Array:
+            with lock:
+                reads.append((view.name, start, stop))
+            return view.rows(start, stop)
+
+        return View(view.name, view.shape, view.type, rows)
+
+    targets = [begun(tmp_path / f"{i}.gguf", TYPES) for i in range(3)]
+    run([counted(v) for v in views()], targets, threads=2)
+    for target in targets:
+        target.writer.commit()
+    read = {name: sorted((a, b) for n, a, b in reads if n == name) for name in SHAPES}
+    for view in views():
+        assert [a for a, _ in read[view.name]] == [0, *(b for _, b in read[view.name][:-1])]
+        assert read[view.name][-1][1] == view.count
+    assert (tmp_path / "0.gguf").read_bytes() == (tmp_path / "2.gguf").read_bytes()
+
+
+def test_runs_keep_to_the_granule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", 70 * 64)
+    starts: list[int] = []
+    whole = values("a")
+
+    def rows(start: int, stop: int) -> Array:
+        starts.append(start)
+        return whole[start:stop]
+
+    target = begun(tmp_path / "out.gguf", {"a": "F32"})
+    run([View("a", (300, 64), tensor_type("F32"), rows, granule=50)], [target], threads=1)
+    target.writer.commit()
+    assert starts == [0, 50, 100, 150, 200, 250]
+
+
+@pytest.mark.parametrize("elements", [256, 256 * 4, 1 << 20])
+def test_each_matrix_of_a_stack_has_its_own_importances(
+    elements: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", elements)
+    weights = np.random.default_rng(1).random((3, 256), dtype=np.float32)
+    target = begun(tmp_path / "out.gguf", {"b": "Q4_K"}, {"b": weights})
+    run([of_array("b", values("b"))], [target], threads=2)
+    target.writer.commit()
+    expected = [quantize(matrix, "Q4_K", w) for matrix, w in zip(values("b"), weights, strict=True)]
+    with reader.open(tmp_path / "out.gguf") as file:
+        np.testing.assert_array_equal(file.tensors["b"].data, np.stack(expected))
+
+
+def test_progress_counts_source_bytes_up_to_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", 640)
+    seen: list[tuple[int, int]] = []
+    target = begun(tmp_path / "out.gguf", TYPES)
+    run(views(), [target], threads=3, progress=lambda done, total: seen.append((done, total)))
+    target.writer.commit()
+    total = source_bytes(views())
+    assert total == 4 * sum(int(np.prod(s)) for s in SHAPES.values())
+    assert {t for _, t in seen} == {total}
+    done = [d for d, _ in seen]
+    assert done == sorted(set(done))
+    assert done[-1] == total
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_no_block_can_hold_is_placed(
+    bad: float, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", 640)
+    wrong = values("a").copy()
+    wrong[123, 7] = bad
+    target = begun(tmp_path / "out.gguf", {"a": "Q8_0"})
+    with pytest.raises(QuantError, match=r"'a' row 123.*NaN or infinity"):
+        run([of_array("a", wrong)], [target], threads=threads)
+    target.writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_error_stops_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", 64)
+    before = threading.active_count()
+    taken: list[int] = []
+
+    def rows(start: int, stop: int) -> Array:
+        taken.append(start)
+        if start == 10:
+            raise OSError("the disk is gone")
+        return values("a")[start:stop]
+
+    target = begun(tmp_path / "out.gguf", {"a": "F32"})
+    with pytest.raises(OSError, match="the disk is gone"):
+        run([View("a", (300, 64), tensor_type("F32"), rows)], [target], threads=4)
+    target.writer.abort()
+    assert len(taken) < 300
+    assert threading.active_count() == before
+
+
+def test_an_interrupt_stops_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_ELEMENTS", 64)
+    target = begun(tmp_path / "out.gguf", {"a": "F32"})
+    before = threading.active_count()
+
+    def interrupt(done: int, total: int) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([of_array("a", values("a"))], [target], threads=3, progress=interrupt)
+    target.writer.abort()
+    assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_threads_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(QuantError, match="at least 1, found -1"):
+        run([], [], threads=-1)
