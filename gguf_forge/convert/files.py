@@ -25,10 +25,10 @@ from gguf_forge.convert.run import Progress, Target, Weights, run
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, OutputError, RecipeError, UnsupportedError, escaped
 from gguf_forge.format import reader
-from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS
 from gguf_forge.format.plan import FilePlan
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.quant.header import QUANTIZATION_VERSION, quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
 from gguf_forge.quant.outtype import OUTTYPES, auto_outtype, choose_outtype, outtype_recipe
 from gguf_forge.quant.overrides import Override
@@ -46,10 +46,6 @@ from gguf_forge.quant.recipe import (
 )
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.types import TensorType, tensor_type
-
-QUANTIZATION_VERSION = 2
-#: Longest text llama-quantize keeps of an importance matrix's path and data set, in bytes.
-NOTE_BYTES = 127
 
 FILE_TYPE_KEY = "general.file_type"
 VERSION_KEY = "general.quantization_version"
@@ -257,7 +253,7 @@ class _Job:
     ) -> _Job:
         """What llama-quantize makes of a file with these views and metadata."""
         copying = name.upper() == "COPY"
-        matrix, shown = _matrix(how.imatrix)
+        matrix = _matrix(how.imatrix)
         known = None if matrix is None else list(matrix.entries)
         options = Options(
             pure=how.pure,
@@ -279,7 +275,7 @@ class _Job:
         if not how.fallback:
             require_wanted(choices)
         weights = {} if matrix is None else _weights(matrix, choices)
-        metadata = _quantized_metadata(model.metadata, which, overrides, matrix, shown)
+        metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
         return cls("COPY" if copying else which.name, metadata, choices, weights)
 
 
@@ -312,12 +308,8 @@ def _kept_recipe(model: _Model) -> Recipe:
     return recipe(int(found.value) if found is not None else "F32")
 
 
-def _matrix(given: Imatrix | StrPath | None) -> tuple[Imatrix | None, str]:
-    if given is None:
-        return None, ""
-    if isinstance(given, Imatrix):
-        return given, str(given.path)
-    return load_imatrix(given), os.fspath(given)
+def _matrix(given: Imatrix | StrPath | None) -> Imatrix | None:
+    return given if given is None or isinstance(given, Imatrix) else load_imatrix(given)
 
 
 def _weights(matrix: Imatrix, choices: Iterable[Choice]) -> dict[str, Weights]:
@@ -328,29 +320,6 @@ def _weights(matrix: Imatrix, choices: Iterable[Choice]) -> dict[str, Weights]:
         if values is not None:
             found[choice.name] = np.ascontiguousarray(values, np.float32).reshape(-1, choice.shape[-1])
     return found
-
-
-def _quantized_metadata(
-    metadata: Mapping[str, Value], which: Recipe, overrides: Mapping[str, Value], matrix: Imatrix | None, shown: str
-) -> dict[str, Value]:
-    """A file's metadata as llama-quantize leaves it: what it sets comes last."""
-    result = {k: v for k, v in metadata.items() if k not in (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)}
-    added: dict[str, Value] = {VERSION_KEY: u32(QUANTIZATION_VERSION), FILE_TYPE_KEY: u32(which.ftype), **overrides}
-    if matrix is not None:
-        added["quantize.imatrix.file"] = string(_cut(shown))
-        if matrix.datasets:
-            added["quantize.imatrix.dataset"] = string(_cut(matrix.datasets[0]))
-        added["quantize.imatrix.entries_count"] = u32(len(matrix.entries))
-        if matrix.chunks > 0:
-            added["quantize.imatrix.chunks_count"] = u32(matrix.chunks)
-    for key, value in added.items():
-        result.pop(key, None)
-        result[key] = value
-    return result
-
-
-def _cut(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape")[:NOTE_BYTES].decode("utf-8", "ignore")
 
 
 # ---- outputs ----------------------------------------------------------------------------------------------------

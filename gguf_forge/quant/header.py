@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.quant.imatrix import Imatrix
 from gguf_forge.quant.recipe import Recipe
 
 #: The version of the block formats, of which llama.cpp has had two.
 QUANTIZATION_VERSION = 2
-SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 #: llama-quantize hands strings on in 128 bytes with a closing NUL.
 MAX_STRING_BYTES = 127
 
