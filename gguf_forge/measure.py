@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge import names
+from gguf_forge.convert.files import stored_view
 from gguf_forge.convert.hparams import resolve
 from gguf_forge.convert.ops import Facts, View
 from gguf_forge.convert.plan import plan_outputs, source_view
@@ -77,7 +78,7 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[Model]:
     given = Path(path)
     if given.is_file() and _starts_as_gguf(given):
         with reader.open(given) as file:
-            views = {t.name: _stored_view(t, file.endian) for t in file.tensors.values()}
+            views = {t.name: stored_view(t, file.endian) for t in file.tensors.values()}
             yield Model(given, views, imatrix=str(file.metadata.get("quantize.imatrix.file", "")))
         return
     with open_checkpoint(given) as checkpoint:
@@ -102,19 +103,6 @@ def _checkpoint_model(checkpoint: Checkpoint, given: Path) -> Model:
     except (ConversionError, CheckpointError) as error:
         note = f"tensors keep the checkpoint's names: {error}"
         return Model(given, {name: source_view(tensor) for name, tensor in checkpoint.tensors.items()}, note)
-
-
-def _stored_view(tensor: reader.Tensor, endian: str) -> View:
-    kind = tensor.type
-    if kind.quantized:
-        return View(tensor.name, tensor.shape, kind, tensor.read_rows)
-    code = {"BF16": "u2", "F16": "f2", "F32": "f4", "F64": "f8"}.get(kind.name, f"i{kind.block_bytes}")
-    stored = np.dtype((">" if endian == "big" else "<") + code)
-
-    def rows(start: int, stop: int) -> NDArray[Any]:
-        return tensor.read_rows(start, stop).view(stored).astype(stored.newbyteorder("="), copy=False)
-
-    return View(tensor.name, tensor.shape, kind, rows)
 
 
 def measure(

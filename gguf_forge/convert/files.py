@@ -155,7 +155,7 @@ def quantize_file(
     with reader.open(source) as file:
         for path in file.paths:
             _require_other(path, Path(output))
-        model = _Model([_stored_view(t, file.endian) for t in file.tensors.values()], _values(file))
+        model = _Model([stored_view(t, file.endian) for t in file.tensors.values()], _values(file))
         job = _Job.of_recipe(type, model, quantization or Quantization(), metadata or {}, requantize=allow_requantize)
         return _execute([job], [Path(output)], model, threads, "little", dry_run, overwrite, progress)[0]
 
@@ -205,7 +205,8 @@ def _values(file: reader.GGUFFile) -> dict[str, Value]:
     return {key: file.metadata.value(key) for key in file.metadata}
 
 
-def _stored_view(tensor: reader.Tensor, endian: str) -> View:
+def stored_view(tensor: reader.Tensor, endian: str) -> View:
+    """A GGUF file's tensor as rows in this machine's byte order. UnsupportedError for blocks of a big-endian file."""
     kind = tensor.type
     if kind.quantized:
         if endian == "big":

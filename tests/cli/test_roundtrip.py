@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 import gguf_forge
 from gguf_forge.convert.files import convert_checkpoint
+from gguf_forge.format.writer import GGUFWriter
 from tests.cli.conftest import Forge
 
 MODEL = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M"
@@ -143,6 +144,26 @@ def test_a_file_that_names_its_importance_matrix(forge: Forge, tmp_path: Path) -
     assert "--imatrix gives that" in forge(*words).err
     assert "all" in forge(*words, "--imatrix", IMATRIX).out
     assert forge(*words, "--imatrix", IMATRIX).err == ""
+
+
+def test_blocks_of_a_big_endian_file_are_refused(forge: Forge, tmp_path: Path) -> None:
+    path = tmp_path / "big.gguf"
+    with GGUFWriter(path, endian="big") as writer:
+        writer.add("general.architecture", "llama")
+        writer.add_tensor("a.weight", gguf_forge.quantize(np.ones((2, 32), np.float32), "Q8_0"), type="Q8_0")
+    done = forge("roundtrip", path)
+    assert done.code == 1
+    assert "big-endian" in done.err
+
+
+def test_plain_tensors_of_a_big_endian_file(forge: Forge, tmp_path: Path) -> None:
+    x = np.random.default_rng(8).standard_normal((3, 64)).astype(np.float32)
+    path = tmp_path / "big.gguf"
+    with GGUFWriter(path, endian="big") as writer:
+        writer.add("general.architecture", "llama")
+        writer.add_tensor("a.weight", x)
+    (row,) = document(forge, path, "--types", "Q8_0")["tensors"]
+    assert row["max_error"] == gguf_forge.roundtrip(x, "Q8_0").max_error
 
 
 @pytest.fixture

@@ -178,9 +178,10 @@ def hook(event, args):
         seen.append((event, str(args)[:80]))
     if event == "open" and not str(args[0]).startswith(folder):
         seen.append((event, str(args[0])))
-paths = sorted(pathlib.Path(folder).glob("*.bin"))
+paths = sorted(path for path in pathlib.Path(folder).iterdir() if path.suffix in (".bin", ".safetensors"))
 open_checkpoint(sys.argv[2]).close()
-"".encode("cp437")  # zipfile asks for it, the interpreter imports it
+# Codecs that zipfile and the JSON reader ask for; the interpreter imports them.
+"".encode("cp437"), b"".decode("utf-8-sig")
 sys.addaudithook(hook)
 for path in paths:
     try:
@@ -197,11 +198,11 @@ def test_nothing_is_run_imported_or_opened_elsewhere(tmp_path: Path) -> None:
     """An audit hook sees every import, compile, pickle look-up, process and open of the interpreter."""
     for name, (pickled, _, _) in HOSTILE.items():
         torch_zip(tmp_path / f"{name}.bin", pickled)
-    for path in FIXTURES.glob("*.bin"):
+    for path in [*FIXTURES.glob("*.bin"), *FIXTURES.parent.glob("safetensors/*.safetensors")]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     command = [sys.executable, "-c", AUDIT, str(tmp_path), str(FIXTURES / "module.bin")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    count = len(list(tmp_path.glob("*.bin")))
+    count = len(list(tmp_path.iterdir()))
     assert done.stdout.strip() == f"{count} [] []"
     assert not (tmp_path / "PWNED").exists()
 
