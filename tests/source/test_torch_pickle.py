@@ -181,7 +181,7 @@ def hook(event, args):
 paths = sorted(path for path in pathlib.Path(folder).iterdir() if path.suffix in (".bin", ".safetensors"))
 open_checkpoint(sys.argv[2]).close()
 # Codecs that zipfile and the JSON reader ask for; the interpreter imports them.
-"".encode("cp437"), b"".decode("utf-8-sig")
+"x".encode("cp437"), b"x".decode("utf-8-sig")
 sys.addaudithook(hook)
 for path in paths:
     try:
