@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gguf_forge.errors import escaped
 from gguf_forge.quant.recipe import Choice
 from gguf_forge.types import TensorType
 
@@ -99,7 +100,7 @@ class Budget:
     def fallback_lines(self) -> list[str]:
         """A line for each fallback and one for all: tensor, wanted, got, bytes, effect on bits per weight."""
         lines = [
-            f"{row.name}: wanted {row.wanted}, got {row.type} ({row.reason}); {row.nbytes} bytes, "
+            f"{escaped(row.name)}: wanted {row.wanted}, got {row.type} ({row.reason}); {row.nbytes} bytes, "
             f"{row.extra_bytes:+d}, {_bpw(row.extra_bytes, self.weights):+.4f} bpw"
             for row in self.fallbacks
         ]

@@ -126,8 +126,10 @@ class Coverage:
         total = len(self.covered) + len(self.missing) + len(self.misfits)
         lines = [f"importance matrix covers {len(self.covered)} of {total} tensors"]
         if self.missing:
-            lines.append(f"without weights: {', '.join(self.missing)}")
-        lines += [f"{name}: {unseen} of {experts} experts have no data" for name, unseen, experts in self.partial]
+            lines.append(f"without weights: {', '.join(escaped(name) for name in self.missing)}")
+        lines += [
+            f"{escaped(name)}: {unseen} of {experts} experts have no data" for name, unseen, experts in self.partial
+        ]
         lines += self.misfits
         if self.unused:
             lines.append(f"for no tensor here: {', '.join(escaped(name) for name in self.unused)}")
@@ -144,7 +146,7 @@ def coverage(imatrix: Imatrix, tensors: Mapping[str, Sequence[int]]) -> Coverage
             continue
         try:
             if imatrix.weights(name, shape) is None:
-                misfits.append(f"{name}: {entry.sums.size} values for {shape[-1]} inputs, ignored")
+                misfits.append(f"{escaped(name)}: {entry.sums.size} values for {shape[-1]} inputs, ignored")
                 continue
         except RecipeError as error:
             misfits.append(str(error))

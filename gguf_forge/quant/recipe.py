@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gguf_forge import names
-from gguf_forge.errors import RecipeError
+from gguf_forge.errors import RecipeError, escaped
 from gguf_forge.names import Kind
 from gguf_forge.quant import recipe_table
 from gguf_forge.quant.overrides import Override
@@ -262,7 +262,9 @@ class _Chooser:
                 return counted
             named = names.layer_of(spec.name)
             if named is None or named >= layers:
-                raise RecipeError(f"{spec.name}: not in a layer from 0 to {layers - 1}, so {self.recipe} has no type")
+                raise RecipeError(
+                    f"{escaped(spec.name)}: not in a layer from 0 to {layers - 1}, so {self.recipe} has no type"
+                )
             return named
 
         return Site(
@@ -293,8 +295,8 @@ def _fitting(wanted: TensorType, spec: TensorSpec) -> TensorType:
     replacement = tensor_type(recipe_table.FALLBACK.get(wanted.name, "F16"))
     if wanted.name not in recipe_table.FALLBACK and wanted.block_size > 32:
         raise RecipeError(
-            f"{spec.name}: width {width} is no multiple of {wanted.block_size}, the block of {wanted}, and no other "
-            f"type stands in for it; give this tensor a type"
+            f"{escaped(spec.name)}: width {width} is no multiple of {wanted.block_size}, the block of {wanted}, and "
+            f"no other type stands in for it; give this tensor a type"
         )
     return replacement if width % replacement.block_size == 0 else tensor_type("F16")
 
@@ -335,4 +337,4 @@ def require_wanted(choices: Iterable[Choice]) -> None:
 def _listed(items: Iterable[str], most: int = 8) -> str:
     found = list(items)
     rest = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + rest
+    return ", ".join(escaped(item) for item in found[:most]) + rest

@@ -187,6 +187,11 @@ def test_types_that_need_an_importance_matrix_name_their_tensors() -> None:
     recipes.require_imatrix(choices, {t.name for t in tensors[2:]})
 
 
+def test_names_from_files_cannot_break_an_error_into_lines() -> None:
+    with pytest.raises(RecipeError, match=r"^blk.0.attn_q\\n\\x1b\[2J.weight \(Q8_0 to Q4_K\)"):
+        recipes.require_unquantized(choose([spec("blk.0.attn_q\n\x1b[2J.weight", type="Q8_0")], LLAMA, "Q4_K_S"))
+
+
 def test_q2_k_needs_a_matrix_only_in_q2_k_s() -> None:
     assert one(spec("blk.0.attn_q.weight"), "Q2_K_S").needs_imatrix
     assert not one(spec("blk.0.attn_q.weight"), "Q2_K").needs_imatrix
