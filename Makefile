@@ -10,6 +10,7 @@ PACKAGING := pyproject.toml setup.py $(wildcard native/* native/*/*)
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run ## convert the trained model kept in fixtures/ to Q4_K_M and show the result
+	mkdir -p out
 	$(BIN)/gguf-forge convert $(MODEL) --type Q4_K_M --outfile out/PyLlama-7M-Q4_K_M.gguf
 	$(BIN)/gguf-forge inspect out/PyLlama-7M-Q4_K_M.gguf
 

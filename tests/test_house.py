@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gguf_forge.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gguf_forge"
@@ -99,3 +102,13 @@ def test_readme_names_only_make_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z][a-z-]*)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert named - targets == set()
+
+
+def test_readme_names_only_commands_and_options_that_exist() -> None:
+    lines = re.findall(r"^\$ gguf-forge (.*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert lines
+    for line in lines:
+        name, *words = re.sub(r"\s#\s.*", "", line).split()
+        command = importlib.import_module(COMMANDS[name]).command
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} - known == set(), line
