@@ -1,4 +1,4 @@
-"""`convert` and `quantize_file` at their edges: names, refusals, metadata, what is left behind."""
+"""`convert_checkpoint` and `quantize_file` at their edges: names, refusals, metadata, what is left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gguf_forge.convert.files import Quantization, convert, quantize_file
+from gguf_forge.convert.files import Quantization, convert_checkpoint, quantize_file
 from gguf_forge.errors import ConversionError, ForgeError, OutputError, RecipeError
 from gguf_forge.format import reader, values
 from gguf_forge.format.writer import GGUFWriter
@@ -25,7 +25,7 @@ MODEL = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7
 @pytest.fixture(scope="module")
 def f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("f32") / "f32.gguf"
-    convert(MODEL, path, "f32")
+    convert_checkpoint(MODEL, path, "f32")
     return path
 
 
@@ -43,27 +43,27 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_default_name(checkpoint: Path) -> None:
-    plans = convert(checkpoint, None, "f16,Q4_K_M", dry_run=True)
+    plans = convert_checkpoint(checkpoint, None, "f16,Q4_K_M", dry_run=True)
     assert [p.path for p in plans] == [checkpoint / "PyLlama-7M-F16.gguf", checkpoint / "PyLlama-7M-Q4_K_M.gguf"]
     assert not any(p.path.exists() for p in plans)
 
 
 def test_names_in_a_folder_and_from_a_template(tmp_path: Path) -> None:
-    (plan,) = convert(MODEL, tmp_path, "auto", dry_run=True)
+    (plan,) = convert_checkpoint(MODEL, tmp_path, "auto", dry_run=True)
     assert plan.path == tmp_path / "PyLlama-7M-BF16.gguf"
-    (plan,) = convert(MODEL, tmp_path / "x-{ftype}-{FTYPE}.gguf", "q8_0", dry_run=True)
+    (plan,) = convert_checkpoint(MODEL, tmp_path / "x-{ftype}-{FTYPE}.gguf", "q8_0", dry_run=True)
     assert plan.path == tmp_path / "x-q8_0-Q8_0.gguf"
 
 
 def test_two_types_do_not_share_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="two types would go into one file"):
-        convert(MODEL, tmp_path / "one.gguf", "f16,f32")
+        convert_checkpoint(MODEL, tmp_path / "one.gguf", "f16,f32")
 
 
 def test_dry_run_says_what_the_file_will_be(tmp_path: Path) -> None:
-    (plan,) = convert(MODEL, tmp_path / "out.gguf", "Q4_K_M", dry_run=True)
+    (plan,) = convert_checkpoint(MODEL, tmp_path / "out.gguf", "Q4_K_M", dry_run=True)
     assert not plan.path.exists()
-    (made,) = convert(MODEL, tmp_path / "out.gguf", "Q4_K_M")
+    (made,) = convert_checkpoint(MODEL, tmp_path / "out.gguf", "Q4_K_M")
     assert plan.file.size == made.file.size == made.path.stat().st_size
     assert plan.file.header == made.path.read_bytes()[: len(plan.file.header)]
     assert plan.bpw == pytest.approx(8 * (plan.file.size - plan.file.data_start) / 6_819_072, rel=1e-3)
@@ -71,7 +71,7 @@ def test_dry_run_says_what_the_file_will_be(tmp_path: Path) -> None:
 
 def test_metadata_given_by_hand(tmp_path: Path, f32: Path) -> None:
     given_ = {"general.name": values.string("Other"), "my.key": values.u32(7)}
-    (plan,) = convert(MODEL, tmp_path / "a.gguf", "f16", metadata=given_, dry_run=True)
+    (plan,) = convert_checkpoint(MODEL, tmp_path / "a.gguf", "f16", metadata=given_, dry_run=True)
     keys = list(plan.metadata)
     assert plan.metadata["general.name"].value == "Other"
     assert keys.index("general.name") < keys.index("llama.block_count") < keys.index("my.key")
@@ -86,7 +86,7 @@ def test_metadata_given_by_hand(tmp_path: Path, f32: Path) -> None:
 
 @pytest.mark.parametrize("source", ["f16", "bf16", "q8_0"])
 def test_copy_keeps_every_tensor(source: str, tmp_path: Path) -> None:
-    convert(MODEL, tmp_path / "in.gguf", source)
+    convert_checkpoint(MODEL, tmp_path / "in.gguf", source)
     quantize_file(tmp_path / "in.gguf", tmp_path / "out.gguf", "copy")
     with reader.open(tmp_path / "in.gguf") as old, reader.open(tmp_path / "out.gguf") as new:
         assert new.metadata["general.file_type"] == old.metadata["general.file_type"]
@@ -96,14 +96,14 @@ def test_copy_keeps_every_tensor(source: str, tmp_path: Path) -> None:
 
 
 def test_bf16_source_quantizes_like_its_f32_form(tmp_path: Path, f32: Path) -> None:
-    convert(MODEL, tmp_path / "bf16.gguf", "bf16")
+    convert_checkpoint(MODEL, tmp_path / "bf16.gguf", "bf16")
     quantize_file(tmp_path / "bf16.gguf", tmp_path / "a.gguf", "Q5_K_M")
     quantize_file(f32, tmp_path / "b.gguf", "Q5_K_M")
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 
 
 def test_quantizing_again_has_to_be_allowed(tmp_path: Path) -> None:
-    convert(MODEL, tmp_path / "in.gguf", "q8_0")
+    convert_checkpoint(MODEL, tmp_path / "in.gguf", "q8_0")
     with pytest.raises(RecipeError, match=r"output.weight \(Q8_0 to Q6_K\).*already quantized"):
         quantize_file(tmp_path / "in.gguf", tmp_path / "out.gguf", "Q4_K_M")
     planned = quantize_file(tmp_path / "in.gguf", tmp_path / "out.gguf", "Q4_K_M", allow_requantize=True)
@@ -152,7 +152,7 @@ def test_overrides_and_fallback(tmp_path: Path, f32: Path) -> None:
 )
 def test_types_that_cannot_be_made(types: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message):
-        convert(MODEL, tmp_path / "{ftype}.gguf", types)
+        convert_checkpoint(MODEL, tmp_path / "{ftype}.gguf", types)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -164,11 +164,11 @@ def test_nothing_is_left_of_a_conversion_that_fails(checkpoint: Path, tmp_path: 
     out = tmp_path / "out"
     out.mkdir()
     (out / "old.gguf").write_bytes(b"old")
-    convert(checkpoint, out / "f16.gguf", "f16")
+    convert_checkpoint(checkpoint, out / "f16.gguf", "f16")
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     last = max((k for k in header if k != "__metadata__"), key=lambda k: header[k]["data_offsets"][1])
     assert header[last]["shape"] == [256]  # a norm, which is never quantized
-    convert(checkpoint, out / "q4_0.gguf", "Q4_0")
+    convert_checkpoint(checkpoint, out / "q4_0.gguf", "Q4_0")
     big = max(
         (k for k in header if k != "__metadata__"),
         key=lambda k: header[k]["data_offsets"][1] * (len(header[k]["shape"]) > 1),
@@ -179,7 +179,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(checkpoint: Path, tmp_path: 
         path.unlink()
     (out / "old-Q4_0.gguf").write_bytes(b"old")
     with pytest.raises(ForgeError, match=r"row 0.*NaN or infinity"):
-        convert(checkpoint, out / "old-{FTYPE}.gguf", "f16,Q4_0")
+        convert_checkpoint(checkpoint, out / "old-{FTYPE}.gguf", "f16,Q4_0")
     assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [("old-Q4_0.gguf", b"old")]
 
 
@@ -217,10 +217,10 @@ KEYS = [
 def test_no_configuration_breaks_out(change: dict[str, Any], checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(json.dumps({**CONFIG, **change}))
     with contextlib.suppress(ForgeError):
-        convert(checkpoint, checkpoint / "out.gguf", "Q4_0", dry_run=True)
+        convert_checkpoint(checkpoint, checkpoint / "out.gguf", "Q4_0", dry_run=True)
 
 
 def test_a_configuration_without_an_architecture(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("{}")
     with pytest.raises(ConversionError, match="names no architecture"):
-        convert(checkpoint, checkpoint / "out.gguf", "f16")
+        convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
