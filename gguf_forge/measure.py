@@ -117,7 +117,8 @@ def measure(
     """Encodes, decodes and compares each tensor of a model in each type; one finding a tensor and type, in order.
 
     types: by default DEFAULT_TYPES, and for a tensor stored as blocks its own type (the decoded values count as the
-    truth then). tensors: a glob; without it all tensors of two or more axes. progress(done, total): in elements.
+    truth then). tensors: a glob; without it all tensors of two or more axes. progress(done, total): in bytes
+    of the model.
     Raises QuantError naming the tensor for values that cannot be encoded, RecipeError for a misfitting imatrix.
     """
     chosen = list(_chosen(model.tensors, tensors))
@@ -132,7 +133,7 @@ def measure(
             with _naming(model, view):
                 trips = measure_rows(
                     view.rows, view.type, view.shape, fit, weights,
-                    granule=view.granule, threads=threads, advance=partial(step, view.width),
+                    granule=view.granule, threads=threads, advance=partial(step, _row_bytes(view)),
                 )  # fmt: skip
             found = dict(zip(fit, trips, strict=True))
         for kind in wanted:
@@ -165,7 +166,7 @@ def compare(
         with _naming(source, origin):
             found: Compared = compare_rows(
                 _as_blocks(view), view.type, origin.rows, origin.type, view.shape, weights,
-                granule=origin.granule, threads=threads, advance=partial(step, view.width),
+                granule=origin.granule, threads=threads, advance=partial(step, _row_bytes(view)),
             )  # fmt: skip
         equal, blocks = found.equal_blocks, found.blocks
         yield Finding(view.name, view.shape, view.type, view.type, found.trip, "", equal, blocks)
@@ -283,12 +284,16 @@ def _naming(model: Model, view: View) -> Iterator[None]:
         raise QuantError(str(error), path=model.path, field=f'tensor "{escaped(view.name)}"') from None
 
 
-def _stepper(views: Sequence[View], progress: Progress | None) -> Callable[[int, int], None]:
-    total, done = sum(view.elements for view in views), 0
+def _row_bytes(view: View) -> int:
+    return view.type.row_bytes(view.width)
 
-    def step(width: int, rows: int) -> None:
+
+def _stepper(views: Sequence[View], progress: Progress | None) -> Callable[[int, int], None]:
+    total, done = sum(view.count * _row_bytes(view) for view in views), 0
+
+    def step(row_bytes: int, rows: int) -> None:
         nonlocal done
-        done += width * rows
+        done += row_bytes * rows
         if progress is not None:
             progress(done, total)
 
