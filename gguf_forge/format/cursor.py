@@ -6,7 +6,7 @@ import mmap
 import os
 import struct
 
-from gguf_forge.errors import ForgeError, TruncatedError
+from gguf_forge.errors import ForgeError, TruncatedError, escaped
 
 Buffer = bytes | mmap.mmap
 
@@ -19,8 +19,14 @@ class Cursor:
         self.end = len(buffer)
         self.path = path
         self.pos = pos
-        self.field = ""
+        self._field = ""
+        self._raw_name: bytes | None = None
         self.set_order(order)
+
+    def within(self, field: str, raw_name: bytes | None = None) -> None:
+        """Says what is being read, for errors: `version`, or `tensor` and its name's bytes."""
+        self._field = field
+        self._raw_name = raw_name
 
     def set_order(self, order: str) -> None:
         """Fixes the byte order of all further reads."""
@@ -30,7 +36,10 @@ class Cursor:
 
     def error(self, kind: type[ForgeError], text: str, offset: int | None = None) -> ForgeError:
         """An error at `offset` (by default here), in the current field."""
-        return kind(text, path=self.path, offset=self.pos if offset is None else offset, field=self.field or None)
+        field = self._field
+        if self._raw_name is not None:
+            field += f' "{escaped(self._raw_name.decode("utf-8", "surrogateescape"))}"'
+        return kind(text, path=self.path, offset=self.pos if offset is None else offset, field=field or None)
 
     def need(self, count: int, what: str) -> None:
         """Refuses when fewer than `count` bytes are left."""

@@ -98,7 +98,7 @@ def parse(buffer: Buffer, size: int, path: str | os.PathLike[str], limits: Limit
     cursor = Cursor(buffer, path)
     version = _parse_version(cursor)
     header = Header(os.fspath(path), buffer, size, version, cursor.order)
-    cursor.field = "header"
+    cursor.within("header")
     n_tensors = cursor.u64("count of tensors")
     n_entries = cursor.u64("count of keys")
     for value, smallest, what, at in (
@@ -122,7 +122,7 @@ def _parse_version(cursor: Cursor) -> int:
     if head[:4] != MAGIC:
         raise cursor.error(FormatError, describe_foreign(cursor.buffer[:4096], cursor.end))
     cursor.pos = 4
-    cursor.field = "version"
+    cursor.within("version")
     version = cursor.u32("version")
     if version and not version & 0xFFFF:
         cursor.set_order(">")
@@ -139,10 +139,10 @@ def _parse_version(cursor: Cursor) -> int:
 
 
 def _parse_entry(cursor: Cursor, index: int, limits: Limits) -> Entry:
-    cursor.field = f"key {index}"
+    cursor.within(f"key {index}")
     offset = cursor.pos
     raw = cursor.string("key")
-    cursor.field = f'key "{escaped(raw.decode("utf-8", "surrogateescape"))}"'
+    cursor.within("key", raw)
     entry = Entry(offset, raw, _parse_type(cursor))
     if entry.type is ValueType.ARRAY:
         entry.element = _parse_type(cursor)
@@ -188,10 +188,10 @@ def _skip_elements(cursor: Cursor, element: ValueType, count: int, limits: Limit
 
 
 def _parse_info(cursor: Cursor, index: int, limits: Limits) -> Info:
-    cursor.field = f"tensor {index}"
+    cursor.within(f"tensor {index}")
     offset = cursor.pos
     raw = cursor.string("name")
-    cursor.field = f'tensor "{escaped(raw.decode("utf-8", "surrogateescape"))}"'
+    cursor.within("tensor", raw)
     n_dims = cursor.u32("n_dims")
     if n_dims > limits.dims:
         raise cursor.error(

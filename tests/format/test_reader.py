@@ -229,6 +229,22 @@ def test_long_arrays_of_strings(long_at: int | None, order: str, tmp_path: Path)
         assert file.metadata["a.words"] == words
 
 
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize(
+    "pattern",
+    [[""], ["", "", "abc"], ["x" * 290, ""], ["\0" * 12], ["a\0\0", "é", ""], ["\1" + "\0" * 7], ["\udcff", "ok"]],
+)
+def test_strings_that_look_like_lengths(pattern: list[str], order: str, tmp_path: Path) -> None:
+    words = pattern * 3000
+    path = tmp_path / "f.gguf"
+    with GGUFWriter(path, endian=order) as out:
+        out.add("a.words", words)
+        out.add("a.after", 7)
+    with gguf_forge.open(path) as file:
+        assert file.metadata["a.after"] == 7
+        assert file.metadata["a.words"] == words
+
+
 def test_a_long_string_at_the_end_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "f.gguf"
     good = h(0, 1) + kv("k", ARR, a(STR, 2) + s("x") + s("y" * 256))
