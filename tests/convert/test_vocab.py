@@ -48,9 +48,14 @@ def test_an_unknown_vocabulary_is_recognised_by_its_definition(tmp_path: Path) -
     assert "by its definition" in notes[0]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("gpt2", "gpt-2"), ("qwen2", "qwen2"), ("bert", "jina-v2-en")])
-def test_a_class_that_rebuilds_counts_with_its_own_definition(tmp_path: Path, name: str, expected: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("gpt2", "gpt-2"), ("qwen2", "gpt-2"), ("bert", "jina-v2-en")])
+def test_the_file_defines_the_cut_even_where_a_class_rebuilds_it(tmp_path: Path, name: str, expected: str) -> None:
     assert recognized(tmp_path, base=name)[0] == expected
+
+
+def test_without_tokenizer_json_the_class_defines_the_cut(tmp_path: Path) -> None:
+    edits: list[Edit] = [("remove", J), ("set", T, "tokenizer_class", "Qwen2Tokenizer")]
+    assert recognized(tmp_path, *edits, base="qwen2")[0] == "qwen2"
 
 
 def test_a_unicode_normal_form_does_not_change_the_name(tmp_path: Path) -> None:

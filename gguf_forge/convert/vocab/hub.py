@@ -34,7 +34,11 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 @dataclass
 class HubTokenizer:
-    """An opened tokenizer. `definition` holds its normalizer, pre_tokenizer and model options as JSON objects."""
+    """An opened tokenizer.
+
+    `definition`: normalizer, pre_tokenizer and model options as JSON objects, as tokenizer.json has them even where
+    the class puts its own in their place; the class's own only if there is no tokenizer.json.
+    """
 
     backend: Tokenizer
     class_name: str
@@ -65,6 +69,7 @@ def open_tokenizer(folder: Folder) -> HubTokenizer:
     name = choose_class(folder, settings)
     known = REBUILDING.get(name)
     document = _document(folder, known, settings)
+    defining = document if folder.has("tokenizer.json") or known is None else _rebuilt(document, known, settings)
     if known is not None:
         document = _rebuilt(document, known, settings)
         settings = {**known.tokens, **settings}
@@ -80,9 +85,9 @@ def open_tokenizer(folder: Folder) -> HubTokenizer:
         backend=backend,
         class_name=name,
         definition={
-            "normalizer": document.get("normalizer"),
-            "pre_tokenizer": document.get("pre_tokenizer"),
-            "model": {k: v for k, v in _model(document).items() if k not in ("vocab", "merges")},
+            "normalizer": defining.get("normalizer"),
+            "pre_tokenizer": defining.get("pre_tokenizer"),
+            "model": {k: v for k, v in _model(defining).items() if k not in ("vocab", "merges")},
         },
         special_tokens=special,
         _cleans_up=bool(settings.get("clean_up_tokenization_spaces"))
