@@ -16,7 +16,7 @@ import numpy as np
 
 from gguf_forge import names
 from gguf_forge.convert.general import default_file_name, general_metadata
-from gguf_forge.convert.hparams import metadata_of, resolve
+from gguf_forge.convert.hparams import metadata_of, remarks, resolve
 from gguf_forge.convert.naming import ParameterCounts, fill_file_name
 from gguf_forge.convert.ops import Array, Facts, View
 from gguf_forge.convert.plan import plan_outputs
@@ -175,7 +175,7 @@ def _checkpoint_model(
         keys = metadata_of(arch.hparams, arch.name, facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
-    notes: list[str] = list(checkpoint.notes)
+    notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
     metadata.update(

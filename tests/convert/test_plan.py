@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_forge.convert.hparams import metadata_of, resolve
+from gguf_forge.convert.hparams import metadata_of, remarks, resolve
 from gguf_forge.convert.ops import Facts
 from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import architectures, config_classes, select
@@ -199,3 +199,25 @@ def test_resolving_changes_nothing_in_place() -> None:
     before = repr(raw)
     resolve(raw, config_classes())
     assert repr(raw) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("L-dynamic", ["rotary scaling of type 'dynamic' has no form in GGUF"]),
+        ("plain-Mistral-7B-v0.1", ["sliding_window 4096 has no key for llama"]),
+        ("L-yarn", []),
+        ("L-llama3-500000.0-64", []),
+        ("plain-Phi-3-mini-128k-instruct", []),
+        ("plain-gemma-2-2b-it", []),
+        ("plain-Qwen2.5-0.5B-Instruct", []),
+        ("plain-Qwen3-30B-A3B", []),
+        ("plain-bert-base-uncased", []),
+    ],
+)
+def test_what_gguf_cannot_say_is_remarked(name: str, expected: list[str], tmp_path: Path) -> None:
+    case = CASES[name]
+    arch, facts = select(case.config), facts_of(case, tmp_path)
+    found = {**metadata_of(arch.early, arch.name, facts), **metadata_of(arch.hparams, arch.name, facts)}
+    notes = remarks(facts.config, found, arch.name)
+    assert [note.partition(": ")[2][: len(e)] for note, e in zip(notes, expected, strict=True)] == expected
