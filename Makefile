@@ -14,11 +14,8 @@ run: $(VENV)/.run ## convert the trained model kept in fixtures/ to Q4_K_M and s
 	$(BIN)/gguf-forge convert $(MODEL) --type Q4_K_M --outfile out/PyLlama-7M-Q4_K_M.gguf
 	$(BIN)/gguf-forge inspect out/PyLlama-7M-Q4_K_M.gguf
 
-test: $(VENV)/.test ## the test suite without its slow part
-	$(BIN)/python -m pytest -m "not slow and not zoo"
-
-test-slow: $(VENV)/.test ## the slow part of the suite
-	$(BIN)/python -m pytest -m "slow and not zoo"
+test: $(VENV)/.test ## the test suite
+	$(BIN)/python -m pytest -m "not zoo"
 
 test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
 	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(BIN)/python -m pytest -m zoo tests/convert
@@ -68,4 +65,4 @@ build/zoo/.made:
 	build/torch/bin/python $(ZOO)/make.py build/zoo
 	touch $@
 
-.PHONY: run test test-slow test-zoo test-run sanitize test-neon lint types bench clean help
+.PHONY: run test test-zoo test-run sanitize test-neon lint types bench clean help

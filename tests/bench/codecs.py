@@ -13,8 +13,8 @@ import numpy.typing as npt
 from gguf_forge import _native
 from gguf_forge.quant.codec import quantize
 from gguf_forge.types import TENSOR_TYPES, TensorType
-from tests import ggml
 from tests.bench.report import Report, seconds
+from tests.oracle import Oracle, library
 
 WIDTH = 4096
 #: Weights encoded at a time: small for the searches, large for what only rounds.
@@ -34,13 +34,18 @@ def bench(report: Report, folder: Path) -> None:
     x = generator.standard_normal((FAST_ROWS, WIDTH), dtype=np.float32)
     weights = generator.random(WIDTH, dtype=np.float32) + np.float32(0.01)
     isas = _native.isa_names()[::-1]
+    path = library()
+    assert path is not None, "pywhispercpp brings no libggml-base here"
+    ggml = Oracle(path)
     kinds = [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.encodes]
-    encoding(report, kinds, x, weights, isas)
-    decoding(report, [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.decodes], x, isas)
+    encoding(report, ggml, kinds, x, weights, isas)
+    decoding(report, ggml, [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.decodes], x, isas)
     threads(report, x)
 
 
-def encoding(report: Report, kinds: list[TensorType], x: Array, weights: Array, isas: list[str]) -> None:
+def encoding(
+    report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, weights: Array, isas: list[str]
+) -> None:
     report.section(
         "Encoding",
         "One thread, million weights a second from float32 in cache; with an importance matrix where the type uses "
@@ -62,7 +67,7 @@ def encoding(report: Report, kinds: list[TensorType], x: Array, weights: Array, 
             report.row(kind.name, "yes" if w is not None else "", *cells)
 
 
-def decoding(report: Report, kinds: list[TensorType], x: Array, isas: list[str]) -> None:
+def decoding(report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, isas: list[str]) -> None:
     large = np.empty(LARGE, np.float32)
     fill = 1e-9 * large.size / seconds(partial(large.fill, 1))
     report.section(
@@ -82,7 +87,7 @@ def decoding(report: Report, kinds: list[TensorType], x: Array, isas: list[str])
         small = np.ascontiguousarray(block[: SMALL // width])
         out = np.empty(SMALL, np.float32)
         repeat = 64
-        peer = rate(times(repeat, partial(ggml.decode, small, kind)), repeat * SMALL) if decodable(kind) else None
+        peer = rate(times(repeat, partial(ggml.decode, small, kind)), repeat * SMALL) if kind.encodes and ggml.knows(kind) else None
         calls = [times(repeat, partial(native, kind, small, F32, out, None, isa, width)) for isa in isas]
         ours = [rate(call, repeat * SMALL) for call in calls]
         many = np.tile(block, (LARGE // block.shape[0] // width, 1))
@@ -126,10 +131,6 @@ def times(repeat: int, call: Callable[[], object]) -> Callable[[], None]:
             call()
 
     return calls
-
-
-def decodable(kind: TensorType) -> bool:
-    return ggml.knows(kind) and bool(ggml.library().ggml_get_type_traits(kind.id).contents.to_float)
 
 
 def gguf_encoder(rows: Array, kind: TensorType) -> Callable[[], object] | None:

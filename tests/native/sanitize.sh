@@ -20,4 +20,4 @@ export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONMALLOC=malloc
 "$python" -c 'import gguf_forge._core as c, os; assert os.path.realpath(c.__file__).startswith(os.getcwd()), c.__file__'
-exec "$python" -m pytest -m "not slow and not zoo" -p no:cacheprovider "$@"
+exec "$python" -m pytest -m "not zoo" -p no:cacheprovider "$@"
