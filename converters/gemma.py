@@ -1,8 +1,9 @@
-"""Gemma 1, 2 and 3; of a multimodal Gemma 3 the text model."""
+"""Gemma 1, 2 and 3, and EmbeddingGemma; of a multimodal Gemma 3 the text model."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from gguf_forge.convert import vocab
@@ -11,7 +12,7 @@ from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, r
 from gguf_forge.convert.ops import Add, Facts, FirstRows
 from gguf_forge.errors import ConversionError
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS, layer_types
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS, layer_types, pooling
 
 SHIFTED = Add(1.0)
 
@@ -123,7 +124,17 @@ GEMMA3 = Arch(
     drop=BUFFERS + VISION,
 )
 
-ARCHS = (GEMMA, GEMMA2, GEMMA3)
+#: EmbeddingGemma: its window is the one in config.json, whatever its attention.
+GEMMA_EMBEDDING = replace(
+    GEMMA3,
+    name="gemma-embedding",
+    hf=("Gemma3TextModel",),
+    hparams=GEMMA3.hparams
+    | u32("attention.sliding_window", "sliding_window", required=True)
+    | u32("pooling_type", value=pooling),
+)
+
+ARCHS = (GEMMA, GEMMA2, GEMMA3, GEMMA_EMBEDDING)
 
 
 def _gather_rope(config: dict[str, Any], kind: ConfigClass) -> None:

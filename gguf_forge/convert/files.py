@@ -47,6 +47,9 @@ from gguf_forge.quant.recipe import (
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.types import TensorType, tensor_type
 
+#: Endings of tensors that only a checkpoint quantized by another tool has.
+PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".weight_format")
+
 FILE_TYPE_KEY = "general.file_type"
 VERSION_KEY = "general.quantization_version"
 F32 = tensor_type("F32")
@@ -167,6 +170,7 @@ def _checkpoint_model(
     checkpoint: Checkpoint, *, pre: str | None, model_name: str | None, overrides: Mapping[str, Value]
 ) -> _Model:
     raw = checkpoint.config
+    _require_plain(checkpoint)
     with _sound_config(checkpoint.path):
         arch = select(raw)
         facts = Facts(resolve(raw, config_classes()), checkpoint.path)
@@ -189,6 +193,18 @@ def _checkpoint_model(
     metadata.update(overrides)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     return _Model(outputs.views, metadata, auto, outputs.dropped, notes)
+
+
+def _require_plain(checkpoint: Checkpoint) -> None:
+    """ConversionError for weights in another tool's packed form, which no rule could use."""
+    settings = checkpoint.config.get("quantization_config")
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED)), None)
+    if method is not None and packed is not None:
+        raise ConversionError(
+            f"{checkpoint.path}: weights are quantized by {escaped(str(method), 40)} (as {packed!r} shows), "
+            "which is not supported; convert the original checkpoint"
+        )
 
 
 @contextmanager

@@ -224,3 +224,14 @@ def test_a_configuration_without_an_architecture(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("{}")
     with pytest.raises(ConversionError, match="names no architecture"):
         convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
+
+
+def test_weights_packed_by_another_tool_are_refused(checkpoint: Path) -> None:
+    weights = (MODEL / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "model.safetensors").write_bytes(
+        weights.replace(b'self_attn.q_proj.weight"', b'self_attn.q_pro.qweight"')
+    )
+    (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(ConversionError, match=r"quantized by gptq \(as 'model.layers.0.self_attn.q_pro.qweight' shows"):
+        convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
