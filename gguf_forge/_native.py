@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from gguf_forge import _core
@@ -61,6 +62,7 @@ def isa_names() -> list[str]:
     return names
 
 
+@cache  # asking the processor is slow where a hypervisor answers
 def backend(isa: str) -> Any:
     """The codecs of one instruction set. Raises ForgeError when this machine lacks it."""
     found = _lib.forge_backend_find(isa.encode())
