@@ -7,7 +7,7 @@ how any of them works.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,13 +95,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class _Model:
-    """A source as views and metadata, before types are chosen. `raw` is the checkpoint's own outtype for `auto`."""
+    """A source as views and metadata, before types are chosen.
+
+    `auto` is the checkpoint's own outtype; `verify` raises when the source changed since it was opened.
+    """
 
     views: Sequence[View]
     metadata: Mapping[str, Value]
     auto: str = "f16"
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
+    verify: Callable[[], None] = lambda: None
 
 
 def convert_checkpoint(
@@ -132,9 +136,7 @@ def convert_checkpoint(
         wanted = _type_names(types)
         jobs = [_Job.of_type(name, model, quantization or Quantization()) for name in wanted]
         paths = _output_paths(output, checkpoint.path, jobs)
-        plans = _execute(jobs, paths, model, threads, endian, dry_run, overwrite, progress)
-        checkpoint.require_unchanged()
-        return plans
+        return _execute(jobs, paths, model, threads, endian, dry_run, overwrite, progress)
 
 
 def quantize_file(
@@ -192,7 +194,7 @@ def _checkpoint_model(
     metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
     metadata.update(overrides)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
-    return _Model(outputs.views, metadata, auto, outputs.dropped, notes)
+    return _Model(outputs.views, metadata, auto, outputs.dropped, notes, checkpoint.require_unchanged)
 
 
 def _require_plain(checkpoint: Checkpoint) -> None:
@@ -398,8 +400,11 @@ def _execute(
             unfinished.callback(target.writer.abort)
             target.writer.begin()
         run(model.views, targets, threads=threads, progress=progress)
+        model.verify()
         for target in targets:
-            target.writer.commit()
+            target.writer.seal()
+        for target in targets:
+            target.writer.publish()
         unfinished.pop_all()
     return plans
 

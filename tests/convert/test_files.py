@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,23 @@ def test_weights_packed_by_another_tool_are_refused(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "gptq"}}))
     with pytest.raises(ConversionError, match=r"quantized by gptq \(as 'model.layers.0.self_attn.q_pro.qweight' shows"):
         convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
+
+
+def test_a_checkpoint_changed_meanwhile_gives_no_file(checkpoint: Path, tmp_path: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(data)
+    touched = False
+
+    def touch(done: int, total: int) -> None:
+        nonlocal touched
+        if not touched:
+            os.utime(weights, ns=(1, 1))
+        touched = True
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(ForgeError, match="changed"):
+        convert_checkpoint(checkpoint, out / "{ftype}.gguf", "f16,q8_0", progress=touch, threads=1)
+    assert list(out.iterdir()) == []
