@@ -86,6 +86,9 @@ def refuse_rope(config: Mapping[str, Any]) -> str | None:
     if not isinstance(rope, Mapping):
         return "rope_scaling is not an object"
     kind = rope.get("rope_type", rope.get("type", "default"))
+    size = config.get("head_dim")
+    if isinstance(size, int) and size > 4 and size % 2 and rope.get("partial_rotary_factor", 1.0) == 1.0:
+        return f"head_dim {size} is odd"
     missing = [k for k in ROPE_NEEDS.get(str(kind), ()) if rope.get(k) is None]
     return f"rope_scaling of type {kind!r} lacks {', '.join(missing)}" if missing else None
 
@@ -111,6 +114,10 @@ def _mistyped(raw: Mapping[str, Any], kind: ConfigClass) -> bool:
 def _refused(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, ConfigClass]) -> bool:
     renamed = {kind.renames.get(k, k): v for k, v in raw.items()}
     if kind.text is not None and _refused(raw.get("text_config") or {}, classes[kind.text], classes):
+        return True
+    # Layer types for another number of layers are refused, too.
+    layers, kinds = renamed.get("num_hidden_layers"), renamed.get("layer_types")
+    if isinstance(kinds, list) and layers is not None and len(kinds) != layers:
         return True
     return _mistyped(renamed, kind) or (kind.refuses is not None and kind.refuses(renamed) is not None)
 

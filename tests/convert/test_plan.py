@@ -221,3 +221,23 @@ def test_what_gguf_cannot_say_is_remarked(name: str, expected: list[str], tmp_pa
     found = {**metadata_of(arch.early, arch.name, facts), **metadata_of(arch.hparams, arch.name, facts)}
     notes = remarks(facts.config, found, arch.name)
     assert [note.partition(": ")[2][: len(e)] for note, e in zip(notes, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({}, False),
+        ({"layer_types": ["full_attention"] * 2}, False),
+        ({"layer_types": ["full_attention"] * 3}, True),
+        ({"head_dim": 7}, True),
+        ({"max_position_embeddings": 4096.0}, True),
+        ({"num_attention_heads": 3}, True),
+        ({"rope_scaling": {"type": "linear"}}, True),
+        ({"model_type": "other"}, True),
+    ],
+)
+def test_a_configuration_its_class_would_refuse_is_read_as_it_stands(change: dict[str, Any], refused: bool) -> None:
+    config = {k: v for k, v in CASES[LLAMA].config.items() if k != "num_key_value_heads"} | change
+    found = resolve(config, config_classes())
+    assert ("num_key_value_heads" not in found) is refused
+    assert found["rope_parameters"]["rope_theta"] == config["rope_theta"]
