@@ -91,8 +91,8 @@ static const float *tile_in(const job *j, int64_t at, int64_t n, float *tile)
 
 static int encode_tiles(const job *j, int64_t count)
 {
-    float tile[TILE];
-    uint8_t packed[TILE * sizeof(double)];
+    _Alignas(64) float tile[TILE];
+    _Alignas(64) uint8_t packed[TILE * sizeof(double)];
     const int blocks = (j->dst_type->kind & FORGE_KIND_QUANT) != 0;
     const int streaming = !blocks && bytes_of(j->dst_type, count) >= STREAM_BYTES;
     for (int64_t at = 0; at < count; at += TILE) {
