@@ -79,5 +79,9 @@ class Oracle:
     def decode(self, data: Bytes, kind: TensorType) -> Floats:
         """data: contiguous (rows, row bytes)."""
         y = np.zeros((data.shape[0], data.shape[1] // kind.block_bytes * kind.block_size), np.float32)
-        self._lib.ggml_get_type_traits(kind.id).contents.to_float(data.ctypes.data, y.ctypes.data, y.size)
+        self.decode_into(y, data, kind)
         return y
+
+    def decode_into(self, y: Floats, data: Bytes, kind: TensorType) -> None:
+        """y: contiguous, as many elements as data has."""
+        self._lib.ggml_get_type_traits(kind.id).contents.to_float(data.ctypes.data, y.ctypes.data, y.size)
