@@ -186,45 +186,95 @@ V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nma
 
 /* ------------------------------------------------------------------ refined signed scale, no weights given */
 
-/* The reference's make_q3_quants: weights x^2, then up to five rounds of moving single levels where that helps.
- * level[i]: 0 .. 2 * nmax - 1. Returns the scale. */
-V_FN VF search_refined(VF *level, const VF *x, int n, int nmax)
+/* A sub-block in the midst of the reference's make_q3_quants: weights x^2, levels -nmax .. nmax - 1. */
+typedef struct {
+    VF level[BLOCK_MAX], w[BLOCK_MAX], wx[BLOCK_MAX];
+    VF lx, l2; /* sums of w x level and w level^2 */
+    VM dead, changed;
+} Refined;
+
+V_FN void refined_start(Refined *r, const VF *x, int n, int nmax)
 {
-    const VF zero = vf_set1(0), offset = vf_set1((float)nmax);
-    VF amax, max = peak_of(x, n, &amax), w[BLOCK_MAX], wx[BLOCK_MAX];
-    const VM dead = vf_lt(amax, vf_set1(TINY));
-    VF iscale = vf_div(vf_set1((float)-nmax), max), sum_lx = zero, sum_l2 = zero;
+    VF amax, max = peak_of(x, n, &amax), iscale = vf_div(vf_set1((float)-nmax), max);
+    r->dead = vf_lt(amax, vf_set1(TINY));
+    r->lx = r->l2 = vf_set1(0);
     for (int i = 0; i < n; i++) {
-        w[i] = vf_mul(x[i], x[i]);
-        wx[i] = vf_mul(w[i], x[i]);
-        level[i] = signed_level(vf_mul(iscale, x[i]), nmax, 0);
-        sum_lx = vf_add(sum_lx, vf_mul(wx[i], level[i]));
-        sum_l2 = vf_add(sum_l2, vf_mul(vf_mul(w[i], level[i]), level[i]));
+        VF l = signed_level(vf_mul(iscale, x[i]), nmax, 0);
+        r->w[i] = vf_mul(x[i], x[i]);
+        r->wx[i] = vf_mul(r->w[i], x[i]);
+        r->level[i] = l;
+        r->lx = vf_add(r->lx, vf_mul(r->wx[i], l));
+        r->l2 = vf_add(r->l2, vf_mul(vf_mul(r->w[i], l), l));
     }
-    for (int round = 0; round < 5; round++) {
-        VM changed = vf_lt(zero, zero);
-        for (int i = 0; i < n; i++) {
-            VF l = level[i];
-            VF lx = vf_sub(sum_lx, vf_mul(wx[i], l)), l2 = vf_sub(sum_l2, vf_mul(vf_mul(w[i], l), l));
-            VF moved = signed_level(vf_div(vf_mul(x[i], l2), lx), nmax, 1);
-            VM try = vm_andnot(vm_and(vf_gt(lx, zero), vf_neq(moved, l)), dead);
-            lx = vf_add(lx, vf_mul(wx[i], moved));
-            l2 = vf_add(l2, vf_mul(vf_mul(w[i], moved), moved));
-            VM better = vf_gt(vf_mul(vf_mul(lx, lx), sum_l2), vf_mul(vf_mul(sum_lx, sum_lx), l2));
-            VM take = vm_and(vm_and(try, vf_gt(l2, zero)), better);
-            level[i] = vf_select(take, moved, l);
-            sum_lx = vf_select(take, lx, sum_lx);
-            sum_l2 = vf_select(take, l2, sum_l2);
-            changed = vm_or(changed, take);
+}
+
+/* Moves level i where that helps. lx, l2: the sums without it. */
+V_FN void refined_move(Refined *r, const VF *x, int i, int nmax, VF lx, VF l2)
+{
+    const VF zero = vf_set1(0);
+    VF moved = signed_level(vf_div(vf_mul(x[i], l2), lx), nmax, 1);
+    VM try = vm_andnot(vm_and(vf_gt(lx, zero), vf_neq(moved, r->level[i])), r->dead);
+    lx = vf_add(lx, vf_mul(r->wx[i], moved));
+    l2 = vf_add(l2, vf_mul(vf_mul(r->w[i], moved), moved));
+    VM better = vf_gt(vf_mul(vf_mul(lx, lx), r->l2), vf_mul(vf_mul(r->lx, r->lx), l2));
+    VM take = vm_and(vm_and(try, vf_gt(l2, zero)), better);
+    r->level[i] = vf_select(take, moved, r->level[i]);
+    r->lx = vf_select(take, lx, r->lx);
+    r->l2 = vf_select(take, l2, r->l2);
+    r->changed = vm_or(r->changed, take);
+}
+
+V_FN VF without_lx(const Refined *r, int i) { return vf_sub(r->lx, vf_mul(r->wx[i], r->level[i])); }
+V_FN VF without_l2(const Refined *r, int i)
+{
+    return vf_sub(r->l2, vf_mul(vf_mul(r->w[i], r->level[i]), r->level[i]));
+}
+
+/* One later round, in which few levels move. A level cannot move where x l2 / lx lies within 0.49 of it: there is no
+ * division for an element while that holds in all lanes. */
+V_FN void refined_round(Refined *r, const VF *x, int n, int nmax)
+{
+    const VF zero = vf_set1(0);
+    r->changed = vf_lt(zero, zero);
+    for (int i = 0; i < n; i++) {
+        VF lx = without_lx(r, i), l2 = without_l2(r, i);
+        VF distance = vf_abs(vf_sub(vf_mul(x[i], l2), vf_mul(r->level[i], lx)));
+        VM stays = vf_lt(distance, vf_mul(vf_set1(0.49f), lx));
+        if (vm_any(vm_andnot(vm_andnot(vf_gt(lx, zero), stays), r->dead))) {
+            refined_move(r, x, i, nmax, lx, l2);
         }
-        if (!vm_any(changed)) {
-            break;
-        }
+    }
+}
+
+enum { REFINED_TOGETHER = 4 };
+
+/* The reference's make_q3_quants for REFINED_TOGETHER sub-blocks of n <= BLOCK_MAX elements, one after the other in x:
+ * up to five rounds of moving single levels where that helps. The first round, in which many move, takes the
+ * sub-blocks side by side, as each move waits for the one before. Leaves their scales. */
+static void search_refined(Refined *r, VF *scale, const VF *x, int n, int nmax)
+{
+    const VF zero = vf_set1(0);
+    for (int s = 0; s < REFINED_TOGETHER; s++) {
+        refined_start(&r[s], x + n * s, n, nmax);
+        r[s].changed = vf_lt(zero, zero);
     }
     for (int i = 0; i < n; i++) {
-        level[i] = vf_select(dead, zero, vf_add(level[i], offset));
+        for (int s = 0; s < REFINED_TOGETHER; s++) {
+            refined_move(&r[s], x + n * s, i, nmax, without_lx(&r[s], i), without_l2(&r[s], i));
+        }
     }
-    return vf_select(vm_andnot(vf_gt(sum_l2, zero), dead), vf_div(sum_lx, sum_l2), zero);
+    for (int s = 0; s < REFINED_TOGETHER; s++) {
+        for (int round = 1; round < 5 && vm_any(r[s].changed); round++) {
+            refined_round(&r[s], x + n * s, n, nmax);
+        }
+        scale[s] = vf_select(vm_andnot(vf_gt(r[s].l2, zero), r[s].dead), vf_div(r[s].lx, r[s].l2), zero);
+    }
+}
+
+/* 0 .. 2 * nmax - 1 */
+V_FN VI refined_level(const Refined *r, int i, int nmax)
+{
+    return vi_select(r->dead, vi_set1(0), vi_add(vf_trunc(r->level[i]), vi_set1(nmax)));
 }
 
 /* ------------------------------------------------------------------ scale of scales: x ~ scale * level, x >= 0 */

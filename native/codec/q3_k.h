@@ -45,9 +45,10 @@ V_FN void q3_k_search_weighted(Q3Group *s)
 V_FN void q3_k_search_plain(Q3Group *s)
 {
     const VF zero = vf_set1(0);
-    VF level[16], scale[16], magnitude;
-    for (int j = 0; j < 16; j++) {
-        scale[j] = search_refined(level, s->x + 16 * j, 16, 4);
+    Refined refined[REFINED_TOGETHER];
+    VF scale[16], magnitude;
+    for (int j = 0; j < 16; j += REFINED_TOGETHER) {
+        search_refined(refined, scale + j, s->x + 16 * j, 16, 4);
     }
     VF max = peak_of(scale, 16, &magnitude), iscale = vf_div(vf_set1(-32), max);
     VM some = vf_neq(max, zero);
@@ -83,12 +84,14 @@ V_FN void q3_k_levels(VI *level, const Q3Group *s, int j, int weighted)
     }
     VM lost = vf_eq(d, vf_set1(0));
     if (vm_any(lost)) {
-        VF searched[16];
+        Refined searched[REFINED_TOGETHER];
+        VF scale[REFINED_TOGETHER];
         if (!weighted) {
-            search_refined(searched, x, 16, 4);
+            search_refined(searched, scale, s->x + j / REFINED_TOGETHER * REFINED_TOGETHER * 16, 16, 4);
         }
         for (int i = 0; i < 16; i++) {
-            VI l = weighted ? signed_fit_level(&s->fit[j], x[i], 4) : vf_trunc(searched[i]);
+            const Refined *r = &searched[j % REFINED_TOGETHER];
+            VI l = weighted ? signed_fit_level(&s->fit[j], x[i], 4) : refined_level(r, i, 4);
             level[i] = vi_select(lost, l, level[i]);
         }
     }
