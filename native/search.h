@@ -29,7 +29,7 @@ V_FN VF min_level(VF v, VF top, int nmax, int garbage)
     if (garbage) {
         return vi_to_f(vi_clamp(vi_nearest(v), 0, nmax));
     }
-    return vf_min(vf_max(vf_round(v), vf_set1(0)), top);
+    return vf_at_most(vf_not_negative(vf_round(v)), top);
 }
 
 /* Weighted sums over the levels of one inverse scale. */
@@ -144,44 +144,61 @@ V_FN VF signed_level(VF v, int nmax, int garbage)
     if (garbage) {
         return vi_to_f(vi_clamp(vi_nearest(v), -nmax, nmax - 1));
     }
-    return vf_max(vf_min(vf_round(v), vf_set1((float)(nmax - 1))), vf_set1((float)-nmax));
+    return vf_at_least(vf_at_most(vf_round(v), vf_set1((float)(nmax - 1))), vf_set1((float)-nmax));
 }
 
-/* The reference's make_qx_quants with weights: tries the inverse scales -(nmax + k / 10) / peak, k = -9 .. 9.
+typedef struct {
+    VF iscale, lx, l2; /* weighted sums of x level and level^2 */
+} SignedTry;
+
+/* Candidates side by side: their sums wait on themselves only, and share the loads. */
+V_FN void signed_sums(SignedTry *t, int tries, const VF *x, const VF *wx, const VF *w, int n, int nmax, int garbage)
+{
+    for (int k = 0; k < tries; k++) {
+        t[k].lx = t[k].l2 = vf_set1(0);
+    }
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < tries; k++) {
+            VF l = signed_level(vf_mul(t[k].iscale, x[i]), nmax, garbage);
+            t[k].lx = vf_add(t[k].lx, vf_mul(wx[i], l));
+            t[k].l2 = vf_add(t[k].l2, vf_mul(vf_mul(w[i], l), l));
+        }
+    }
+}
+
+/* The reference's make_qx_quants with weights: tries the inverse scales -(nmax + k / 10) / peak, k = 0, then -9 .. 9.
  * garbage: x may hold NaNs, as scales of scales can. */
 V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nmax, int garbage)
 {
+    enum { TRIES = 3 };
+    static const int order[18] = {-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9};
     const VF zero = vf_set1(0);
     VF amax, max = peak_of(x, n, &amax), wx[BLOCK_MAX];
-    const VM dead = vf_lt(amax, vf_set1(TINY));
     for (int i = 0; i < n; i++) {
         wx[i] = vf_mul(w[i], x[i]);
     }
-    VF scale = zero, best = zero, best_iscale = zero;
-    for (int step = 0; step < 19; step++) {
-        int k = step == 0 ? 0 : step <= 9 ? step - 10 : step - 9; /* 0, -9 .. -1, 1 .. 9 */
-        VF iscale = vf_div(vf_set1(-((float)nmax + 0.1f * (float)k)), max);
-        VF sum_lx = zero, sum_l2 = zero;
-        for (int i = 0; i < n; i++) {
-            VF l = signed_level(vf_mul(iscale, x[i]), nmax, garbage);
-            sum_lx = vf_add(sum_lx, vf_mul(wx[i], l));
-            sum_l2 = vf_add(sum_l2, vf_mul(vf_mul(w[i], l), l));
+    SignedTry t[TRIES];
+    t[0].iscale = vf_div(vf_set1((float)-nmax), max);
+    signed_sums(t, 1, x, wx, w, n, nmax, garbage);
+    VF scale = vf_select(vf_eq(t[0].l2, zero), zero, vf_div(t[0].lx, t[0].l2));
+    VF best = vf_mul(scale, t[0].lx), best_iscale = t[0].iscale;
+    for (int step = 0; step < 18; step += TRIES) {
+        for (int k = 0; k < TRIES; k++) {
+            t[k].iscale = vf_div(vf_set1(-((float)nmax + 0.1f * (float)order[step + k])), max);
         }
-        VF this_scale = vf_div(sum_lx, sum_l2);
-        if (step == 0) {
-            scale = vf_select(vf_eq(sum_l2, zero), zero, this_scale);
-            best = vf_mul(scale, sum_lx);
-            best_iscale = iscale;
-            continue;
+        signed_sums(t, TRIES, x, wx, w, n, nmax, garbage);
+        for (int k = 0; k < TRIES; k++) {
+            VM more = vf_gt(vf_mul(t[k].lx, t[k].lx), vf_mul(best, t[k].l2));
+            VM better = vm_and(vf_gt(t[k].l2, zero), more);
+            VF this_scale = vf_div(t[k].lx, t[k].l2);
+            scale = vf_select(better, this_scale, scale);
+            best = vf_select(better, vf_mul(this_scale, t[k].lx), best);
+            best_iscale = vf_select(better, t[k].iscale, best_iscale);
         }
-        VM better = vm_and(vf_gt(sum_l2, zero), vf_gt(vf_mul(sum_lx, sum_lx), vf_mul(best, sum_l2)));
-        scale = vf_select(better, this_scale, scale);
-        best = vf_select(better, vf_mul(this_scale, sum_lx), best);
-        best_iscale = vf_select(better, iscale, best_iscale);
     }
-    fit->scale = vf_select(dead, zero, scale);
+    fit->dead = vf_lt(amax, vf_set1(TINY));
+    fit->scale = vf_select(fit->dead, zero, scale);
     fit->iscale = best_iscale;
-    fit->dead = dead;
 }
 
 /* ------------------------------------------------------------------ refined signed scale, no weights given */
