@@ -119,12 +119,21 @@ static void q2_k_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q2_k), y += 256) {
         const block_q2_k *x = (const block_q2_k *)(const void *)in;
-        float d = load_f16(x->d), dmin = load_f16(x->dmin);
-        for (int j = 0; j < 16; j++) {
-            VF scale = vf_set1(d * (float)(x->scales[j] & 15)), min = vf_set1(dmin * (float)(x->scales[j] >> 4));
+        const VF d = vf_set1(load_f16(x->d)), dmin = vf_set1(load_f16(x->dmin));
+        float scale[16], min[16];
+        for (int j = 0; j < 16; j += VN) {
+            VI both = vi_load_u8(x->scales + j);
+            vf_store(scale + j, vf_mul(d, vi_to_f(vi_and(both, vi_set1(15)))));
+            vf_store(min + j, vf_mul(dmin, vi_to_f(vi_shr(both, 4))));
+        }
+        for (int half = 0; half < 4; half++) { /* 16 bytes of q: a sub-block in each pair of bits */
+            const int j = half / 2 * 8 + half % 2;
             for (int i = 0; i < 16; i += VN) {
-                VI q = vi_shrv(vi_load_u8(x->q + j / 8 * 32 + j % 2 * 16 + i), vi_set1(j % 8 / 2 * 2));
-                vf_store(y + 16 * j + i, vf_sub(vf_mul(scale, vi_to_f(vi_and(q, vi_set1(3)))), min));
+                VI q = vi_load_u8(x->q + 16 * half + i);
+                for (int k = 0; k < 4; k++, q = vi_shr(q, 2)) {
+                    VF scaled = vf_mul(vf_set1(scale[j + 2 * k]), vi_to_f(vi_and(q, vi_set1(3))));
+                    vf_store(y + 16 * (j + 2 * k) + i, vf_sub(scaled, vf_set1(min[j + 2 * k])));
+                }
             }
         }
     }

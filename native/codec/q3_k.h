@@ -139,15 +139,24 @@ static void q3_k_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q3_k), y += 256) {
         const block_q3_k *x = (const block_q3_k *)(const void *)in;
-        float d = load_f16(x->d);
+        const float d = load_f16(x->d);
+        float scales[16];
         for (int j = 0; j < 16; j++) {
             int low = j < 8 ? x->scales[j] & 15 : x->scales[j - 8] >> 4;
-            VF scale = vf_set1(d * (float)((low | (x->scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32));
+            scales[j] = d * (float)((low | (x->scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
+        }
+        for (int side = 0; side < 2; side++) { /* weights 0 .. 15 and 16 .. 31 of each 32 */
             for (int i = 0; i < 16; i += VN) {
-                VI q = vi_shrv(vi_load_u8(x->q + j / 8 * 32 + j % 2 * 16 + i), vi_set1(j % 8 / 2 * 2));
-                VI h = vi_shrv(vi_load_u8(x->h + j % 2 * 16 + i), vi_set1(j / 2));
-                VI level = vi_or(vi_and(q, vi_set1(3)), vi_shl(vi_and(h, vi_set1(1)), 2));
-                vf_store(y + 16 * j + i, vf_mul(scale, vi_to_f(vi_sub(level, vi_set1(4)))));
+                VI h = vi_load_u8(x->h + 16 * side + i);
+                for (int half = 0; half < 2; half++) {
+                    VI q = vi_load_u8(x->q + 32 * half + 16 * side + i);
+                    for (int k = 0; k < 4; k++, q = vi_shr(q, 2), h = vi_shr(h, 1)) {
+                        const int j = 8 * half + 2 * k + side;
+                        VI upper = vi_shl(vi_and(h, vi_set1(1)), 2);
+                        VI level = vi_sub(vi_or(vi_and(q, vi_set1(3)), upper), vi_set1(4));
+                        vf_store(y + 16 * j + i, vf_mul(vf_set1(scales[j]), vi_to_f(level)));
+                    }
+                }
             }
         }
     }

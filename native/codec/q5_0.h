@@ -67,12 +67,20 @@ static void q5_0_encode(const float *x, uint8_t *out, int64_t blocks, const floa
     }
 }
 
-/* Levels i .. i + VN - 1 of a block's nibbles and fifth bits; i < 16 also gives those 16 further on. */
-V_FN void load_five_bits(const uint8_t *q, uint32_t h, int i, VI *low, VI *high)
+/* The fifth bits ready for load_five_bits: lane l holds h >> l. */
+V_FN VI spread_fifth_bits(const uint8_t *h)
 {
-    VI bytes = vi_load_u8(q + i), fifth = vi_set1(16), none = vi_set1(0);
-    *low = vi_or(vi_and(bytes, vi_set1(15)), vi_select(vm_from_bits(h >> i), fifth, none));
-    *high = vi_or(vi_shr(bytes, 4), vi_select(vm_from_bits(h >> (16 + i)), fifth, none));
+    static const int32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return vi_shrv(vi_set1((int32_t)load_u32(h)), vi_load(lane));
+}
+
+/* Levels i .. i + VN - 1 of a block's nibbles and fifth bits; i < 16 also gives those 16 further on. */
+V_FN void load_five_bits(const uint8_t *q, VI h, int i, VI *low, VI *high)
+{
+    VI bytes = vi_load_u8(q + i), fifth = vi_set1(16);
+    VI bit = i < 4 ? vi_shl(h, 4 - i) : vi_shr(h, i - 4);
+    *low = vi_or(vi_and(bytes, vi_set1(15)), vi_and(bit, fifth));
+    *high = vi_or(vi_shr(bytes, 4), vi_and(vi_shr(h, 12 + i), fifth));
 }
 
 static void q5_0_decode(const uint8_t *in, float *y, int64_t blocks)
@@ -80,7 +88,7 @@ static void q5_0_decode(const uint8_t *in, float *y, int64_t blocks)
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q5_0), y += 32) {
         const block_q5_0 *x = (const block_q5_0 *)(const void *)in;
         VF d = vf_set1(load_f16(x->d));
-        uint32_t h = load_u32(x->h);
+        const VI h = spread_fifth_bits(x->h);
         for (int i = 0; i < 16; i += VN) {
             VI low, high;
             load_five_bits(x->q, h, i, &low, &high);

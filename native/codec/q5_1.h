@@ -38,7 +38,7 @@ static void q5_1_decode(const uint8_t *in, float *y, int64_t blocks)
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q5_1), y += 32) {
         const block_q5_1 *x = (const block_q5_1 *)(const void *)in;
         VF d = vf_set1(load_f16(x->d)), m = vf_set1(load_f16(x->m));
-        uint32_t h = load_u32(x->h);
+        const VI h = spread_fifth_bits(x->h);
         for (int i = 0; i < 16; i += VN) {
             VI low, high;
             load_five_bits(x->q, h, i, &low, &high);

@@ -98,17 +98,22 @@ static void q6_k_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q6_k), y += 256) {
         const block_q6_k *x = (const block_q6_k *)(const void *)in;
-        float d = load_f16(x->d);
-        for (int j = 0; j < 16; j++) {
-            const int k = j % 8 / 2; /* which 32 of the 128 */
-            const uint8_t *low = x->low + j / 8 * 64 + k % 2 * 32 + j % 2 * 16;
-            const uint8_t *high = x->high + j / 8 * 32 + j % 2 * 16;
-            VF scale = vf_set1(d * (float)(int8_t)x->scales[j]);
-            for (int i = 0; i < 16; i += VN) {
-                VI four = vi_and(vi_shrv(vi_load_u8(low + i), vi_set1(k / 2 * 4)), vi_set1(15));
-                VI two = vi_and(vi_shrv(vi_load_u8(high + i), vi_set1(2 * k)), vi_set1(3));
-                VI q = vi_sub(vi_or(four, vi_shl(two, 4)), vi_set1(32));
-                vf_store(y + 16 * j + i, vf_mul(scale, vi_to_f(q)));
+        const VF d = vf_set1(load_f16(x->d));
+        float scales[16];
+        for (int j = 0; j < 16; j += VN) {
+            vf_store(scales + j, vf_mul(d, vi_to_f(vi_load_i8(x->scales + j))));
+        }
+        for (int half = 0; half < 2; half++) {
+            for (int i = 0; i < 32; i += VN) {
+                const float *scale = scales + 8 * half + i / 16;
+                VI low[2] = {vi_load_u8(x->low + 64 * half + i), vi_load_u8(x->low + 64 * half + 32 + i)};
+                VI high = vi_load_u8(x->high + 32 * half + i);
+                for (int k = 0; k < 4; k++) { /* which 32 of the 128 */
+                    VI four = k < 2 ? vi_and(low[k], vi_set1(15)) : vi_shr(low[k - 2], 4);
+                    VI two = k < 2 ? vi_shl(high, 4 - 2 * k) : vi_shr(high, 2 * k - 4);
+                    VI q = vi_sub(vi_or(four, vi_and(two, vi_set1(48))), vi_set1(32));
+                    vf_store(y + 128 * half + 32 * k + i, vf_mul(vf_set1(scale[2 * k]), vi_to_f(q)));
+                }
             }
         }
     }
