@@ -87,7 +87,8 @@ def decoding(report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, is
         small = np.ascontiguousarray(block[: SMALL // width])
         out = np.empty(SMALL, np.float32)
         repeat = 64
-        peer = rate(times(repeat, partial(ggml.decode, small, kind)), repeat * SMALL) if kind.encodes and ggml.knows(kind) else None
+        theirs = times(repeat, partial(ggml.decode, small, kind)) if kind.encodes and ggml.knows(kind) else None
+        peer = rate(theirs, repeat * SMALL)
         calls = [times(repeat, partial(native, kind, small, F32, out, None, isa, width)) for isa in isas]
         ours = [rate(call, repeat * SMALL) for call in calls]
         many = np.tile(block, (LARGE // block.shape[0] // width, 1))
