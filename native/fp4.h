@@ -19,14 +19,37 @@ V_FN VI fp4_nearest(VF x, VF d)
     return vi_select(vi_gt(index, vi_set1(0)), vi_or(index, minus), index);
 }
 
-/* n weights, 16 or 32, as n/2 bytes: the first half in the low nibbles. */
-V_FN void fp4_encode(const float *x, int n, float d, uint8_t *out)
+/* The same where magnitudes are not far above 12 d, the largest value: errors then are exact near the midpoints, so the
+ * index is the number of midpoints below. */
+V_FN VI fp4_count(VF x, VF d)
+{
+    static const float midpoints[7] = {0.5f, 1.5f, 2.5f, 3.5f, 5.f, 7.f, 10.f};
+    const VI zero = vi_set1(0), one = vi_set1(1);
+    VF magnitude = vf_abs(x);
+    VI index = zero;
+    for (int k = 0; k < 7; k++) {
+        index = vi_add(index, vi_select(vf_gt(magnitude, vf_mul(vf_set1(midpoints[k]), d)), one, zero));
+    }
+    VI minus = vi_and(vi_sar(vf_bits(x), 31), vi_set1(8));
+    return vi_select(vi_gt(index, zero), vi_or(index, minus), index);
+}
+
+/* n weights up to amax, 16 or 32, as n/2 bytes: the first half in the low nibbles. */
+V_FN void fp4_encode(const float *x, int n, float amax, float d, uint8_t *out)
 {
     uint8_t index[32];
-    for (int i = 0; i < n; i += VN) {
-        VI q = fp4_nearest(vf_load(x + i), vf_set1(d));
-        vi_store_u8(index + i, &q, 1);
+    const VF scale = vf_set1(d > 0.f ? d : INFINITY); /* with d = 0 all values are equal and the first is taken */
+    VI q[32 / VN];
+    if (amax < 64.f * d || d == 0.f) {
+        for (int i = 0; i < n / VN; i++) {
+            q[i] = fp4_count(vf_load(x + i * VN), scale);
+        }
+    } else {
+        for (int i = 0; i < n / VN; i++) {
+            q[i] = fp4_nearest(vf_load(x + i * VN), vf_set1(d));
+        }
     }
+    vi_store_u8(index, q, n / VN);
     for (int i = 0; i < n / 2; i += 8) {
         uint64_t low, high;
         memcpy(&low, index + i, 8);

@@ -23,7 +23,7 @@ typedef struct {
     float qx[4][IQ1_SPLITS], q2[4][IQ1_SPLITS];      /* by shift, then split */
     uint8_t first[IQ1_VECTORS], second[IQ1_VECTORS]; /* of each vector: i1, and its first i2 */
     int vectors, shifts;
-    VF best; /* the greatest qx^2 / q2, in all lanes */
+    float best; /* the greatest qx^2 / q2 */
     float sum_w, sum_wx; /* of w and of w |x| over the sub-block */
 } iq1_candidates;
 
@@ -32,16 +32,20 @@ typedef struct {
     int i1, i2, shift; /* shift is -1 when no candidate has a sum to divide by */
 } iq1_split;
 
-/* Puts a vector of candidates of the shift numbered k in its place. */
-V_FN void iq1_propose(iq1_candidates *c, int k, VF qx, VF q2)
+/* The greatest qx^2 / q2 of each lane among the candidates of one shift: qx^2, and q2. */
+typedef struct {
+    VF top, under;
+} iq1_greatest;
+
+/* Puts the v-th vector of candidates of the shift numbered k in its place. */
+V_FN void iq1_propose(iq1_candidates *c, int k, int v, VF qx, VF q2, iq1_greatest *g)
 {
-    vf_store(c->qx[k] + c->vectors * VN, qx);
-    vf_store(c->q2[k] + c->vectors * VN, q2);
-    VM better = vm_and(vf_gt(q2, vf_set1(0.f)), vf_gt(vf_mul(qx, qx), vf_mul(c->best, q2)));
-    if (vm_any(better)) {
-        VF value = vf_select(better, vf_mul(vf_div(qx, q2), qx), c->best);
-        c->best = vf_set1(vf_hmax(value));
-    }
+    vf_store(c->qx[k] + v * VN, qx);
+    vf_store(c->q2[k] + v * VN, q2);
+    VF square = vf_mul(qx, qx);
+    VM better = vf_gt(vf_mul(square, g->under), vf_mul(g->top, q2));
+    g->top = vf_select(better, square, g->top);
+    g->under = vf_select(better, q2, g->under);
 }
 
 /* Goes in order through the candidates above `bound`, as the reference does through all. */
@@ -77,22 +81,20 @@ V_FN iq1_split iq1_replay(const iq1_candidates *c, float bound)
  * fl(qx^2) > fl(best q2), which is certain when v > best (1 + 4 u) and impossible when v < best (1 - 4 u), as long as
  * nothing under- or overflows. Among at most 1122 candidates, some two neighbours in value within 2^-9 of the greatest
  * leave a gap of more than 2^-9 / 1123 > 29 u between them. The first candidate above that gap is taken whatever was
- * best before, and from then on none below it is. So only candidates within 2^-9 of the greatest count.
+ * best before, and from then on none below it is. So only candidates within 2^-9 of the greatest count; that one is
+ * found by comparing fractions, each time right to 3 u.
  *
  * No qx is above 2.3 times the sum of w |x|, and q2 lies between 1/65 and 4/3 of the sum of w: the bounds below keep
  * all products that count away from the ends of the range. Outside them the candidates are all replayed. */
 V_FN iq1_split iq1_choose(const iq1_candidates *c)
 {
-    float lanes[VN];
-    vf_store(lanes, c->best);
-    const float best = lanes[0], product = best * c->sum_w;
-    const int sound = c->sum_w > 1e-18f && c->sum_w < 1e18f && c->sum_wx < 1e18f && best > 1e-30f && best < 1e30f &&
-                      product > 1e-26f && product < 1e37f;
+    const float best = c->best, product = best * c->sum_w;
+    const int sound = c->sum_w > 1e-9f && c->sum_w < 1e12f && c->sum_wx < 1e12f && product > 1e-24f;
     return iq1_replay(c, sound ? best * (1.f - 0x1p-9f) : -INFINITY);
 }
 
 /* Makes room for candidates of sub-blocks of n weights. */
-V_FN void iq1_begin(iq1_candidates *c, const float *x, const float *w, int n, int shifts)
+V_FN void iq1_begin(iq1_candidates *c, const float *x, const float *w, int n, int shifts, iq1_greatest *g)
 {
     VF sum_w = vf_set1(0.f), sum_wx = sum_w;
     for (int i = 0; i < n; i += VN) { /* lanes may be parts of these sums: they only have to be about right */
@@ -107,9 +109,20 @@ V_FN void iq1_begin(iq1_candidates *c, const float *x, const float *w, int n, in
         c->sum_w += lanes[0][l];
         c->sum_wx += lanes[1][l];
     }
-    c->vectors = 0;
     c->shifts = shifts;
-    c->best = vf_set1(-FLT_MAX);
+    for (int k = 0; k < shifts; k++) {
+        g[k] = (iq1_greatest){vf_set1(0.f), vf_set1(1.f)};
+    }
+}
+
+V_FN void iq1_end(iq1_candidates *c, int vectors, const iq1_greatest *g)
+{
+    c->vectors = vectors;
+    VF best = vf_set1(0.f);
+    for (int k = 0; k < c->shifts; k++) {
+        best = vf_max(vf_div(g[k].top, g[k].under), best);
+    }
+    c->best = vf_hmax(best);
 }
 
 /* order[r] = the index of the r-th smallest of n weights; equal ones keep their order. n is 16 or 32. */

@@ -30,11 +30,15 @@ const uint64_t forge_grid_iq1[2048] = {GRID_IQ1(IQ1)};
 const uint32_t forge_grid_iq3_xxs[256] = {GRID_IQ3_XXS(IQ3_XXS)};
 const uint32_t forge_grid_iq3_s[512] = {GRID_IQ3_S(IQ3_S)};
 
-#define SIGNS(s) (s) | (0x6996 >> (((s) ^ (s) >> 4) & 15) & 1) << 7
-#define SIGNS4(s) SIGNS(s), SIGNS((s) + 1), SIGNS((s) + 2), SIGNS((s) + 3)
-#define SIGNS16(s) SIGNS4(s), SIGNS4((s) + 4), SIGNS4((s) + 8), SIGNS4((s) + 12)
-const uint8_t forge_even_signs[128] = {SIGNS16(0),  SIGNS16(16), SIGNS16(32), SIGNS16(48),
-                                       SIGNS16(64), SIGNS16(80), SIGNS16(96), SIGNS16(112)};
+#define SIGN(s, k) (uint64_t)((s) >> (k) & 1 ? 255 : 0) << 8 * (k)
+#define SIGNS(s)                                                                                              \
+    SIGN(s, 0) | SIGN(s, 1) | SIGN(s, 2) | SIGN(s, 3) | SIGN(s, 4) | SIGN(s, 5) | SIGN(s, 6) | SIGN(s, 7)
+#define EVEN(s) SIGNS((s) | (0x6996 >> (((s) ^ (s) >> 4) & 15) & 1) << 7)
+#define TIMES4(P, s) P(s), P((s) + 1), P((s) + 2), P((s) + 3)
+#define TIMES16(P, s) TIMES4(P, s), TIMES4(P, (s) + 4), TIMES4(P, (s) + 8), TIMES4(P, (s) + 12)
+#define TIMES64(P, s) TIMES16(P, s), TIMES16(P, (s) + 16), TIMES16(P, (s) + 32), TIMES16(P, (s) + 48)
+const uint64_t forge_even_signs[128] = {TIMES64(EVEN, 0), TIMES64(EVEN, 64)};
+const uint64_t forge_signs[256] = {TIMES64(SIGNS, 0), TIMES64(SIGNS, 64), TIMES64(SIGNS, 128), TIMES64(SIGNS, 192)};
 
 static const uint16_t iq2_xxs[] = {GRID_IQ2_XXS(CODE)}, iq2_xs[] = {GRID_IQ2_XS(CODE)}, iq2_s[] = {GRID_IQ2_S(CODE)};
 static const uint16_t iq1[] = {GRID_IQ1(CODE)}, iq3_xxs[] = {GRID_IQ3_XXS(CODE)}, iq3_s[] = {GRID_IQ3_S(CODE)};
@@ -140,7 +144,7 @@ static void build(int which)
         int n = list_neighbours(which, code, near + used);
         *place = used / 16 << 9 | (uint32_t)n;
         for (; n % 16; n++) {
-            near[used + (uint32_t)n] = near[used];
+            near[used + (uint32_t)n] = near[used + (uint32_t)n - 1];
         }
         used += (uint32_t)n;
     }

@@ -12,8 +12,8 @@ extern const uint64_t forge_grid_iq2_xxs[256], forge_grid_iq2_xs[512], forge_gri
 extern const uint64_t forge_grid_iq1[2048]; /* signed */
 extern const uint32_t forge_grid_iq3_xxs[256], forge_grid_iq3_s[512];
 
-/* 7 signs, and an eighth that makes their number even. */
-extern const uint8_t forge_even_signs[128];
+/* Eight signs as eight bytes of 0 or 255; the even ones are for seven signs, the eighth making their number even. */
+extern const uint64_t forge_signs[256], forge_even_signs[128];
 
 enum {
     LATTICE_IQ2_XXS,
@@ -29,7 +29,7 @@ enum {
 
 typedef struct {
     const uint16_t *near; /* lists of codes, nearest first; each begins at a multiple of 16 and is filled up to one by
-                             repeating its first code */
+                             repeating its last code */
     uint32_t place[LATTICE_PLACES]; /* a lattice point: index << 9; others: start of its list / 16 << 9 | length */
     uint16_t low[256], high[256];   /* a code's place is low[code & 255] + high[code >> 8] */
 } forge_lattice;

@@ -148,25 +148,31 @@ V_FN VF lattice_distances(const float *term, int dimensions, VI codes)
 /* The first of the nearest of n listed codes. Where no distance is a finite number ggml stops; here the first is taken. */
 V_FN unsigned lattice_nearest(const lattice_group *group, int dimensions, float scale, const uint16_t *list, int n)
 {
-    float term[32], distance[LATTICE_LIST];
+    float term[32];
     VF s = vf_set1(scale), best = vf_set1(FLT_MAX);
+    VI at = vi_set1(0);
     for (int i = 0; i < 32 / VN; i++) {
         VF diff = vf_sub(vf_mul(s, group->level[i]), group->x[i]);
         vf_store(term + i * VN, vf_mul(vf_mul(group->w[i], diff), diff));
     }
+    if (n <= VN) {
+        best = vf_min(lattice_distances(term, dimensions, vi_load_u16((const uint8_t *)list)), best);
+        return list[first_bit(vm_bits(vf_eq(best, vf_set1(vf_hmin(best)))))];
+    }
     for (int j = 0; j < n; j += VN) {
         VF d = lattice_distances(term, dimensions, vi_load_u16((const uint8_t *)(list + j)));
+        at = vi_select(vf_lt(d, best), vi_set1(j), at);
         best = vf_min(d, best);
-        vf_store(distance + j, d);
     }
-    VF least = vf_set1(vf_hmin(best));
-    for (int j = 0; j < n; j += VN) {
-        uint32_t hits = vm_bits(vf_eq(vf_load(distance + j), least));
-        if (hits != 0) {
-            return list[j + first_bit(hits)];
-        }
+    uint32_t hits = vm_bits(vf_eq(best, vf_set1(vf_hmin(best))));
+    int32_t start[VN];
+    vi_store(start, at);
+    int first = start[first_bit(hits)] + first_bit(hits);
+    while ((hits &= hits - 1) != 0) { /* equal distances: the earlier in the list */
+        const int other = start[first_bit(hits)] + first_bit(hits);
+        first = other < first ? other : first;
     }
-    return list[0];
+    return list[first];
 }
 
 /* Moves code to the lattice, if it is not there, and then marks it. */
@@ -224,8 +230,19 @@ V_FN void lattice_try(lattice_run *r, lattice_kind kind, const forge_lattice *t,
     for (int k = 0; k < groups; k++) {
         for (int l = 0; l < VN; l++) {
             lattice_group group = lattice_run_group(r, k * kind.dimensions, kind.dimensions, l);
-            for (int i = 0; i < tries; i++) {
-                codes[i][k][l] = lattice_move(t, &group, kind.dimensions, scales[i][l], codes[i][k][l]);
+            uint8_t off[LATTICE_TRIES];
+            uint32_t place[LATTICE_TRIES];
+            int n = 0;
+            for (int i = 0; i < tries; i++) { /* without a branch that nothing could predict */
+                place[n] = forge_lattice_place(t, (uint32_t)codes[i][k][l]);
+                off[n] = (uint8_t)i;
+                n += (place[n] & 511) != 0;
+            }
+            for (int m = 0; m < n; m++) {
+                const uint16_t *list = t->near + (place[m] >> 9) * 16;
+                const int i = off[m], length = (int)(place[m] & 511);
+                unsigned code = lattice_nearest(&group, kind.dimensions, scales[i][l], list, length);
+                codes[i][k][l] = (int32_t)code | LATTICE_OFF;
             }
         }
     }

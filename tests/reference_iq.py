@@ -1,4 +1,4 @@
-"""Decoders in plain NumPy of the lattice, uneven, ternary and small float types; as tests/reference.py, and added to it.
+"""Decoders in plain NumPy of the lattice, uneven, ternary and small float types; adds them to those of tests.reference.
 
 The lattices' codes are read from native/grids.h, which is where they are written down; what is made of them is not.
 """
@@ -189,7 +189,7 @@ def q8_1(b: Blocks) -> Floats:
 
 @decoder("Q8_K")
 def q8_k(b: Blocks) -> Floats:
-    d = np.ascontiguousarray(b[:, :4]).view("<f4")
+    d: Floats = np.ascontiguousarray(b[:, :4]).view("<f4")
     return floats(np.ascontiguousarray(b[:, 4:260]).view(np.int8)) * d
 
 

@@ -16,18 +16,22 @@ enum { IQ1_M_NAN = 17 + 16 };
 V_FN void iq1_m_candidates(iq1_candidates *c, const float *x, const float *w, const uint8_t *order)
 {
     float sx[2][IQ1_M_NAN], sw[2][IQ1_M_NAN]; /* by half: sums of the smallest 0, 1, .. weights where in that half */
-    sx[0][0] = sx[1][0] = sw[0][0] = sw[1][0] = 0.f;
-    for (int j = 0; j < 16; j++) {
-        const int i = order[j], h = i / 8;
-        sx[h][j + 1] = sx[h][j] + w[i] * x[i];
-        sw[h][j + 1] = sw[h][j] + w[i];
-        sx[1 - h][j + 1] = sx[1 - h][j];
-        sw[1 - h][j + 1] = sw[1 - h][j];
+    float x0 = 0.f, x1 = 0.f, w0 = 0.f, w1 = 0.f;
+    for (int j = 0; j <= 16; j++) {
+        sx[0][j] = x0, sx[1][j] = x1, sw[0][j] = w0, sw[1][j] = w1;
+        if (j < 16) { /* adding 0 changes no sum, none being -0 */
+            const int i = order[j];
+            const float product = w[i] * x[i];
+            x0 += i < 8 ? product : 0.f, x1 += i < 8 ? 0.f : product;
+            w0 += i < 8 ? w[i] : 0.f, w1 += i < 8 ? 0.f : w[i];
+        }
     }
     for (int j = 17; j < IQ1_M_NAN; j++) {
         sx[0][j] = sx[1][j] = sw[0][j] = sw[1][j] = NAN; /* no such split: never better */
     }
-    iq1_begin(c, x, w, 16, 4);
+    int v = 0;
+    iq1_greatest g[4];
+    iq1_begin(c, x, w, 16, 4, g);
     for (int i1 = 0; i1 <= 16; i1++) {
         for (int i2 = i1; i2 <= 16; i2 += VN) {
             VF qx[2][2], q2[2][2]; /* half, shift */
@@ -42,13 +46,13 @@ V_FN void iq1_m_candidates(iq1_candidates *c, const float *x, const float *w, co
                 }
             }
             for (int k = 0; k < 4; k++) {
-                iq1_propose(c, k, vf_add(qx[0][k / 2], qx[1][k % 2]), vf_add(q2[0][k / 2], q2[1][k % 2]));
+                iq1_propose(c, k, v, vf_add(qx[0][k / 2], qx[1][k % 2]), vf_add(q2[0][k / 2], q2[1][k % 2]), g + k);
             }
-            c->first[c->vectors] = (uint8_t)i1;
-            c->second[c->vectors] = (uint8_t)i2;
-            c->vectors++;
+            c->first[v] = (uint8_t)i1;
+            c->second[v++] = (uint8_t)i2;
         }
     }
+    iq1_end(c, v, g);
 }
 
 /* Scales, and d by least squares over the whole superblock. */
@@ -137,21 +141,26 @@ static void iq1_m_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq1_m_block *block = (const iq1_m_block *)in + b;
+        float scale[16];
+        uint64_t points[32];
+        uint32_t down[8];
         unsigned words[4], half = 0;
         for (int k = 0; k < 4; k++) {
             words[k] = load_u16(block->scales + 2 * k);
             half |= words[k] >> 12 << 4 * k;
         }
-        float d = f16_to_f32((uint16_t)half), scale[16], shift[32];
-        uint64_t points[32];
+        const float d = f16_to_f32((uint16_t)half);
         for (int k = 0; k < 16; k++) {
             scale[k] = d * (float)(2 * (words[k / 4] >> 3 * (k % 4) & 7) + 1);
         }
-        for (int i = 0; i < 32; i++) {
-            unsigned high = block->high[i / 2] >> 4 * (i % 2);
-            shift[i] = high & 8 ? -0.125f : 0.125f;
-            points[i] = forge_grid_iq1[block->index[i] | (high & 7) << 8];
+        for (int k = 0; k < 8; k++) {
+            const unsigned high = load_u16(block->high + 2 * k);
+            down[k] = (high >> 3 & 1) * 0xffu | (high >> 7 & 1) * 0xff00u | (high >> 11 & 1) * 0xff0000u |
+                      (high >> 15 & 1) * 0xff000000u;
+            for (int i = 0; i < 4; i++) {
+                points[4 * k + i] = forge_grid_iq1[block->index[4 * k + i] | (high >> 4 * i & 7) << 8];
+            }
         }
-        iq1_finish(points, scale, shift, y);
+        iq1_finish(points, scale, down, y);
     }
 }

@@ -31,7 +31,9 @@ V_FN void iq1_s_candidates(iq1_candidates *c, const float *x, const float *w, co
         vf_store(last[2] + j, vf_mul(rest_x, vf_set1(down[2])));
         vf_store(last[3] + j, vf_mul(vf_mul(rest_w, vf_set1(down[2])), vf_set1(down[2])));
     }
-    iq1_begin(c, x, w, 32, 2);
+    int v = 0;
+    iq1_greatest g[2];
+    iq1_begin(c, x, w, 32, 2, g);
     for (int i1 = 0; i1 <= 32; i1++) {
         VF first[4] = {vf_set1(sx[i1] * up[0]), vf_set1(sw[i1] * up[0] * up[0]), vf_set1(sx[i1] * down[0]),
                        vf_set1(sw[i1] * down[0] * down[0])};
@@ -41,13 +43,13 @@ V_FN void iq1_s_candidates(iq1_candidates *c, const float *x, const float *w, co
                 VF level = vf_set1(iq1_levels[k][1]);
                 VF qx = vf_add(vf_add(first[2 * k], vf_mul(mid_x, level)), vf_load(last[2 * k] + i2));
                 VF q2 = vf_add(first[2 * k + 1], vf_mul(vf_mul(mid_w, level), level));
-                iq1_propose(c, k, qx, vf_add(q2, vf_load(last[2 * k + 1] + i2)));
+                iq1_propose(c, k, v, qx, vf_add(q2, vf_load(last[2 * k + 1] + i2)), g + k);
             }
-            c->first[c->vectors] = (uint8_t)i1;
-            c->second[c->vectors] = (uint8_t)i2;
-            c->vectors++;
+            c->first[v] = (uint8_t)i1;
+            c->second[v++] = (uint8_t)i2;
         }
     }
+    iq1_end(c, v, g);
 }
 
 /* One superblock. */
@@ -119,16 +121,18 @@ static void iq1_s_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq1_s_block *block = (const iq1_s_block *)in + b;
-        float d = load_f16(block->d), scale[16], shift[32];
+        const float d = load_f16(block->d);
+        float scale[16];
         uint64_t points[32];
+        uint32_t down[8];
         for (int k = 0; k < 8; k++) {
-            unsigned high = load_u16(block->high + 2 * k);
+            const unsigned high = load_u16(block->high + 2 * k);
             scale[2 * k] = scale[2 * k + 1] = d * (float)(2 * (high >> 12 & 7) + 1);
+            down[k] = 0u - (high >> 15);
             for (int i = 0; i < 4; i++) {
-                shift[4 * k + i] = high & 0x8000 ? -0.125f : 0.125f;
                 points[4 * k + i] = forge_grid_iq1[block->index[4 * k + i] | (high >> 3 * i & 7) << 8];
             }
         }
-        iq1_finish(points, scale, shift, y);
+        iq1_finish(points, scale, down, y);
     }
 }

@@ -54,17 +54,17 @@ static void iq2_s_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq2_s_block *block = (const iq2_s_block *)in + b;
-        float d = load_f16(block->d), scale[16];
-        uint64_t points[32];
-        uint32_t signs[8];
+        const float d = load_f16(block->d);
+        float scale[16];
+        uint64_t bytes[32];
         for (int k = 0; k < 8; k++) {
             scale[2 * k] = d * (0.5f + (float)(block->scales[k] & 15)) * 0.25f;
             scale[2 * k + 1] = d * (0.5f + (float)(block->scales[k] >> 4)) * 0.25f;
-            signs[k] = load_u32(block->signs + 4 * k);
-            for (int i = 0; i < 4; i++) {
-                points[4 * k + i] = forge_grid_iq2_s[block->index[4 * k + i] | (block->high[k] >> 2 * i & 3) << 8];
+            for (int i = 4 * k; i < 4 * k + 4; i++) {
+                const uint64_t point = forge_grid_iq2_s[block->index[i] | (block->high[k] >> 2 * (i % 4) & 3) << 8];
+                bytes[i] = signed_grid(point, forge_signs[block->signs[i]]);
             }
         }
-        signed_grid_decode((const uint8_t *)points, signs, scale, 16, y);
+        signed_grid_decode(bytes, scale, 16, y);
     }
 }

@@ -53,19 +53,17 @@ static void iq2_xs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq2_xs_block *block = (const iq2_xs_block *)in + b;
-        float d = load_f16(block->d), scale[16];
-        uint64_t points[32];
-        uint32_t signs[8];
+        const float d = load_f16(block->d);
+        float scale[16];
+        uint64_t bytes[32];
         for (int k = 0; k < 8; k++) {
             scale[2 * k] = d * (0.5f + (float)(block->scales[k] & 15)) * 0.25f;
             scale[2 * k + 1] = d * (0.5f + (float)(block->scales[k] >> 4)) * 0.25f;
-            signs[k] = 0;
-            for (int i = 0; i < 4; i++) {
-                unsigned q = load_u16(block->qs + 8 * k + 2 * i);
-                points[4 * k + i] = forge_grid_iq2_xs[q & 511];
-                signs[k] |= (uint32_t)forge_even_signs[q >> 9] << 8 * i;
-            }
         }
-        signed_grid_decode((const uint8_t *)points, signs, scale, 16, y);
+        for (int i = 0; i < 32; i++) {
+            const unsigned q = load_u16(block->qs + 2 * i);
+            bytes[i] = signed_grid(forge_grid_iq2_xs[q & 511], forge_even_signs[q >> 9]);
+        }
+        signed_grid_decode(bytes, scale, 16, y);
     }
 }

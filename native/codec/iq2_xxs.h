@@ -120,17 +120,17 @@ static void iq2_xxs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq2_xxs_block *block = (const iq2_xxs_block *)in + b;
-        float d = load_f16(block->d), scale[8];
-        uint64_t points[32];
-        uint32_t signs[8];
+        const float d = load_f16(block->d);
+        float scale[8];
+        uint64_t bytes[32];
         for (int k = 0; k < 8; k++) {
-            uint32_t word = load_u32(block->part[k].word);
+            const uint32_t word = load_u32(block->part[k].word);
             scale[k] = d * (0.5f + (float)(word >> 28)) * 0.25f;
-            signs[k] = signed_grid_even(word);
             for (int i = 0; i < 4; i++) {
-                points[4 * k + i] = forge_grid_iq2_xxs[block->part[k].index[i]];
+                const uint64_t point = forge_grid_iq2_xxs[block->part[k].index[i]];
+                bytes[4 * k + i] = signed_grid(point, forge_even_signs[word >> 7 * i & 127]);
             }
         }
-        signed_grid_decode((const uint8_t *)points, signs, scale, 32, y);
+        signed_grid_decode(bytes, scale, 32, y);
     }
 }

@@ -53,16 +53,18 @@ static void iq3_xxs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq3_xxs_block *block = (const iq3_xxs_block *)in + b;
-        float d = load_f16(block->d), scale[8];
-        uint32_t points[64], signs[8];
+        const float d = load_f16(block->d);
+        float scale[8];
+        uint64_t bytes[32];
         for (int k = 0; k < 8; k++) {
-            uint32_t word = load_u32(block->word + 4 * k);
+            const uint32_t word = load_u32(block->word + 4 * k);
             scale[k] = d * (0.5f + (float)(word >> 28)) * 0.5f;
-            signs[k] = signed_grid_even(word);
+            for (int i = 0; i < 4; i++) {
+                const uint8_t *index = block->index + 8 * k + 2 * i;
+                const uint64_t two = forge_grid_iq3_xxs[index[0]] | (uint64_t)forge_grid_iq3_xxs[index[1]] << 32;
+                bytes[4 * k + i] = signed_grid(two, forge_even_signs[word >> 7 * i & 127]);
+            }
         }
-        for (int i = 0; i < 64; i++) {
-            points[i] = forge_grid_iq3_xxs[block->index[i]];
-        }
-        signed_grid_decode((const uint8_t *)points, signs, scale, 32, y);
+        signed_grid_decode(bytes, scale, 32, y);
     }
 }

@@ -15,10 +15,15 @@ static inline float mxfp4_scale(unsigned e)
     return bits_to_f32(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
-/* floor(log2f(a)) for a > 0 as the rounded logarithm has it: a float just below 2^k has a logarithm that rounds to k. */
+/* floor(log2f(a)) for a > 0, the logarithm being rounded to a float: the last few floats below 2^k, more of them as k
+ * is farther from 0, have one that rounds up to k. */
 static inline int mxfp4_exponent(float a)
 {
-    return (int)floorf(log2f(a));
+    const int small = a < 0x1p-100f;
+    const uint32_t bits = f32_to_bits(small ? a * 0x1p64f : a);
+    const int next = (int)(bits >> 23) - 126 - (small ? 64 : 0), m = next > 0 ? next - 1 : -next;
+    const int up = m > 0 ? 88 >> (134 - (int)(f32_to_bits((float)m) >> 23)) : 0;
+    return 0x800000 - (int)(bits & 0x7fffff) <= up ? next : next - 1;
 }
 
 static void mxfp4_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
@@ -33,7 +38,7 @@ static void mxfp4_encode(const float *x, uint8_t *out, int64_t blocks, const flo
         float amax = vf_hmax(top);
         /* Below 2^-125 the exponent wraps around, as it does in ggml; all weights then become zeros. */
         block->e = (uint8_t)(amax > 0.f ? mxfp4_exponent(amax) - 2 + 127 : 0);
-        fp4_encode(x, 32, mxfp4_scale(block->e), block->qs);
+        fp4_encode(x, 32, amax, mxfp4_scale(block->e), block->qs);
     }
 }
 
