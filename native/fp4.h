@@ -34,21 +34,10 @@ V_FN VI fp4_count(VF x, VF d)
     return vi_select(vi_gt(index, zero), vi_or(index, minus), index);
 }
 
-/* n weights up to amax, 16 or 32, as n/2 bytes: the first half in the low nibbles. */
-V_FN void fp4_encode(const float *x, int n, float amax, float d, uint8_t *out)
+/* n indices, 16 or 32, as n/2 bytes: the first half in the low nibbles. */
+V_FN void fp4_pack(const VI *q, int n, uint8_t *out)
 {
     uint8_t index[32];
-    const VF scale = vf_set1(d > 0.f ? d : INFINITY); /* with d = 0 all values are equal and the first is taken */
-    VI q[32 / VN];
-    if (amax < 64.f * d || d == 0.f) {
-        for (int i = 0; i < n / VN; i++) {
-            q[i] = fp4_count(vf_load(x + i * VN), scale);
-        }
-    } else {
-        for (int i = 0; i < n / VN; i++) {
-            q[i] = fp4_nearest(vf_load(x + i * VN), vf_set1(d));
-        }
-    }
     vi_store_u8(index, q, n / VN);
     for (int i = 0; i < n / 2; i += 8) {
         uint64_t low, high;

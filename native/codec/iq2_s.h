@@ -60,9 +60,10 @@ static void iq2_s_decode(const uint8_t *in, float *y, int64_t blocks)
         for (int k = 0; k < 8; k++) {
             scale[2 * k] = d * (0.5f + (float)(block->scales[k] & 15)) * 0.25f;
             scale[2 * k + 1] = d * (0.5f + (float)(block->scales[k] >> 4)) * 0.25f;
-            for (int i = 4 * k; i < 4 * k + 4; i++) {
-                const uint64_t point = forge_grid_iq2_s[block->index[i] | (block->high[k] >> 2 * (i % 4) & 3) << 8];
-                bytes[i] = signed_grid(point, forge_signs[block->signs[i]]);
+            const unsigned high = block->high[k];
+            for (int i = 0; i < 4; i++) {
+                const uint64_t point = forge_grid_iq2_s[block->index[4 * k + i] | (high >> 2 * i & 3) << 8];
+                bytes[4 * k + i] = signed_grid(point, forge_signs[block->signs[4 * k + i]]);
             }
         }
         signed_grid_decode(bytes, scale, 16, y);

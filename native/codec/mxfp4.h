@@ -38,7 +38,20 @@ static void mxfp4_encode(const float *x, uint8_t *out, int64_t blocks, const flo
         float amax = vf_hmax(top);
         /* Below 2^-125 the exponent wraps around, as it does in ggml; all weights then become zeros. */
         block->e = (uint8_t)(amax > 0.f ? mxfp4_exponent(amax) - 2 + 127 : 0);
-        fp4_encode(x, 32, amax, mxfp4_scale(block->e), block->qs);
+        const float d = mxfp4_scale(block->e);
+        VI q[32 / VN];
+        if (d > 0x1p-100f || amax == 0.f) {
+            /* Dividing by a power of two is exact, or loses what is far below the first midpoint. */
+            const VF inverse = vf_set1(amax == 0.f ? 0.f : 1.f / d);
+            for (int i = 0; i < 32 / VN; i++) {
+                q[i] = fp4_count(vf_mul(vf_load(x + i * VN), inverse), vf_set1(1.f));
+            }
+        } else {
+            for (int i = 0; i < 32 / VN; i++) {
+                q[i] = fp4_nearest(vf_load(x + i * VN), vf_set1(d));
+            }
+        }
+        fp4_pack(q, 32, block->qs);
     }
 }
 

@@ -46,7 +46,19 @@ static void nvfp4_encode(const float *x, uint8_t *out, int64_t blocks, const flo
             }
             const float amax = vf_hmax(top);
             block->d[s] = nvfp4_scale_of(amax / 6.f);
-            fp4_encode(x, 16, amax, nvfp4_scale(block->d[s]), block->qs + 8 * s);
+            const float d = nvfp4_scale(block->d[s]);
+            VI q[16 / VN];
+            if (d == 0.f || amax < 64.f * d) {
+                const VF unit = vf_set1(d > 0.f ? d : INFINITY); /* where all values are 0 the first is taken */
+                for (int i = 0; i < 16 / VN; i++) {
+                    q[i] = fp4_count(vf_load(x + i * VN), unit);
+                }
+            } else {
+                for (int i = 0; i < 16 / VN; i++) {
+                    q[i] = fp4_nearest(vf_load(x + i * VN), vf_set1(d));
+                }
+            }
+            fp4_pack(q, 16, block->qs + 8 * s);
         }
     }
 }
