@@ -3,6 +3,12 @@
 #include <math.h>
 #include <string.h>
 
+#if defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define PREFETCH(p) ((void)(p))
+#endif
+
 #define CODEC_ENCODE 1, 1
 #define CODEC_DECODE 0, 1
 #define CODEC_NONE 0, 0
@@ -51,9 +57,10 @@ const forge_backend *forge_backend_find(const char *name)
 }
 
 enum {
-    TILE = 4096,          /* floats on the stack: 16 KiB, whole blocks of every type, and 16 of the largest */
-    GROUP = 65536,        /* about this many weighted elements between two looks for NaNs */
-    STREAM_BYTES = 1 << 21 /* results from this size on bypass the caches */
+    TILE = 4096,            /* floats on the stack: 16 KiB, whole blocks of every type, and 16 of the largest */
+    GROUP = 65536,          /* about this many weighted elements between two looks for NaNs */
+    STREAM_BYTES = 1 << 21, /* results from this size on bypass the caches, */
+    STREAM_TILE = 1024      /* in smaller steps, so that reading and writing overlap */
 };
 
 static const forge_type *type_row(int id)
@@ -89,14 +96,23 @@ static const float *tile_in(const job *j, int64_t at, int64_t n, float *tile)
     return tile;
 }
 
+/* The stores to come keep the memory busy and hide these reads. */
+static void fetch_ahead(const uint8_t *src, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64) {
+        PREFETCH(src + i);
+    }
+}
+
 static int encode_tiles(const job *j, int64_t count)
 {
     _Alignas(64) float tile[TILE];
     _Alignas(64) uint8_t packed[TILE * sizeof(double)];
     const int blocks = (j->dst_type->kind & FORGE_KIND_QUANT) != 0;
     const int streaming = !blocks && bytes_of(j->dst_type, count) >= STREAM_BYTES;
-    for (int64_t at = 0; at < count; at += TILE) {
-        int64_t n = count - at < TILE ? count - at : TILE;
+    const int64_t step = streaming ? STREAM_TILE : TILE;
+    for (int64_t at = 0; at < count; at += step) {
+        int64_t n = count - at < step ? count - at : step;
         const float *x = tile_in(j, at, n, tile);
         if (blocks) {
             int64_t bad = j->backend->first_not_finite(x, n);
@@ -112,6 +128,9 @@ static int encode_tiles(const job *j, int64_t count)
             if (j->dst_type->id != 0) {
                 j->backend->encode[j->dst_type->id](x, packed, n, NULL, 1);
                 from = packed;
+            }
+            if (at + 2 * step <= count) {
+                fetch_ahead(j->src + bytes_of(j->src_type, at + step), bytes_of(j->src_type, step));
             }
             j->backend->stream(dst, from, (size_t)bytes);
         } else {
