@@ -13,11 +13,15 @@ typedef struct {
 static inline void lanes_at(Lanes *g, int64_t first, int64_t blocks, int size, int bytes, const float *x, uint8_t *out,
                             const float *w, int64_t row_blocks)
 {
+    int64_t column = w ? first % row_blocks : 0, b = first;
     for (int l = 0; l < VN; l++) {
-        int64_t b = first + l < blocks ? first + l : blocks - 1;
         g->x[l] = x + b * size;
-        g->w[l] = w ? w + b % row_blocks * size : 0;
+        g->w[l] = w ? w + column * size : 0;
         g->out[l] = first + l < blocks ? out + b * bytes : g->spare;
+        if (b + 1 < blocks) {
+            b++;
+            column = column + 1 < row_blocks ? column + 1 : 0;
+        }
     }
 }
 
@@ -76,6 +80,22 @@ V_FN void importance_load(VF *w, const Lanes *g, int at, const VF *x, int n, VF 
     for (int i = 0; i < n; i++) {
         w[i] = vf_mul(w[i], vf_sqrt(vf_add(sigma2, vf_mul(x[i], x[i]))));
     }
+}
+
+/* What lane l needs of its row, for blocks first .. first + VN - 1: of_row[r] belongs to the r-th of the rows that
+ * begin at block 0 and end at block `end`. */
+V_FN VF by_row(const float *of_row, int64_t first, int64_t end, int64_t row_blocks)
+{
+    float lanes[VN];
+    int64_t row = first / row_blocks, next = (row + 1) * row_blocks;
+    for (int l = 0; l < VN; l++) {
+        if (first + l == next && next < end) {
+            row++;
+            next += row_blocks;
+        }
+        lanes[l] = of_row[row];
+    }
+    return vf_load(lanes);
 }
 
 /* sigma2 of each of VN rows from `first` on: the mean square of the whole row. Surplus lanes repeat the last row. */

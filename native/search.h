@@ -139,12 +139,16 @@ V_FN VF peak_of(const VF *x, int n, VF *magnitude)
     return max;
 }
 
-V_FN VF signed_level(VF v, int nmax, int garbage)
+/* What is known of the values that become levels. */
+enum { GARBAGE, FINITE, ABOVE_LOWEST }; /* anything; far below 2^22; and no lower than -nmax - 0.4 */
+
+V_FN VF signed_level(VF v, int nmax, int known)
 {
-    if (garbage) {
+    if (known == GARBAGE) {
         return vi_to_f(vi_clamp(vi_nearest(v), -nmax, nmax - 1));
     }
-    return vf_at_least(vf_at_most(vf_round(v), vf_set1((float)(nmax - 1))), vf_set1((float)-nmax));
+    VF l = vf_min(vf_round(v), vf_set1((float)(nmax - 1)));
+    return known == FINITE ? vf_max(l, vf_set1((float)-nmax)) : l;
 }
 
 typedef struct {
@@ -152,25 +156,26 @@ typedef struct {
 } SignedTry;
 
 /* Candidates side by side: their sums wait on themselves only, and share the loads. */
-V_FN void signed_sums(SignedTry *t, int tries, const VF *x, const VF *wx, const VF *w, int n, int nmax, int garbage)
+V_FN void signed_sums(SignedTry *t, int tries, const VF *x, const VF *wx, const VF *w, int n, int nmax, int known)
 {
     for (int k = 0; k < tries; k++) {
         t[k].lx = t[k].l2 = vf_set1(0);
     }
     for (int i = 0; i < n; i++) {
+        const VF xi = x[i], wxi = wx[i], wi = w[i];
         for (int k = 0; k < tries; k++) {
-            VF l = signed_level(vf_mul(t[k].iscale, x[i]), nmax, garbage);
-            t[k].lx = vf_add(t[k].lx, vf_mul(wx[i], l));
-            t[k].l2 = vf_add(t[k].l2, vf_mul(vf_mul(w[i], l), l));
+            VF l = signed_level(vf_mul(t[k].iscale, xi), nmax, known);
+            t[k].lx = vf_add(t[k].lx, vf_mul(wxi, l));
+            t[k].l2 = vf_add(t[k].l2, vf_mul(vf_mul(wi, l), l));
         }
     }
 }
 
 /* The reference's make_qx_quants with weights: tries the inverse scales -(nmax + k / 10) / peak, k = 0, then -9 .. 9.
- * garbage: x may hold NaNs, as scales of scales can. */
-V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nmax, int garbage)
+ * known: GARBAGE when x may hold NaNs, as scales of scales can; else FINITE. */
+V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nmax, int known)
 {
-    enum { TRIES = 3 };
+    enum { TRIES = 3, CALM = 12 }; /* the first 12 have k <= 3: |x iscale| < nmax + 0.4 */
     static const int order[18] = {-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9};
     const VF zero = vf_set1(0);
     VF amax, max = peak_of(x, n, &amax), wx[BLOCK_MAX];
@@ -179,14 +184,19 @@ V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nma
     }
     SignedTry t[TRIES];
     t[0].iscale = vf_div(vf_set1((float)-nmax), max);
-    signed_sums(t, 1, x, wx, w, n, nmax, garbage);
+    const int calm = known == FINITE ? ABOVE_LOWEST : known;
+    signed_sums(t, 1, x, wx, w, n, nmax, calm);
     VF scale = vf_select(vf_eq(t[0].l2, zero), zero, vf_div(t[0].lx, t[0].l2));
     VF best = vf_mul(scale, t[0].lx), best_iscale = t[0].iscale;
     for (int step = 0; step < 18; step += TRIES) {
         for (int k = 0; k < TRIES; k++) {
             t[k].iscale = vf_div(vf_set1(-((float)nmax + 0.1f * (float)order[step + k])), max);
         }
-        signed_sums(t, TRIES, x, wx, w, n, nmax, garbage);
+        if (step < CALM) {
+            signed_sums(t, TRIES, x, wx, w, n, nmax, calm);
+        } else {
+            signed_sums(t, TRIES, x, wx, w, n, nmax, known);
+        }
         for (int k = 0; k < TRIES; k++) {
             VM more = vf_gt(vf_mul(t[k].lx, t[k].lx), vf_mul(best, t[k].l2));
             VM better = vm_and(vf_gt(t[k].l2, zero), more);
@@ -216,7 +226,7 @@ V_FN void refined_start(Refined *r, const VF *x, int n, int nmax)
     r->dead = vf_lt(amax, vf_set1(TINY));
     r->lx = r->l2 = vf_set1(0);
     for (int i = 0; i < n; i++) {
-        VF l = signed_level(vf_mul(iscale, x[i]), nmax, 0);
+        VF l = signed_level(vf_mul(iscale, x[i]), nmax, FINITE);
         r->w[i] = vf_mul(x[i], x[i]);
         r->wx[i] = vf_mul(r->w[i], x[i]);
         r->level[i] = l;
@@ -229,7 +239,7 @@ V_FN void refined_start(Refined *r, const VF *x, int n, int nmax)
 V_FN void refined_move(Refined *r, const VF *x, int i, int nmax, VF lx, VF l2)
 {
     const VF zero = vf_set1(0);
-    VF moved = signed_level(vf_div(vf_mul(x[i], l2), lx), nmax, 1);
+    VF moved = signed_level(vf_div(vf_mul(x[i], l2), lx), nmax, GARBAGE);
     VM try = vm_andnot(vm_and(vf_gt(lx, zero), vf_neq(moved, r->level[i])), r->dead);
     lx = vf_add(lx, vf_mul(r->wx[i], moved));
     l2 = vf_add(l2, vf_mul(vf_mul(r->w[i], moved), moved));

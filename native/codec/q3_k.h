@@ -31,11 +31,11 @@ V_FN void q3_k_search_weighted(Q3Group *s)
         const VF *x = s->x + 16 * j;
         importance_load(w, &s->g, 16 * j, x, 16, sigma2);
         weight_sum[j] = sum_of(w, 16);
-        search_signed(&s->fit[j], x, w, 16, 4, 0);
+        search_signed(&s->fit[j], x, w, 16, 4, FINITE);
         scale[j] = s->fit[j].scale;
     }
     SignedFit all;
-    search_signed(&all, scale, weight_sum, 16, 32, 1);
+    search_signed(&all, scale, weight_sum, 16, 32, GARBAGE);
     for (int j = 0; j < 16; j++) {
         s->scales[j] = signed_fit_level(&all, scale[j], 32);
     }

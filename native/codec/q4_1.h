@@ -57,14 +57,11 @@ V_FN void encode_min_weighted(const float *x, uint8_t *out, int64_t blocks, cons
         for (int64_t b = row * row_blocks; b < end; b += VN) {
             Lanes g;
             lanes_at(&g, b, end, 32, bytes, x, out, w, row_blocks);
-            float sigma2_of[VN];
-            for (int l = 0; l < VN; l++) {
-                sigma2_of[l] = sigma2[(b + l < end ? b + l : end - 1) / row_blocks - row];
-            }
             VF v[32], weight[32];
             VI level[32];
             vf_load_lanes(v, g.x, 32);
-            importance_load(weight, &g, 0, v, 32, vf_load(sigma2_of));
+            VF of_row = by_row(sigma2, b - row * row_blocks, end - row * row_blocks, row_blocks);
+            importance_load(weight, &g, 0, v, 32, of_row);
             MinFit fit;
             search_min(&fit, v, weight, 32, nmax, -0.9f, 0.05f, 36, 0);
             for (int i = 0; i < 32; i++) {

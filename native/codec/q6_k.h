@@ -35,7 +35,7 @@ V_FN void q6_k_search(Q6Group *s, int weighted)
                 w[i] = vf_mul(x[i], x[i]);
             }
         }
-        search_signed(&s->fit[j], x, w, 16, 32, 0);
+        search_signed(&s->fit[j], x, w, 16, 32, FINITE);
         scale[j] = s->fit[j].scale;
     }
     VF max = peak_of(scale, 16, &magnitude), iscale = vf_div(vf_set1(-128), max);

@@ -82,7 +82,6 @@ V_FN VI vf_bits(VF a) { return _mm256_castps_si256(a); }
 V_FN VF vi_as_f(VI a) { return _mm256_castsi256_ps(a); }
 
 V_FN VF vf_at_most(VF a, VF top) { return vi_as_f(vi_min(vf_bits(a), vf_bits(top))); }
-V_FN VF vf_at_least(VF a, VF low) { return vi_as_f(_mm256_min_epu32(vf_bits(a), vf_bits(low))); }
 V_FN VF vf_not_negative(VF a) { return vi_as_f(vi_max(vf_bits(a), vi_set1(0))); }
 
 V_FN VM vm_and(VM a, VM b) { return _mm256_and_ps(a, b); }

@@ -70,7 +70,6 @@ V_FN VI vf_bits(VF a) { return _mm512_castps_si512(a); }
 V_FN VF vi_as_f(VI a) { return _mm512_castsi512_ps(a); }
 
 V_FN VF vf_at_most(VF a, VF top) { return vi_as_f(vi_min(vf_bits(a), vf_bits(top))); }
-V_FN VF vf_at_least(VF a, VF low) { return vi_as_f(_mm512_min_epu32(vf_bits(a), vf_bits(low))); }
 V_FN VF vf_not_negative(VF a) { return vi_as_f(vi_max(vf_bits(a), vi_set1(0))); }
 
 V_FN VM vm_and(VM a, VM b) { return (VM)(a & b); }

@@ -71,7 +71,6 @@ V_FN VI vf_bits(VF a) { return vreinterpretq_s32_f32(a); }
 V_FN VF vi_as_f(VI a) { return vreinterpretq_f32_s32(a); }
 
 V_FN VF vf_at_most(VF a, VF top) { return vminq_f32(a, top); }
-V_FN VF vf_at_least(VF a, VF low) { return vmaxq_f32(a, low); }
 V_FN VF vf_not_negative(VF a) { return vmaxq_f32(a, vdupq_n_f32(0)); }
 
 V_FN VM vm_and(VM a, VM b) { return vandq_u32(a, b); }

@@ -62,7 +62,6 @@ V_FN VI vf_bits(VF a) { return (VI)f32_to_bits(a); }
 V_FN VF vi_as_f(VI a) { return bits_to_f32((uint32_t)a); }
 
 V_FN VF vf_at_most(VF a, VF top) { return a < top ? a : top; }
-V_FN VF vf_at_least(VF a, VF low) { return a > low ? a : low; }
 V_FN VF vf_not_negative(VF a) { return a > 0 ? a : 0; }
 
 V_FN VM vm_and(VM a, VM b) { return a & b; }

@@ -13,6 +13,8 @@
  *                 vf_lt le gt ge eq (a, b) -> VM                  false with a NaN;  vf_neq: true with one
  *                 vf_select(m, a, b) = m ? a : b
  *                 vf_round(a)                                     to nearest even, |a| < 2^22 (a NaN stays one)
+ *                 vf_at_most(a, top) = a < top ? a : top          no NaNs, top > 0: may compare bits as integers
+ *                 vf_not_negative(a) = a > 0 ? a : 0              no NaNs
  *                 vf_hmax(a) vf_hmin(a) -> float                  over the lanes, no NaNs
  * int32           vi_set1 vi_load vi_store  vi_add sub mul and or xor  vi_min max (signed)
  *                 vi_shl(a, k) vi_shr(a, k): by a constant, zeros shifted in      vi_sar(a, k): sign shifted in
