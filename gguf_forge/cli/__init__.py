@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 bad input or a failed write (one line on stderr), 2 wrong 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -61,6 +62,8 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line (`args`: without the program's name) and returns the exit code. Prints every error."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name the terminal's encoding lacks is shown as an escape
     try:
         with cli.make_context("gguf-forge", list(sys.argv[1:] if args is None else args)) as context:
             cli.invoke(context)

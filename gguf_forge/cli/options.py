@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gguf_forge.convert.files import Quantization
     from gguf_forge.format.values import Value
     from gguf_forge.quant.imatrix import Imatrix
+    from gguf_forge.quant.overrides import Override
     from gguf_forge.types import TensorType
 
     ParamType = click.ParamType[Any]
@@ -35,7 +36,7 @@ class Request:
     leave_output_tensor: bool
     output_tensor_type: TensorType | None
     token_embedding_type: TensorType | None
-    tensor_type: tuple[str, ...]
+    tensor_type: tuple[Override, ...]
     tensor_type_file: Path | None
     no_fallback: bool
     metadata: dict[str, Value]
@@ -59,9 +60,9 @@ class Request:
     def quantization(self, imatrix: Imatrix | None) -> Quantization:
         """What changes about the recipe, with the importance matrix loaded."""
         from gguf_forge.convert.files import Quantization
-        from gguf_forge.quant.overrides import parse_override, read_overrides
+        from gguf_forge.quant.overrides import read_overrides
 
-        overrides = [parse_override(text, "--tensor-type") for text in self.tensor_type]
+        overrides = list(self.tensor_type)
         if self.tensor_type_file is not None:
             overrides += read_overrides(self.tensor_type_file)
         return Quantization(
@@ -95,6 +96,22 @@ class TensorTypeName(ParamType):
         try:
             return tensor_type(value)
         except UnsupportedError as error:
+            self.fail(str(error), param, ctx)
+
+
+class TensorOverride(ParamType):
+    """REGEX=TYPE."""
+
+    name = "regex=type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Override:
+        """The pattern and its type; a usage error where a part is missing or wrong."""
+        from gguf_forge.errors import RecipeError
+        from gguf_forge.quant.overrides import parse_override
+
+        try:
+            return parse_override(value)
+        except RecipeError as error:
             self.fail(str(error), param, ctx)
 
 
@@ -180,7 +197,7 @@ def shared(command: Command) -> Command:
             click.option("--leave-output-tensor", is_flag=True, help="Keep output.weight's type."),
             click.option("--token-embedding-type", type=kind, help="Type of the token embeddings."),
             click.option(
-                "--tensor-type", multiple=True, metavar="REGEX=TYPE",
+                "--tensor-type", type=TensorOverride(), multiple=True, metavar="REGEX=TYPE",
                 help="Type of the tensors whose name has a match; repeatable, the first match counts.",
             ),
             click.option("--tensor-type-file", type=path, help="A file of REGEX=TYPE, separated by space or new line."),

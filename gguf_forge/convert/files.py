@@ -134,8 +134,9 @@ def convert_checkpoint(
     with open_checkpoint(source) as checkpoint:
         model = _checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=metadata or {})
         wanted = _type_names(types)
-        jobs = [_Job.of_type(name, model, quantization or Quantization()) for name in wanted]
+        jobs = [_Job.of_type(name, model, quantization or Quantization(), dry_run) for name in wanted]
         paths = _output_paths(output, checkpoint.path, jobs)
+        _require_other((file for file in checkpoint.path.iterdir() if file.suffix != ".gguf"), paths)
         return _execute(jobs, paths, model, threads, endian, dry_run, overwrite, progress)
 
 
@@ -158,10 +159,9 @@ def quantize_file(
     that are quantized already are quantized again only with `allow_requantize`. Raises ForgeError.
     """
     with reader.open(source) as file:
-        for path in file.paths:
-            _require_other(path, Path(output))
+        _require_other(file.paths, [Path(output)])
         model = _Model([stored_view(t, file.endian) for t in file.tensors.values()], _values(file))
-        job = _Job.of_recipe(type, model, quantization or Quantization(), metadata or {}, requantize=allow_requantize)
+        job = _Job.of_recipe(type, model, quantization or Quantization(), metadata or {}, dry_run, allow_requantize)
         return _execute([job], [Path(output)], model, threads, "little", dry_run, overwrite, progress)[0]
 
 
@@ -244,33 +244,48 @@ def stored_view(tensor: reader.Tensor, endian: str) -> View:
 
 @dataclass(frozen=True)
 class _Job:
-    """What one output file shall hold: tensors in order with their types, importances, metadata."""
+    """What one output file shall hold: tensors in order with their types, importances, metadata.
+
+    `notes`: what was asked for and has no effect.
+    """
 
     type: str
     metadata: Mapping[str, Value]
     choices: Sequence[Choice]
     weights: Mapping[str, Weights]
+    notes: Sequence[str] = ()
 
     @classmethod
-    def of_type(cls, name: str, model: _Model, how: Quantization) -> _Job:
+    def of_type(cls, name: str, model: _Model, how: Quantization, dry_run: bool) -> _Job:
         """The converter's outtype of this name, or else the recipe."""
         if name in OUTTYPES:
-            return cls.of_outtype(model.auto if name == "auto" else name, model)
+            return cls.of_outtype(model.auto if name == "auto" else name, model, how)
         f32 = _Model([_as_f32(v) for v in model.views], model.metadata)
-        return cls.of_recipe(name, f32, how, {})
+        return cls.of_recipe(name, f32, how, {}, dry_run)
 
     @classmethod
-    def of_outtype(cls, name: str, model: _Model) -> _Job:
+    def of_outtype(cls, name: str, model: _Model, how: Quantization) -> _Job:
         """What convert_hf_to_gguf.py makes."""
         which = outtype_recipe(name)
         choices = [choose_outtype(_spec(v), name) for v in model.views]
-        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {})
+        unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
+        notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
+        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {}, notes)
 
     @classmethod
     def of_recipe(
-        cls, name: str, model: _Model, how: Quantization, overrides: Mapping[str, Value], requantize: bool = False
+        cls,
+        name: str,
+        model: _Model,
+        how: Quantization,
+        overrides: Mapping[str, Value],
+        dry_run: bool,
+        requantize: bool = False,
     ) -> _Job:
-        """What llama-quantize makes of a file with these views and metadata."""
+        """What llama-quantize makes of a file with these views and metadata.
+
+        A dry run plans also what only an importance matrix would allow, and notes it.
+        """
         copying = name.upper() == "COPY"
         matrix = _matrix(how.imatrix)
         known = None if matrix is None else list(matrix.entries)
@@ -287,7 +302,13 @@ class _Job:
         views = {v.name: v for v in model.views}
         specs = [_spec(views[n]) for n in names.quantize_order(views)]
         choices = choose(specs, ModelFacts.from_metadata(model.metadata), which, options)
-        require_imatrix(choices, known)
+        notes = _unmatched(how.overrides, model.views)
+        try:
+            require_imatrix(choices, known)
+        except RecipeError as error:
+            if not dry_run:
+                raise
+            notes.append(str(error))
         if not requantize:
             require_unquantized(choices)
         _require_codecs(choices)
@@ -295,7 +316,16 @@ class _Job:
             require_wanted(choices)
         weights = {} if matrix is None else _weights(matrix, choices)
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        return cls("COPY" if copying else which.name, metadata, choices, weights)
+        return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
+
+
+def _unmatched(overrides: Iterable[Override], views: Sequence[View]) -> list[str]:
+    """A line for each pattern that no tensor's name matches."""
+    return [
+        f"{escaped(o.pattern.pattern)}={o.type}: matches no tensor"
+        for o in overrides
+        if not any(o.matches(v.name) for v in views)
+    ]
 
 
 def _require_codecs(choices: Iterable[Choice]) -> None:
@@ -367,9 +397,15 @@ def _output_paths(output: StrPath | None, folder: Path, jobs: Sequence[_Job]) ->
     return paths
 
 
-def _require_other(source: Path, output: Path) -> None:
-    if output.exists() and os.path.samefile(source, output):
-        raise OutputError(f"{output}: is the input")
+def _require_other(sources: Iterable[Path], outputs: Sequence[Path]) -> None:
+    """OutputError for an output that would replace what is read."""
+    existing = [path for path in outputs if path.exists()]
+    if not existing:
+        return
+    for source in sources:
+        for path in existing:
+            if source.exists() and os.path.samefile(source, path):
+                raise OutputError(f"{path}: is the input")
 
 
 def _execute(
@@ -390,7 +426,8 @@ def _execute(
             writer = GGUFWriter(path, job.metadata, endian=endian, overwrite=overwrite)
             for choice in job.choices:
                 writer.declare(choice.name, choice.shape, choice.type)
-            plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, model.notes))
+            notes = (*model.notes, *job.notes)
+            plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, notes))
             targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights))
         if dry_run:
             return plans

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,8 @@ def run(
     if count < 1:
         raise QuantError(f"threads must be at least 1, found {count}")
     work = _Work(views, targets, progress)
-    if count == 1:
+    count = min(count, sum(1 for _ in islice(_runs(views), count)))
+    if count <= 1:
         work.loop()
     else:
         _in_threads(work, count)

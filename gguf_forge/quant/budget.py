@@ -6,7 +6,7 @@ Knows choices, not recipes; renders nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gguf_forge.errors import escaped
@@ -18,7 +18,7 @@ from gguf_forge.types import TensorType
 class TensorBudget:
     """One tensor. `shape` in NumPy order, `weights` its elements; bytes are of its blocks, without alignment.
 
-    wanted_bytes: what the type the recipe wanted would take (rounded up where its blocks do not fit the width).
+    wanted_bytes: what the type the recipe wanted would take at its bits per weight, as if its blocks fitted the width.
     """
 
     name: str
@@ -126,13 +126,8 @@ def _row(choice: Choice) -> TensorBudget:
         weights=math.prod(choice.shape),
         source_bytes=choice.source.nbytes(choice.shape),
         nbytes=choice.type.nbytes(choice.shape),
-        wanted_bytes=_rounded_bytes(choice.wanted, choice.shape),
+        wanted_bytes=-(-math.prod(choice.shape) * choice.wanted.block_bytes // choice.wanted.block_size),
     )
-
-
-def _rounded_bytes(kind: TensorType, shape: Sequence[int]) -> int:
-    blocks = -(-(shape[-1] if shape else 1) // kind.block_size)
-    return math.prod(shape[:-1]) * blocks * kind.block_bytes
 
 
 def _bpw(nbytes: int, weights: int) -> float:

@@ -323,7 +323,7 @@ def require_unquantized(choices: Iterable[Choice]) -> None:
     again = [c for c in choices if c.source.quantized and c.type is not c.source]
     if again:
         listed = _listed(f"{c.name} ({c.source} to {c.type})" for c in again)
-        raise RecipeError(f"{listed}: already quantized; quantizing again loses more, and has to be allowed")
+        raise RecipeError(f"{listed}: already quantized; quantizing again loses more; --allow-requantize allows it")
 
 
 def require_wanted(choices: Iterable[Choice]) -> None:

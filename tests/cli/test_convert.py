@@ -140,8 +140,6 @@ def test_wrong_options_are_exit_2(forge: Forge, tmp_path: Path, words: list[str]
     ("words", "said"),
     [
         (["--type", "IQ2_XXS"], "importance matrix"),
-        (["--type", "Q4_0", "--tensor-type", "attn_q"], "REGEX=TYPE"),
-        (["--type", "Q4_0", "--tensor-type", "(=Q8_0"], "not a regular expression"),
         (["--imatrix", "none.gguf", "--type", "Q4_0"], "none.gguf"),
         (["--type", "Q4_0,Q8_0"], "{ftype}"),
         (["-o", "no/such/folder/out.gguf"], "no/such/folder"),

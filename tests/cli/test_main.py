@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -14,6 +15,8 @@ import pytest
 from gguf_forge import cli
 from gguf_forge.cli.terminal import count, plain_json, printable, size
 from gguf_forge.errors import CheckpointError
+from gguf_forge.format.values import string
+from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.types import TENSOR_TYPES
 from tests.cli.conftest import Forge
 
@@ -28,7 +31,18 @@ def test_help_lists_every_command(forge: Forge) -> None:
     assert [name for name in cli.COMMANDS if f"  {name} " not in out] == []
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["inspect"], ["inspect", "a", "b"], ["inspect", "--nonsense", "a"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["inspect"],
+        ["inspect", "a", "b"],
+        ["inspect", "--nonsense", "a"],
+        ["convert", "a", "--tensor-type", "attn_v"],
+        ["convert", "a", "--tensor-type", "attn_(v=Q8_0"],
+        ["quantize", "a", "Q4_0", "--tensor-type", "attn_v=Q9"],
+    ],
+)
 def test_wrong_usage_is_exit_2(forge: Forge, words: list[str]) -> None:
     ended = forge(*words)
     assert (ended.code, ended.out) == (2, "")
@@ -92,6 +106,14 @@ def test_starting_up_imports_nothing_heavy() -> None:
 def test_the_module_runs_as_the_program() -> None:
     done = subprocess.run([sys.executable, "-m", "gguf_forge", "nonsense"], capture_output=True, check=False)
     assert done.returncode == 2
+
+
+def test_a_character_that_the_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+    with GGUFWriter(tmp_path / "a.gguf", {"general.name": string("\u0120x")}):
+        pass
+    command = [sys.executable, "-m", "gguf_forge", "inspect", str(tmp_path / "a.gguf"), "--keys", "*"]
+    ended = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert b"\\u0120x" in ended.stdout
 
 
 def test_numbers_for_people() -> None:

@@ -138,6 +138,40 @@ def test_the_input_is_never_the_output(f32: Path) -> None:
     assert f32.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "link.gguf"])
+def test_a_file_of_the_checkpoint_is_never_the_output(checkpoint: Path, name: str) -> None:
+    weights = checkpoint / "model.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(before)
+    os.symlink(weights, checkpoint / "link.gguf")
+    for dry_run in (True, False):
+        with pytest.raises(OutputError, match="is the input"):
+            convert_checkpoint(checkpoint, checkpoint / name, "Q4_0", dry_run=dry_run)
+    assert weights.read_bytes() == before
+    convert_checkpoint(checkpoint, checkpoint / "out.gguf", "Q4_0")
+    convert_checkpoint(checkpoint, checkpoint / "out.gguf", "Q4_0")
+
+
+def test_a_dry_run_needs_no_importance_matrix(f32: Path, tmp_path: Path) -> None:
+    (plan,) = convert_checkpoint(MODEL, tmp_path / "a.gguf", "IQ2_XS", dry_run=True)
+    assert "these types need an importance matrix" in plan.notes[-1]
+    planned = quantize_file(f32, tmp_path / "a.gguf", "IQ2_XS", dry_run=True)
+    assert planned.file.size == plan.file.size
+    for make in (lambda: convert_checkpoint(MODEL, tmp_path, "IQ2_XS"), lambda: quantize_file(f32, tmp_path, "IQ2_XS")):
+        with pytest.raises(RecipeError, match="need an importance matrix"):
+            make()
+
+
+def test_what_has_no_effect_is_noted(tmp_path: Path) -> None:
+    how = Quantization(overrides=[parse_override("atn_v=Q8_0"), parse_override("attn_v=Q8_0")])
+    outtype, named = convert_checkpoint(MODEL, tmp_path, "f16,Q4_K_M", quantization=how, dry_run=True)
+    assert outtype.notes[-1].startswith("f16: an outtype")
+    assert named.notes[-1] == "atn_v=Q8_0: matches no tensor"
+    (plain,) = convert_checkpoint(MODEL, tmp_path, "f16", dry_run=True)
+    assert plain.notes == ()
+
+
 def test_overrides_and_fallback(tmp_path: Path, f32: Path) -> None:
     how = Quantization(overrides=[parse_override("attn_v=Q8_0")], output_tensor_type="q5_1", leave_output=False)
     planned = quantize_file(f32, tmp_path / "out.gguf", "Q4_K_S", quantization=how, dry_run=True)

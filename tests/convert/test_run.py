@@ -174,6 +174,15 @@ def test_an_interrupt_stops_the_threads(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_more_threads_start_than_there_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    monkeypatch.setattr(module, "_in_threads", lambda work, count: started.append(count))
+    with begun(tmp_path / "out.gguf", dict.fromkeys(SHAPES, "F32")).writer as writer:
+        run(views(), [Target(writer, dict.fromkeys(SHAPES, tensor_type("F32")), {})], threads=100_000)
+        writer.abort()
+    assert started == [len(SHAPES)]
+
+
 def test_no_threads_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(QuantError, match="at least 1, found -1"):
         run([], [], threads=-1)

@@ -213,11 +213,11 @@ def test_fallbacks_can_be_refused_and_are_accounted_for() -> None:
         recipes.require_wanted(choices)
     cost = budget(choices)
     assert [row.nbytes for row in cost.rows] == [256 * 210, 64 * 3 * 22, 64 * 200]
-    assert [row.wanted_bytes for row in cost.rows] == [256 * 210, 64 * 144, 64 * 144]
+    assert [row.wanted_bytes for row in cost.rows] == [256 * 210, 64 * 54, 64 * 225 // 4]
     assert cost.weights == 65536 + 64 * 196
     assert cost.source_bpw == 32
     assert cost.bpw == pytest.approx(8 * (53760 + 4224 + 12800) / cost.weights)
-    assert cost.fallback_bpw == pytest.approx(8 * (4224 + 12800 - 2 * 9216) / cost.weights)
+    assert cost.fallback_bpw == pytest.approx(8 * (4224 + 12800 - 3456 - 3600) / cost.weights)
     assert {kind.name: total for kind, total in cost.by_type().items()} == {
         "Q6_K": (1, 65536, 53760),
         "F16": (1, 6400, 12800),
@@ -225,9 +225,9 @@ def test_fallbacks_can_be_refused_and_are_accounted_for() -> None:
     }
     first, second, total = cost.fallback_lines()
     assert first.startswith("blk.0.attn_q.weight: wanted Q4_K, got Q5_0 (width 96 is no multiple of 256")
-    assert "4224 bytes, -4992, -0.5115 bpw" in first
-    assert "12800 bytes, +3584, +0.3672 bpw" in second
-    assert total == "2 fallbacks: -1408 bytes, -0.1443 bpw of 7.2525"
+    assert "4224 bytes, +768, +0.0787 bpw" in first
+    assert "12800 bytes, +9200, +0.9426 bpw" in second
+    assert total == "2 fallbacks: +9968 bytes, +1.0213 bpw of 7.2525"
     assert budget([]).bpw == 0
     assert budget([]).fallback_lines() == []
 
