@@ -29,6 +29,9 @@ V_FN VF min_level(VF v, VF top, int nmax, int garbage)
     if (garbage) {
         return vi_to_f(vi_clamp(vi_nearest(v), 0, nmax));
     }
+    if (nmax == 3) { /* blocks of 16, all unrolled: comparing as integers only adds latency there */
+        return vf_min(vf_max(vf_round(v), vf_set1(0)), top);
+    }
     return vf_at_most(vf_not_negative(vf_round(v)), top);
 }
 
