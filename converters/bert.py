@@ -28,8 +28,8 @@ def _unnamed(config: dict[str, Any]) -> dict[int, str]:
 BERT = Arch(
     "bert",
     hf=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
-    hparams=BASE.without("attention.causal")
-    | boolean("attention.causal", value=lambda facts: False)
+    hparams=BASE
+    | boolean("attention.causal", value=lambda facts: False, variant="bert")
     | u32("pooling_type", value=pooling)
     | strings("classifier.output_labels", value=labels),
     tensors=Table(

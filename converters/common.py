@@ -5,13 +5,13 @@ Tables only. Key order is the order in which the reference writes them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.convert.arch import Hparam, Rule, Table, boolean, f32, rule, string, u32
 from gguf_forge.convert.hparams import block_count, rope_of
 from gguf_forge.convert.ops import Facts
+from gguf_forge.convert.sentence import pooling_mode
 from gguf_forge.errors import ConversionError
 
 HEADS = ("num_attention_heads", "n_head", "n_heads")
@@ -92,23 +92,10 @@ def sections(facts: Facts) -> list[int] | None:
 
 def pooling(facts: Facts) -> int | None:
     """How a sentence-transformers folder says its token vectors are pooled."""
-    modules = facts.directory / "modules.json"
-    if not modules.is_file():
-        return None
-    listed = json.loads(modules.read_text(encoding="utf-8"))
-    path = next((m["path"] for m in listed if str(m.get("type", "")).endswith("Pooling")), None)
-    if path is None:
-        return None
-    config = json.loads((facts.directory / str(path) / "config.json").read_text(encoding="utf-8"))
-    flags = (
-        ("pooling_mode_mean_tokens", "mean"),
-        ("pooling_mode_cls_token", "cls"),
-        ("pooling_mode_lasttoken", "lasttoken"),
-    )
-    mode = next((m for flag, m in flags if config.get(flag)), config.get("pooling_mode"))
-    if mode not in POOLING:
-        raise ConversionError(f"{path}/config.json: no pooling among {', '.join(POOLING)}")
-    return POOLING[mode]
+    mode = pooling_mode(facts.directory)
+    if mode is not None and mode not in POOLING:
+        raise ConversionError(f"{facts.directory}: pooling by {mode!r} has no form in GGUF; {', '.join(POOLING)} have")
+    return None if mode is None else POOLING[mode]
 
 
 def filled(missing: Any, key: str = "num_key_value_heads") -> Callable[[dict[str, Any]], Any]:

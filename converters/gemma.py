@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Hparam, Rule, Table, f32, rule, u32
 from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
 from gguf_forge.convert.ops import Add, Facts, FirstRows
+from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
 from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS, layer_types, pooling
@@ -57,10 +57,9 @@ def vocab_rows(facts: Facts) -> int:
         size = facts.config.get("vocab_size")
         if isinstance(size, int):
             return size
-    path = facts.directory / "tokenizer.json"
-    if not path.is_file():
+    found = Folder(facts.directory).object("tokenizer.json")
+    if found is None:
         raise ConversionError(f"{facts.directory}: neither tokenizer.model nor tokenizer.json to count tokens in")
-    found = json.loads(path.read_text(encoding="utf-8"))
     return len(found["model"]["vocab"]) + len(found["added_tokens"])
 
 
@@ -105,15 +104,15 @@ GEMMA3 = Arch(
     "gemma3",
     hf=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     hparams=BASE
-    | u32("context_length", "max_position_embeddings", default=131072)
-    | u32("attention.head_count", "num_attention_heads", default=8)
-    | f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta", 1000000.0))
-    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", default=1e-6)
-    | u32("attention.key_length", "head_dim", default=256)
-    | u32("attention.value_length", "head_dim", default=256)
+    | u32("context_length", "max_position_embeddings", default=131072, variant="or default")
+    | u32("attention.head_count", "num_attention_heads", default=8, variant="or default")
+    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", default=1e-6, variant="or default")
+    | u32("attention.key_length", "head_dim", default=256, variant="or default")
+    | u32("attention.value_length", "head_dim", default=256, variant="or default")
+    | f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta", 1e6), variant="or default")
     | f32("final_logit_softcapping", value=_softcap)
     | u32("attention.sliding_window", value=_window)
-    | u32("attention.head_count_kv", "num_key_value_heads", default=4),
+    | u32("attention.head_count_kv", "num_key_value_heads", default=4, variant="or default"),
     tensors=DECODER
     | NORMS
     | SANDWICH

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, u32
+from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, string, strings, u32
 from gguf_forge.convert.hparams import gather_rope, refuse_rope
-from gguf_forge.convert.ops import COPY, STACK, Split
+from gguf_forge.convert.ops import COPY, STACK, Facts, PickRows, Split
+from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.errors import ConversionError
 
 from .common import BASE, BUFFERS, DECODER, QK_NORM, WRAPPERS, filled, layer_types, pooling
 
@@ -64,6 +69,65 @@ MOE: Table[Rule] = (
     DECODER | SOME_DENSE | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate", every=False) | EXPERTS
 )
 
+RERANKERS = ("qwen3-reranker", "qwen3-vl-reranker")
+#: GGUF's pooling type of models that rank documents.
+RANK = 4
+#: What a reranker is asked; as the reference spells it, the file's users fill in query and document.
+RERANK_TEMPLATE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided."
+    ' Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    "<Query>: {query}\n<Document>: {document}<|im_end|>\n"
+    "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+
+
+def reranks(facts: Facts) -> bool:
+    """Whether this Qwen3 is a reranker, which only its name tells: the folder's, or the title of its model card."""
+    card = (Folder(facts.directory).text("README.md") or "").lower()
+    hints = (facts.directory.name.lower(), str(facts.config.get("model_type", "")).lower())
+    return any(f"# {name}" in card or any(name in hint for hint in hints) for name in RERANKERS)
+
+
+def _ranks_by_embedding(facts: Facts) -> bool:
+    return reranks(facts) and bool(facts.config.get("tie_word_embeddings"))
+
+
+def _ranks_by_head(facts: Facts) -> bool:
+    return reranks(facts) and not facts.config.get("tie_word_embeddings")
+
+
+def answers(facts: Facts) -> list[int]:
+    """The token ids of a reranker's answers, yes and no."""
+    folder = Folder(facts.directory)
+    model = (folder.object("tokenizer.json") or {}).get("model") or {}
+    tokens = model.get("vocab") or folder.object("vocab.json") or {}
+    missing = [word for word in ("yes", "no") if word not in tokens]
+    if missing:
+        raise ConversionError(f"{facts.directory}: a reranker's vocabulary must have the token {missing[0]!r}")
+    return [tokens["yes"], tokens["no"]]
+
+
+def _if_reranker(value: Any) -> Callable[[Facts], Any]:
+    return lambda facts: value if reranks(facts) else None
+
+
+#: A reranker is its model's answer, yes or no, to whether a document fits a query: two rows of the output.
+RERANKER_KEYS = Table(
+    (
+        u32("pooling_type", value=_if_reranker(RANK), variant="reranker"),
+        strings("classifier.output_labels", value=_if_reranker(["yes", "no"])),
+        string("tokenizer.chat_template.rerank", value=_if_reranker(RERANK_TEMPLATE)),
+        strings("tokenizer.chat_templates", value=_if_reranker(["rerank"])),
+    )
+)
+RERANKER: Table[Rule] = Table(
+    (
+        rule("cls.output.weight", "model.embed_tokens.weight", verb=PickRows(answers), when=_ranks_by_embedding),
+        rule("cls.output.weight", "lm_head.weight", variant="head", verb=PickRows(answers), when=_ranks_by_head),
+    )
+)
+
 MOE_KEYS = (
     BASE
     | u32("expert_feed_forward_length", "moe_intermediate_size")
@@ -91,8 +155,8 @@ QWEN2_MOE = Arch(
 QWEN3 = Arch(
     "qwen3",
     hf=("Qwen3ForCausalLM", "Qwen3Model"),
-    hparams=BASE | POOLING,
-    tensors=DECODER | QK_NORM,
+    hparams=BASE | POOLING | RERANKER_KEYS,
+    tensors=RERANKER | DECODER | QK_NORM | rule("output", "lm_head", when=lambda facts: not _ranks_by_head(facts)),
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,

@@ -50,8 +50,9 @@ class Table(Generic[K]):
 
 @dataclass(frozen=True)
 class Hparam:
-    """One metadata key: `key` (under the architecture's name, unless it starts with "general."), its GGUF type, and
-    where its value comes from: the first of `names` present in the configuration, or `value(facts)`.
+    """One metadata key: `key` (under the architecture's name, unless it starts with "general." or "tokenizer."), its
+    GGUF type, and where its value comes from: the first of `names` present in the configuration, or `value(facts)`.
+    Two rows of one key are told apart by `variant`; the later one's value stands in the earlier one's place.
 
     A null value, or `value` giving None, means that the key is not written, unless `required` or a `default`
     (a constant, or a function of the facts) says otherwise.
@@ -64,11 +65,12 @@ class Hparam:
     default: Any = None
     required: bool = False
     element: ValueType | None = None
+    variant: str = ""
 
     @property
     def row(self) -> str:
-        """Its key."""
-        return self.key
+        """Its key, and its variant where it has one."""
+        return f"{self.key}/{self.variant}" if self.variant else self.key
 
 
 def u32(key: str, *names: str, **kwargs: Any) -> Hparam:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gguf_forge import names
+from gguf_forge.convert import sentence
 from gguf_forge.convert.general import default_file_name, general_metadata
 from gguf_forge.convert.hparams import metadata_of, remarks, resolve
 from gguf_forge.convert.naming import ParameterCounts, fill_file_name
@@ -182,6 +183,7 @@ def _checkpoint_model(
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
+    notes += sentence.remarks(checkpoint.path, keys, arch.name)
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
     metadata.update(

@@ -111,8 +111,18 @@ def _mistyped(raw: Mapping[str, Any], kind: ConfigClass) -> bool:
     return False
 
 
+def _renamed(raw: Mapping[str, Any], kind: ConfigClass) -> dict[str, Any]:
+    """The configuration under the class's own names; of two names for one field the later counts, if not null."""
+    found: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = kind.renames.get(key, key)
+        if value is not None or name not in found:
+            found[name] = value
+    return found
+
+
 def _refused(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, ConfigClass]) -> bool:
-    renamed = {kind.renames.get(k, k): v for k, v in raw.items()}
+    renamed = _renamed(raw, kind)
     if kind.text is not None and _refused(raw.get("text_config") or {}, classes[kind.text], classes):
         return True
     # Layer types for another number of layers are refused, too.
@@ -123,7 +133,7 @@ def _refused(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, Co
 
 
 def _filled(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, ConfigClass]) -> dict[str, Any]:
-    config = {kind.renames.get(k, k): copy.deepcopy(v) for k, v in raw.items()}
+    config = copy.deepcopy(_renamed(raw, kind))
     for key, default in kind.defaults.items():
         if callable(default):
             if config.get(key) is None:
@@ -213,7 +223,7 @@ def metadata_of(rows: Iterable[Hparam], arch: str, facts: Facts) -> dict[str, Va
         value = _value(row, facts)
         if value is None:
             continue
-        key = row.key if row.key.startswith("general.") else f"{arch}.{row.key}"
+        key = row.key if row.key.startswith(("general.", "tokenizer.")) else f"{arch}.{row.key}"
         names = " or ".join(row.names) or row.key
         if isinstance(value, Sequence) and not isinstance(value, str) and row.type is not ValueType.ARRAY:
             items = [_number(row, v, names) for v in value]

@@ -339,6 +339,29 @@ class FirstRows:
 
 
 @dataclass(frozen=True)
+class PickRows:
+    """Single rows of a matrix, by number, in the order `pick(facts)` gives them: a classifier out of a vocabulary."""
+
+    pick: Callable[[Facts], Sequence[int]]
+
+    def view(self, sources: Sequence[View], facts: Facts) -> View:
+        source = _only(sources)
+        picked = tuple(self.pick(facts))
+        outside = [i for i in picked if not 0 <= i < source.count]
+        if outside or len(source.shape) != 2:
+            raise ConversionError(f"{source.name} {list(source.shape)} has no row {outside or list(picked)}")
+
+        def rows(start: int, stop: int) -> Array:
+            parts = [source.rows(i, i + 1) for i in picked[start:stop]]
+            return np.concatenate(parts) if parts else source.rows(0, 0)
+
+        return replace(source, shape=(len(picked), source.width), rows=rows)
+
+    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
+        raise ConversionError(f"{_only(outputs).name}: only {len(self.pick(facts))} rows were kept")
+
+
+@dataclass(frozen=True)
 class Computed:
     """A tensor made from the configuration alone: float32, or None when the model has none."""
 

@@ -185,7 +185,9 @@ def _applications(row: Rule, names: _Names, layers: int, experts: Any) -> dict[_
 def _expert_names(row: Rule, template: str, layer: _Layer, found: Mapping[int | None, str], experts: Any) -> list[str]:
     if "{e}" not in template:
         return list(found.values())
-    count = experts if isinstance(experts, int) else 1 + max(e for e in found if e is not None)
+    if not isinstance(experts, int) or isinstance(experts, bool):
+        raise ConversionError(f"config.json does not say how many experts there are (found {experts!r})")
+    count = experts
     missing = [e for e in range(count) if e not in found]
     extra = [e for e in found if e is not None and e >= count]
     if missing or extra:

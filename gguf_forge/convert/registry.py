@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
 from gguf_forge.convert.arch import Arch, ConfigClass
-from gguf_forge.errors import ConversionError
+from gguf_forge.errors import ConversionError, escaped
 
 CONVERTERS = "gguf_forge.converters"
 
@@ -65,5 +66,21 @@ def select(config: Mapping[str, Any]) -> Arch:
     known = architectures()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    raise ConversionError(f"architecture {name!r} is not supported; the nearest supported one is {near[0]}")
+    raise ConversionError(
+        f"architecture {escaped(name, 80)!r} is not supported; the nearest supported one is {nearest(name)}"
+    )
+
+
+def nearest(name: str) -> str:
+    """The supported class name most like this one: first by the family's name, then by the whole."""
+
+    def likeness(known: str) -> tuple[float, float]:
+        pairs = ((_family(name), _family(known)), (name, known))
+        first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
+        return first, second
+
+    return max(architectures(), key=likeness)
+
+
+def _family(name: str) -> str:
+    return re.split(r"For[A-Z]|LMHead|Text|Model", name)[0]

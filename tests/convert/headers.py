@@ -61,13 +61,24 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
+def _reranker(checkpoint: Path) -> dict[str, str]:
+    """Of a reranker known by its model card, the card and the part of the vocabulary that planning looks for."""
+    card = checkpoint / "README.md"
+    if not card.is_file() or "-reranker" not in (text := card.read_text(encoding="utf-8")).lower():
+        return {}
+    tokens = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    return {"README.md": text, "vocab.json": json.dumps({word: tokens[word] for word in ("yes", "no")})}
+
+
 def pack(folder: Path) -> list[dict[str, Any]]:
     cases = []
     for result in sorted(folder.glob("*.gguf")):
         checkpoint = folder / result.stem
         with reader.open(result) as file, open_checkpoint(checkpoint) as source:
             keys = [k for k in file.metadata if not k.startswith(("general.", "tokenizer."))]
-            texts = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
+            texts = _reranker(checkpoint) | {
+                n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()
+            }
             cases.append(
                 {
                     "name": result.stem,

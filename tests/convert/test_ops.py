@@ -23,6 +23,7 @@ from gguf_forge.convert.ops import (
     Computed,
     Facts,
     FirstRows,
+    PickRows,
     RopePermute,
     Split,
     Verb,
@@ -188,3 +189,21 @@ def test_widening_is_exact() -> None:
 def test_shapes_a_verb_cannot_take(verb: Verb, shapes: list[tuple[int, ...]], message: str) -> None:
     with pytest.raises(ConversionError, match=message):
         made(verb, *(numbered(s, np.float32) for s in shapes))
+
+
+@given(height=SIZES, width=SIZES, dtype=DTYPES, data=st.data())
+def test_picked_rows_stand_in_the_order_asked_for(height: int, width: int, dtype: Any, data: st.DataObject) -> None:
+    source = numbered((height, width), dtype)
+    picked = data.draw(st.lists(st.integers(0, height - 1), min_size=1, max_size=4))
+    view = made(PickRows(lambda facts: picked), source)
+    assert view.shape == (len(picked), width)
+    np.testing.assert_array_equal(view.read(), source[picked])
+    np.testing.assert_array_equal(view.rows(1, len(picked)), source[picked][1:])
+    with pytest.raises(ConversionError, match="rows were kept"):
+        PickRows(lambda facts: picked).undo([view], [source.shape], FACTS)
+
+
+@pytest.mark.parametrize(("picked", "shape"), [([0, 3], (3, 2)), ([-1], (3, 2)), ([0], (3,))])
+def test_rows_that_are_not_there_cannot_be_picked(picked: list[int], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConversionError, match="has no row"):
+        made(PickRows(lambda facts: picked), numbered(shape, np.float32))

@@ -43,7 +43,7 @@ def test_keys_are_the_references(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     arch, facts = select(case.config), facts_of(case, tmp_path)
     found = {**metadata_of(arch.early, arch.name, facts), **metadata_of(arch.hparams, arch.name, facts)}
-    found.pop("general.file_type")
+    found = {k: v for k, v in found.items() if not k.startswith(("general.", "tokenizer."))}
     assert [(k, v.type.name, shown(v)) for k, v in found.items()] == [tuple(k) for k in case.keys]
 
 
@@ -168,6 +168,8 @@ def test_a_dense_layer_among_experts_is_kept(tmp_path: Path) -> None:
             {"architectures": ["LlamaForCausaLM"]},
             r"'LlamaForCausaLM' is not supported; the nearest .* LlamaForCausalLM",
         ),
+        ({"architectures": ["Qwen2VLForConditionalGeneration"]}, r"nearest .* is Qwen2ForCausalLM"),
+        ({"architectures": ["MistralModel"]}, r"nearest .* is MistralForCausalLM"),
         ({"architectures": []}, "names no architecture"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers must be a number, got 'two'"),
         ({"num_attention_heads": 0}, "num_attention_heads must be a positive number, got 0"),
@@ -241,3 +243,49 @@ def test_a_configuration_its_class_would_refuse_is_read_as_it_stands(change: dic
     found = resolve(config, config_classes())
     assert ("num_key_value_heads" not in found) is refused
     assert found["rope_parameters"]["rope_theta"] == config["rope_theta"]
+
+
+def test_of_two_names_for_a_field_a_null_does_not_count(tmp_path: Path) -> None:
+    case = CASES["plain-Qwen3-30B-A3B"]
+    both = replace(case, config={**case.config, "num_local_experts": None})
+    arch, facts = select(both.config), facts_of(both, tmp_path)
+    assert metadata_of(arch.hparams, arch.name, facts) == metadata_of(arch.hparams, arch.name, facts_of(case, tmp_path))
+    assert [v.name for v in plan(both, tmp_path).views] == [n for n, _ in case.tensors]
+
+
+def test_experts_that_nothing_counts_are_an_error(tmp_path: Path) -> None:
+    case = CASES[MIXTRAL]
+    config = {k: v for k, v in case.config.items() if k != "num_local_experts"} | {"model_type": "other"}
+    with pytest.raises(ConversionError, match="does not say how many experts there are"):
+        plan(replace(case, config=config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "ranks"),
+    [
+        ("Qwen3-Reranker-0.6B", None, True),
+        ("mine", "---\nlicense: mit\n---\n# Qwen3-Reranker-8B\n", True),
+        ("mine", "# Mine\nBetter than Qwen3-Reranker.\n", False),
+    ],
+)
+def test_a_reranker_is_known_by_its_name_or_its_card(name: str, card: str | None, ranks: bool, tmp_path: Path) -> None:
+    case = CASES["rr-tied"]
+    texts = {"vocab.json": case.files["vocab.json"]} | ({} if card is None else {"README.md": card})
+    (tmp_path / name).mkdir()
+    outputs = plan(replace(case, files=texts), tmp_path / name)
+    assert ("cls.output.weight" in {v.name for v in outputs.views}) is ranks
+
+
+def test_a_reranker_needs_both_answers(tmp_path: Path) -> None:
+    case = CASES["rr-tied"]
+    with pytest.raises(ConversionError, match="must have the token 'no'"):
+        plan(replace(case, files={**case.files, "vocab.json": '{"yes": 3}'}), tmp_path)
+
+
+def test_a_rerankers_template_is_the_references(tmp_path: Path) -> None:
+    case = CASES["rr-tied"]
+    arch, facts = select(case.config), facts_of(case, tmp_path)
+    found = metadata_of(arch.hparams, arch.name, facts)
+    template = found["tokenizer.chat_template.rerank"].value
+    assert hashlib.sha256(template.encode()).hexdigest()[:16] == "530d14b8bd99d766"
+    assert found["tokenizer.chat_templates"].value == ["rerank"]
