@@ -23,7 +23,6 @@ enum {
     LATTICE_IQ3_XXS,
     LATTICE_IQ3_S,
     LATTICES,
-    LATTICE_LIST = 304, /* longest list of neighbours, rounded up to 16 */
     LATTICE_PLACES = 6561
 };
 

@@ -2,8 +2,8 @@
 
     python -m tests.native.lattice_oracle TYPE < cases > results
 
-A case is rows, width, has weights (int32 each), the values, the weights; a result is a 1 and the blocks. Where ggml gave
-up there is no result.
+A case is rows, width, has weights (int32 each), the values, the weights; a result is a 1 and the blocks. Where ggml
+gave up there is none.
 """
 
 from __future__ import annotations
