@@ -62,6 +62,8 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line (`args`: without the program's name) and returns the exit code. Prints every error."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by who started us
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name the terminal's encoding lacks is shown as an escape
     try:

@@ -195,8 +195,18 @@ def _checkpoint_model(
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
     metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
     metadata.update(overrides)
+    notes += _misfits(outputs.views, metadata, arch.name)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     return _Model(outputs.views, metadata, auto, outputs.dropped, notes, checkpoint.require_unchanged)
+
+
+def _misfits(views: Iterable[View], metadata: Mapping[str, Value], arch: str) -> list[str]:
+    """A line where the embeddings are not as wide as the configuration says: no runtime would load the file."""
+    table = next((v for v in views if v.name == "token_embd.weight"), None)
+    length = metadata.get(f"{arch}.embedding_length")
+    if table is None or length is None or length.value == table.width:
+        return []
+    return [f"{table.name} is {table.width} wide, {arch}.embedding_length says {length.value}"]
 
 
 def _require_plain(checkpoint: Checkpoint) -> None:

@@ -116,6 +116,12 @@ def test_a_character_that_the_encoding_lacks_is_escaped(tmp_path: Path) -> None:
     assert b"\\u0120x" in ended.stdout
 
 
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_defect(closed: str) -> None:
+    command = f'"{sys.executable}" -m gguf_forge types {closed}'
+    assert subprocess.run(command, shell=True, capture_output=True, check=False).returncode == 0
+
+
 def test_numbers_for_people() -> None:
     assert [size(n) for n in (0, 1023, 1024, 5 << 20, 3 << 40)] == ["0 B", "1023 B", "1.00 KiB", "5.00 MiB", "3.00 TiB"]
     assert [count(n) for n in (7, 6_819_072, 8_030_261_248, 671e9)] == ["7", "6.82 M", "8.03 G", "671 G"]

@@ -172,6 +172,15 @@ def test_what_has_no_effect_is_noted(tmp_path: Path) -> None:
     assert plain.notes == ()
 
 
+def test_embeddings_of_another_width_than_configured_are_noted(checkpoint: Path) -> None:
+    (plan,) = convert_checkpoint(checkpoint, None, "f16", dry_run=True)
+    assert plan.notes == ()
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "hidden_size": 512}))
+    (plan,) = convert_checkpoint(checkpoint, None, "f16", dry_run=True)
+    assert plan.notes == ("token_embd.weight is 256 wide, llama.embedding_length says 512",)
+
+
 def test_overrides_and_fallback(tmp_path: Path, f32: Path) -> None:
     how = Quantization(overrides=[parse_override("attn_v=Q8_0")], output_tensor_type="q5_1", leave_output=False)
     planned = quantize_file(f32, tmp_path / "out.gguf", "Q4_K_S", quantization=how, dry_run=True)
