@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Table, boolean, rule, strings, u32
 from gguf_forge.convert.ops import Facts
 
-from .common import BASE, BUFFERS, pooling
+from .common import BASE, BUFFERS, GELU, pooling
 
 ATTENTION = "encoder.layer.{l}.attention"
 
@@ -60,6 +60,7 @@ BERT = Arch(
         r"^cls\.predictions",
         r"^cls\.seq_relationship",
     ),
+    activations=GELU,
 )
 
 ARCHS = (BERT,)

@@ -26,6 +26,10 @@ CONTEXT = (
 )
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
+#: The names of the activations GGUF's readers compute. GELU is everywhere its approximation by tanh.
+SILU = ("silu", "swish")
+GELU = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_python")
+
 #: Names of rope scalings in GGUF.
 SCALINGS = {"linear": "linear", "yarn": "yarn", "su": "longrope", "longrope": "longrope"}
 #: Expert gating functions in GGUF.

@@ -12,7 +12,7 @@ from gguf_forge.convert.ops import Add, Facts, FirstRows
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, QK_NORM, WRAPPERS, layer_types, pooling
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QK_NORM, WRAPPERS, layer_types, pooling
 
 SHIFTED = Add(1.0)
 
@@ -87,6 +87,7 @@ GEMMA = Arch(
     vocab=vocab.GEMMA,
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
+    activations=GELU,
 )
 GEMMA2 = Arch(
     "gemma2",
@@ -99,6 +100,7 @@ GEMMA2 = Arch(
     vocab=vocab.GEMMA2,
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
+    activations=GELU,
 )
 GEMMA3 = Arch(
     "gemma3",
@@ -121,6 +123,7 @@ GEMMA3 = Arch(
     vocab=vocab.GEMMA3,
     renames=WRAPPERS,
     drop=BUFFERS + VISION,
+    activations=GELU,
 )
 
 #: EmbeddingGemma: its window is the one in config.json, whatever its attention.

@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Table, f32, rule, u32
 from gguf_forge.convert.ops import TRANSPOSE
 
-from .common import FILE_TYPE
+from .common import FILE_TYPE, GELU
 
 LINEAR = (
     ("attn_qkv", "attn.c_attn"),
@@ -46,6 +46,7 @@ GPT2 = Arch(
     vocab=vocab.BPE,
     renames=((r"^transformer\.", ""),),
     drop=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),
+    activations=GELU,
 )
 
 ARCHS = (GPT2,)

@@ -13,7 +13,7 @@ from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, u32
 from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
 from gguf_forge.convert.ops import STACK, Computed, Facts, RopePermute
 
-from .common import BASE, BUFFERS, DECODER, WRAPPERS, filled
+from .common import BASE, BUFFERS, DECODER, SILU, WRAPPERS, filled
 
 
 def head_dim(facts: Facts) -> Any:
@@ -77,6 +77,7 @@ LLAMA = Arch(
     vocab=vocab.LLAMA,
     renames=((r"text_model\.", ""), *WRAPPERS),
     drop=BUFFERS,
+    activations=SILU,
 )
 
 ARCHS = (LLAMA,)

@@ -15,7 +15,7 @@ from gguf_forge.convert.hparams import ROPE_FROM_PRETRAINING, refuse_rope, rope_
 from gguf_forge.convert.ops import Computed, Facts
 from gguf_forge.errors import ConversionError
 
-from .common import BUFFERS, DECODER, FILE_TYPE, WRAPPERS, filled
+from .common import BUFFERS, DECODER, FILE_TYPE, SILU, WRAPPERS, filled
 
 HEADS = ("num_attention_heads", "n_head")
 WIDTH = ("hidden_size", "n_embd")
@@ -104,6 +104,7 @@ PHI3 = Arch(
     vocab=vocab.PHI3,
     renames=WRAPPERS,
     drop=BUFFERS,
+    activations=SILU,
 )
 
 ARCHS = (PHI3,)

@@ -12,7 +12,7 @@ from gguf_forge.convert.ops import COPY, STACK, Facts, PickRows, Split
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
-from .common import BASE, BUFFERS, DECODER, QK_NORM, WRAPPERS, filled, layer_types, pooling
+from .common import BASE, BUFFERS, DECODER, QK_NORM, SILU, WRAPPERS, filled, layer_types, pooling
 
 POOLING = u32("pooling_type", value=pooling)
 
@@ -74,8 +74,8 @@ RERANKERS = ("qwen3-reranker", "qwen3-vl-reranker")
 RANK = 4
 #: What a reranker is asked; as the reference spells it, the file's users fill in query and document.
 RERANK_TEMPLATE = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided."
-    ' Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct"
+    ' provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
     "<|im_start|>user\n<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
     "<Query>: {query}\n<Document>: {document}<|im_end|>\n"
     "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -142,6 +142,7 @@ QWEN2 = Arch(
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,
+    activations=SILU,
 )
 QWEN2_MOE = Arch(
     "qwen2moe",
@@ -151,6 +152,7 @@ QWEN2_MOE = Arch(
     vocab=vocab.BPE,
     renames=WRAPPERS,
     drop=BUFFERS,
+    activations=SILU,
 )
 QWEN3 = Arch(
     "qwen3",
@@ -160,6 +162,7 @@ QWEN3 = Arch(
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,
+    activations=SILU,
 )
 QWEN3_MOE = Arch(
     "qwen3moe",
@@ -169,6 +172,7 @@ QWEN3_MOE = Arch(
     vocab=vocab.BPE,
     renames=WRAPPERS,
     drop=BUFFERS,
+    activations=SILU,
 )
 
 ARCHS = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)

@@ -16,8 +16,9 @@ import numpy as np
 
 from gguf_forge import names
 from gguf_forge.convert import sentence
+from gguf_forge.convert.agreement import contradictions, unsaid
 from gguf_forge.convert.general import default_file_name, general_metadata
-from gguf_forge.convert.hparams import metadata_of, remarks, resolve
+from gguf_forge.convert.hparams import metadata_of, refused, remarks, resolve
 from gguf_forge.convert.naming import ParameterCounts, fill_file_name
 from gguf_forge.convert.ops import Array, Facts, View
 from gguf_forge.convert.plan import plan_outputs
@@ -183,6 +184,8 @@ def _checkpoint_model(
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
+    if refused(raw, config_classes()):
+        notes.append(f"config.json does not fit its model_type {raw.get('model_type')!r}: no defaults are filled in")
     notes += sentence.remarks(checkpoint.path, keys, arch.name)
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
@@ -194,6 +197,8 @@ def _checkpoint_model(
     metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
     metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
+    notes += contradictions(outputs.views, metadata, arch.name)
+    notes += unsaid(facts.config, outputs.views, metadata, arch)
     metadata.update(overrides)
     notes += _misfits(outputs.views, metadata, arch.name)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())

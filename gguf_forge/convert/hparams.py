@@ -148,15 +148,19 @@ def _filled(raw: Mapping[str, Any], kind: ConfigClass, classes: Mapping[str, Con
     return config
 
 
+def refused(raw: Mapping[str, Any], classes: Mapping[str, ConfigClass]) -> bool:
+    """Whether the configuration has a class that would not take it, so that nothing is filled in for it."""
+    kind = classes.get(str(raw.get("model_type")))
+    return kind is not None and _refused(raw, kind, classes)
+
+
 def resolve(raw: Mapping[str, Any], classes: Mapping[str, ConfigClass]) -> dict[str, Any]:
     """What the reference would hold after reading this config.json: a new, flat configuration.
 
     `classes` maps model_type to its configuration class. Unknown types, and configurations their class would refuse,
     are taken as they stand. The text part is merged into the root, and `rope_parameters` is always there.
     """
-    kind = classes.get(str(raw.get("model_type")))
-    if kind is not None and _refused(raw, kind, classes):
-        kind = None
+    kind = None if refused(raw, classes) else classes.get(str(raw.get("model_type")))
     config = copy.deepcopy(dict(raw)) if kind is None else _filled(raw, kind, classes)
     for name in TEXT_PARTS:
         if isinstance(config.get(name), dict):

@@ -24,6 +24,8 @@ from gguf_forge.source.tensor import SourceTensor
 SUFFIXES = (".weight", ".bias")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
 _MAX_NAMED = 6
+#: Outputs no model can do without, where a family has a rule for them.
+NEEDED = ("token_embd.weight", "output_norm.weight")
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def plan_outputs(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) 
             emissions.append(_Emission(-1, order, -1, row.out, row, ()))
             continue
         found = _applications(row, names, layers, experts)
+        if row.out in NEEDED and not found and not row.variant:
+            raise ConversionError(f"the checkpoint has no {row.sources[0]!r}; is a file missing?")
         if row.every:
             _require_every(row, found, layers)
         for layer, sources in found.items():

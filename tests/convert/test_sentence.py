@@ -1,4 +1,4 @@
-"""What sentence-transformers keeps beside a model: pooling is found, or its absence explained; no module is lost unsaid."""
+"""What sentence-transformers keeps beside a model: pooling is found or its absence explained, no module lost unsaid."""
 
 from __future__ import annotations
 

@@ -245,3 +245,19 @@ def outcome(tmp_path: Path, base: str, edit: Edit) -> str:
         return f"{len(load(tmp_path, base, edit)[0])} keys"
     except ForgeError as error:
         return str(error)
+
+
+def test_a_list_of_ids_is_noted_when_nothing_else_names_the_role(tmp_path: Path) -> None:
+    listed = ("set", C, "eos_token_id", [2, 3])
+    found, notes = load(tmp_path / "none", "llama", listed, ("drop", T, "eos_token"))
+    assert "tokenizer.ggml.eos_token_id" not in found
+    assert any("eos_token_id is a list, [2, 3]" in note for note in notes)
+    found, notes = load(tmp_path / "named", "llama", listed, ("set", T, "eos_token", "</s>"))
+    assert found["tokenizer.ggml.eos_token_id"].value == 2
+    assert not any("is a list" in note for note in notes)
+
+
+def test_a_template_of_no_known_form_is_noted(tmp_path: Path) -> None:
+    found, notes = load(tmp_path, "llama", ("set", T, "chat_template", {"default": "x"}))
+    assert "tokenizer.chat_template" not in found
+    assert any("chat_template is neither a text nor a list but dict" in note for note in notes)

@@ -87,7 +87,7 @@ def read_special(
         wrapping.read(tokenizer.get("post_processor"))
     keep = _Keeper(special.ids, n_vocab, note)
     if settings:
-        special.template = find_template(folder, settings)
+        special.template = find_template(folder, settings, note)
         _read_roles(wrapping, _added_ids(folder), special, keep)
     _read_config(folder.object("config.json") or {}, wrapping.roles, keep)
     return special
@@ -108,6 +108,11 @@ class _Keeper:
             self._note(f"{role}_token_id {token_id} is outside the vocabulary of {self._n_vocab} and is left out")
         else:
             self._ids.setdefault(role, token_id)
+
+    def listed(self, role: str, token_ids: list[Any]) -> None:
+        """GGUF has room for one id; a list is passed over, which is worth saying when nothing else names one."""
+        if role not in self._ids:
+            self._note(f"config.json: {role}_token_id is a list, {token_ids!r:.60}, of which none is written")
 
 
 class _Wrapping:
@@ -217,6 +222,8 @@ def _read_config(config: dict[str, Any], roles: Sequence[str], keep: _Keeper) ->
         token_id = config.get(f"{role}_token_id")
         if token_id is None:
             token_id = _mapping(config.get("text_config") or {}).get(f"{role}_token_id")
+        if isinstance(token_id, list):
+            keep.listed(role, token_id)
         keep(role, token_id)
 
 

@@ -4,7 +4,7 @@ Must not know Jinja: a template is text here, never run.
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gguf_forge.convert.vocab.folder import Folder
@@ -20,9 +20,11 @@ Template = str | list[Any]
 """One template, or objects with `name` and `template`."""
 
 
-def find_template(folder: Folder, tokenizer_config: dict[str, Any]) -> Template | None:
+def find_template(folder: Folder, tokenizer_config: dict[str, Any], note: Callable[[str], None]) -> Template | None:
     """The checkpoint's template(s): tokenizer_config.json first, then chat_template.jinja, then chat_template.json."""
     found = tokenizer_config["chat_template"] if "chat_template" in tokenizer_config else _from_files(folder)
+    if found is not None and not isinstance(found, (str, list)):
+        note(f"chat_template is neither a text nor a list but {type(found).__name__}, and is left out")
     return found if isinstance(found, (str, list)) else None
 
 
