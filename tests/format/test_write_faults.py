@@ -374,7 +374,7 @@ def test_a_writer_killed_at_random(number: signal.Signals, tmp_path: Path) -> No
         child.stdout.readline()
         time.sleep(float(rng.uniform(0.002, 0.05)))
         child.send_signal(number)
-        child.wait()
+        child.wait(timeout=60)
         child.stdout.close()
         left = {*os.listdir(tmp_path)} - {path.name}
         assert left <= ({".model.gguf.part"} if number == signal.SIGKILL else set())
