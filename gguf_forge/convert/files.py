@@ -317,7 +317,9 @@ class _Job:
         )
         which = _kept_recipe(model) if copying else recipe(name)
         views = {v.name: v for v in model.views}
-        specs = [_spec(views[n]) for n in names.quantize_order(views)]
+        specs = [
+            TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)
+        ]  # fmt: skip
         choices = choose(specs, ModelFacts.from_metadata(model.metadata), which, options)
         notes = _unmatched(how.overrides, model.views)
         try:
@@ -357,6 +359,13 @@ def _require_codecs(choices: Iterable[Choice]) -> None:
 
 def _spec(view: View) -> TensorSpec:
     return TensorSpec(view.name, view.shape, view.type)
+
+
+def _shape_in_ggml(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading axes of one, which ggml does not count: llama-quantize writes (1, n) as (n,), unquantized."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape or (1,)
 
 
 def _as_f32(view: View) -> View:

@@ -181,6 +181,28 @@ def test_embeddings_of_another_width_than_configured_are_noted(checkpoint: Path)
     assert plan.notes == ("token_embd.weight is 256 wide, llama.embedding_length says 512",)
 
 
+def test_axes_of_one_are_written_as_ggml_counts_axes(tmp_path: Path) -> None:
+    shapes: dict[str, tuple[int, ...]] = {
+        "blk.0.x.weight": (1, 64),
+        "blk.0.y.weight": (1, 2, 64),
+        "blk.0.z.weight": (2, 1, 64),
+    }
+    meta = {"general.architecture": values.string("llama"), "llama.block_count": values.u32(1)}
+    with GGUFWriter(tmp_path / "in.gguf", meta) as writer:
+        for name, shape in shapes.items():
+            writer.add_tensor(name, np.ones(shape, np.float32))
+    for kind in ("Q8_0", "COPY"):
+        quantize_file(tmp_path / "in.gguf", tmp_path / "out.gguf", kind)
+        with reader.open(tmp_path / "out.gguf") as file:
+            found = {t.name: (t.shape, t.type.name) for t in file.tensors.values()}
+        wide = "F32" if kind == "COPY" else "Q8_0"
+        assert found == {
+            "blk.0.x.weight": ((64,), "F32"),
+            "blk.0.y.weight": ((2, 64), wide),
+            "blk.0.z.weight": ((2, 1, 64), wide),
+        }
+
+
 def test_overrides_and_fallback(tmp_path: Path, f32: Path) -> None:
     how = Quantization(overrides=[parse_override("attn_v=Q8_0")], output_tensor_type="q5_1", leave_output=False)
     planned = quantize_file(f32, tmp_path / "out.gguf", "Q4_K_S", quantization=how, dry_run=True)
