@@ -30,7 +30,7 @@ def contradictions(views: Sequence[View], metadata: Mapping[str, Value], arch: s
                 found.setdefault(kind, f"{view.name} {list(view.shape)} does not fit {key} ({wanted} expected)")
         if view.name == "token_embd.weight" and tokens is not None and view.shape[0] != len(tokens.value):
             count = len(tokens.value)
-            found[view.name] = f"{view.name} has {view.shape[0]} rows, the vocabulary {count} tokens; it may not load"
+            found["tokens"] = f"{view.name} has {view.shape[0]} rows, the vocabulary {count} tokens; it may not load"
     return list(found.values())
 
 

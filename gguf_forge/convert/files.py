@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -197,21 +197,11 @@ def _checkpoint_model(
     metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
     metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
+    metadata.update(overrides)
     notes += contradictions(outputs.views, metadata, arch.name)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
-    metadata.update(overrides)
-    notes += _misfits(outputs.views, metadata, arch.name)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     return _Model(outputs.views, metadata, auto, outputs.dropped, notes, checkpoint.require_unchanged)
-
-
-def _misfits(views: Iterable[View], metadata: Mapping[str, Value], arch: str) -> list[str]:
-    """A line where the embeddings are not as wide as the configuration says: no runtime would load the file."""
-    table = next((v for v in views if v.name == "token_embd.weight"), None)
-    length = metadata.get(f"{arch}.embedding_length")
-    if table is None or length is None or length.value == table.width:
-        return []
-    return [f"{table.name} is {table.width} wide, {arch}.embedding_length says {length.value}"]
 
 
 def _require_plain(checkpoint: Checkpoint) -> None:
@@ -463,6 +453,7 @@ def _execute(
             unfinished.callback(target.writer.abort)
             target.writer.begin()
         run(model.views, targets, threads=threads, progress=progress)
+        plans = [replace(p, notes=(*p.notes, *_overflows(t))) for p, t in zip(plans, targets, strict=True)]
         model.verify()
         for target in targets:
             target.writer.seal()
@@ -470,6 +461,10 @@ def _execute(
             target.writer.publish()
         unfinished.pop_all()
     return plans
+
+
+def _overflows(target: Target) -> list[str]:
+    return [f"{name}: not every value is finite as F16; the largest F16 is 65504" for name in sorted(target.overflows)]
 
 
 __all__ = ["Planned", "Quantization", "convert_checkpoint", "quantize_file"]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.convert.ops import Array, View, widen
+from gguf_forge.convert.ops import F16, Array, View, widen
 from gguf_forge.errors import QuantError
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import available_threads, encode_rows
@@ -31,12 +31,14 @@ Progress = Callable[[int, int], None]
 class Target:
     """A file to be made: a begun writer, the type of every tensor, and the importance of its columns, by name.
 
-    `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack.
+    `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `overflows`
+    receives the names of tensors with values that are not finite once they are F16.
     """
 
     writer: GGUFWriter
     types: Mapping[str, TensorType]
     weights: Mapping[str, Weights]
+    overflows: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,15 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
         key = kind, id(weights)
         if key not in encoded:
             encoded[key] = _encode(rows, taken, kind, weights)
+        if kind is F16 and view.type is not F16 and _overflows(encoded[key]):
+            target.overflows.add(view.name)
         target.writer.write(view.name, encoded[key], taken.start)
+
+
+def _overflows(blocks: Array) -> bool:
+    """Whether F16 numbers hold an infinity or NaN: 7c00 and up as a signed number, fc00 and up as an unsigned one."""
+    words = blocks.reshape(-1)
+    return bool(words.size) and bool(words.view("i2").max() >= 0x7C00 or words.view("u2").max() >= 0xFC00)
 
 
 def _encode(rows: Array, taken: _Run, kind: TensorType, weights: Weights | None) -> Array:

@@ -186,3 +186,25 @@ def test_no_more_threads_start_than_there_are_runs(tmp_path: Path, monkeypatch: 
 def test_no_threads_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(QuantError, match="at least 1, found -1"):
         run([], [], threads=-1)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "found"),
+    [
+        (65504.0, "F16", False),
+        (-65504.0, "F16", False),
+        (65520.0, "F16", True),
+        (-65520.0, "F16", True),
+        (np.inf, "F16", True),
+        (-np.nan, "F16", True),
+        (65520.0, "F32", False),
+        (65520.0, "BF16", False),
+    ],
+)
+def test_what_f16_cannot_hold_is_told(value: float, kind: str, found: bool, tmp_path: Path) -> None:
+    array = values("a")
+    array[299, 63] = value
+    target = begun(tmp_path / "out.gguf", {"a": kind})
+    run([of_array("a", array)], [target], threads=1)
+    target.writer.abort()
+    assert target.overflows == ({"a"} if found else set())
