@@ -45,6 +45,8 @@ def remark(terminal: Terminal, plans: Iterable[Planned], imatrix: Imatrix | None
             if line not in said:
                 said.add(line)
                 terminal.note(line)
+        for c in planned.choices:
+            terminal.detail(f"{planned.type}: {c.name}: {c.source} to {c.type}, {c.reason}")
 
 
 def made(terminal: Terminal, plans: Iterable[Planned], seconds: float) -> None:

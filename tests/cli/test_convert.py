@@ -85,6 +85,13 @@ def test_quiet_says_nothing(forge: Forge, tmp_path: Path) -> None:
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
 
+def test_verbose_tells_the_type_of_each_tensor(forge: Forge, tmp_path: Path) -> None:
+    words = ("convert", MODEL, "--type", "Q4_K_M", "-o", tmp_path / "out.gguf")
+    line = "Q4_K_M: output.weight: F32 to Q6_K, "
+    assert line in forge(*words, "-v").err
+    assert line not in forge(*words).err
+
+
 def test_a_dry_run_states_the_size_to_the_byte_and_writes_nothing(forge: Forge, tmp_path: Path) -> None:
     ended = forge("convert", MODEL, "--type", "Q4_K_M", "--dry-run", "-o", tmp_path / "out.gguf")
     assert ended.code == 0
