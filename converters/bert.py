@@ -60,7 +60,7 @@ BERT = Arch(
         r"^cls\.predictions",
         r"^cls\.seq_relationship",
     ),
-    activations=GELU,
+    implied=(*GELU, ("position_embedding_type", ("absolute",))),
 )
 
 ARCHS = (BERT,)

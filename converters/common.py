@@ -26,9 +26,10 @@ CONTEXT = (
 )
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
-#: The names of the activations GGUF's readers compute. GELU is everywhere its approximation by tanh.
-SILU = ("silu", "swish")
-GELU = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_python")
+_GELUS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_python")
+#: The activations that GGUF's readers compute, which no key names. GELU is everywhere its approximation by tanh.
+SILU = (("hidden_act", ("silu", "swish")),)
+GELU = tuple((key, _GELUS) for key in ("hidden_act", "hidden_activation", "activation_function"))
 
 #: Names of rope scalings in GGUF.
 SCALINGS = {"linear": "linear", "yarn": "yarn", "su": "longrope", "longrope": "longrope"}

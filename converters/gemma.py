@@ -87,7 +87,7 @@ GEMMA = Arch(
     vocab=vocab.GEMMA,
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
-    activations=GELU,
+    implied=GELU,
 )
 GEMMA2 = Arch(
     "gemma2",
@@ -100,7 +100,7 @@ GEMMA2 = Arch(
     vocab=vocab.GEMMA2,
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
-    activations=GELU,
+    implied=GELU,
 )
 GEMMA3 = Arch(
     "gemma3",
@@ -123,7 +123,7 @@ GEMMA3 = Arch(
     vocab=vocab.GEMMA3,
     renames=WRAPPERS,
     drop=BUFFERS + VISION,
-    activations=GELU,
+    implied=GELU,
 )
 
 #: EmbeddingGemma: its window is the one in config.json, whatever its attention.

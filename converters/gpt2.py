@@ -46,7 +46,7 @@ GPT2 = Arch(
     vocab=vocab.BPE,
     renames=((r"^transformer\.", ""),),
     drop=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),
-    activations=GELU,
+    implied=(*GELU, ("scale_attn_weights", (True,)), ("scale_attn_by_inverse_layer_idx", (False,))),
 )
 
 ARCHS = (GPT2,)

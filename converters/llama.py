@@ -77,7 +77,7 @@ LLAMA = Arch(
     vocab=vocab.LLAMA,
     renames=((r"text_model\.", ""), *WRAPPERS),
     drop=BUFFERS,
-    activations=SILU,
+    implied=SILU,
 )
 
 ARCHS = (LLAMA,)

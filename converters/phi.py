@@ -104,7 +104,7 @@ PHI3 = Arch(
     vocab=vocab.PHI3,
     renames=WRAPPERS,
     drop=BUFFERS,
-    activations=SILU,
+    implied=SILU,
 )
 
 ARCHS = (PHI3,)

@@ -142,7 +142,7 @@ QWEN2 = Arch(
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,
-    activations=SILU,
+    implied=SILU,
 )
 QWEN2_MOE = Arch(
     "qwen2moe",
@@ -152,7 +152,7 @@ QWEN2_MOE = Arch(
     vocab=vocab.BPE,
     renames=WRAPPERS,
     drop=BUFFERS,
-    activations=SILU,
+    implied=(*SILU, ("norm_topk_prob", (False,))),
 )
 QWEN3 = Arch(
     "qwen3",
@@ -162,7 +162,7 @@ QWEN3 = Arch(
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,
-    activations=SILU,
+    implied=SILU,
 )
 QWEN3_MOE = Arch(
     "qwen3moe",
@@ -172,7 +172,7 @@ QWEN3_MOE = Arch(
     vocab=vocab.BPE,
     renames=WRAPPERS,
     drop=BUFFERS,
-    activations=SILU,
+    implied=(*SILU, ("norm_topk_prob", (True,))),
 )
 
 ARCHS = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)

@@ -14,7 +14,6 @@ from gguf_forge.convert.hparams import rope_of
 from gguf_forge.convert.ops import View
 from gguf_forge.format.values import Value
 
-ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -65,10 +64,10 @@ def _widths(metadata: Mapping[str, Value], arch: str) -> Iterator[tuple[str, lis
 def unsaid(config: Mapping[str, Any], views: Sequence[View], metadata: Mapping[str, Value], arch: Arch) -> list[str]:
     """What the configuration says of how the model computes, and neither tensors nor metadata can."""
     found = []
-    for key in ACTIVATIONS:
-        name = config.get(key)
-        if arch.activations and isinstance(name, str) and name not in arch.activations:
-            found.append(f"config.json: {key} is {name!r}; {arch.name} in GGUF means {arch.activations[0]!r}")
+    for key, meant in arch.implied:
+        value = config.get(key)
+        if value is not None and value not in meant:
+            found.append(f"config.json: {key} is {value!r}; {arch.name} in GGUF means {meant[0]!r}")
     headed = str((config.get("architectures") or [""])[0]).endswith(_HEADED)
     names = {v.name for v in views}
     if headed and config.get("tie_word_embeddings") is False and not names & {"output.weight", "cls.output.weight"}:

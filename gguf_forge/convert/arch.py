@@ -164,7 +164,8 @@ class Arch:
     `hf` are the class names of config.json's `architectures` it serves. `early` rows stand right after
     general.architecture, `hparams` after general.*. `renames` (pattern, replacement) bring source names to the form
     the rules use; `drop` patterns (regular expressions, searched in the stored name) are tensors left out on purpose.
-    `vocab` are the tokenizer kinds to try, `activations` the names of the one activation that GGUF's readers compute.
+    `vocab` are the tokenizer kinds to try. `implied` are configuration keys whose value GGUF's readers take for
+    granted, with the values that mean it.
     """
 
     name: str
@@ -176,4 +177,4 @@ class Arch:
     renames: tuple[tuple[str, str], ...] = ()
     drop: tuple[str, ...] = ()
     experts: tuple[str, ...] = ("num_local_experts", "num_experts")
-    activations: tuple[str, ...] = ()
+    implied: tuple[tuple[str, tuple[Any, ...]], ...] = ()

@@ -60,6 +60,23 @@ def test_a_contradiction_is_named(change: dict[str, Any], message: str, tmp_path
     assert any(re.search(message, note) for notes in found for note in notes), found
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("plain-gpt2-small", "scale_attn_by_inverse_layer_idx", True),
+        ("plain-gpt2-small", "activation_function", "relu"),
+        ("plain-bert-base-uncased", "position_embedding_type", "relative_key"),
+        ("plain-Qwen3-30B-A3B", "norm_topk_prob", False),
+        ("plain-Qwen1.5-MoE-A2.7B", "norm_topk_prob", True),
+        ("plain-gemma-3-1b-it", "hidden_activation", "silu"),
+    ],
+)
+def test_what_readers_take_for_granted_is_not_taken_unsaid(name: str, key: str, value: Any, tmp_path: Path) -> None:
+    case = CASES[name]
+    _, found = notes_of(replace(case, config={**case.config, key: value}), tmp_path)
+    assert [note.startswith(f"config.json: {key} is {value!r}; ") for note in found] == [True]
+
+
 def test_a_missing_head_is_named_only_where_the_configuration_promises_one(tmp_path: Path) -> None:
     case = CASES[LLAMA]
     headless = replace(case, source=[s for s in case.source if not s[0].startswith("lm_head")])

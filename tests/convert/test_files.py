@@ -49,6 +49,16 @@ def test_default_name(checkpoint: Path) -> None:
     assert not any(p.path.exists() for p in plans)
 
 
+def test_weights_in_other_forms_beside_the_model_are_not_read_twice(checkpoint: Path) -> None:
+    expected = convert_checkpoint(checkpoint, None, "f16", dry_run=True)
+    weights = next(checkpoint.glob("model*.safetensors"))
+    for name in ("consolidated.safetensors", "consolidated.00.pth", "pytorch_model.bin", "tokenizer.model.v3"):
+        (checkpoint / name).write_bytes(b"not read" if name.endswith((".bin", ".pth", ".v3")) else weights.read_bytes())
+    found = convert_checkpoint(checkpoint, None, "f16", dry_run=True)
+    assert found[0].file == expected[0].file
+    assert found[0].notes == ()
+
+
 def test_names_in_a_folder_and_from_a_template(tmp_path: Path) -> None:
     (plan,) = convert_checkpoint(MODEL, tmp_path, "auto", dry_run=True)
     assert plan.path == tmp_path / "PyLlama-7M-BF16.gguf"
