@@ -34,6 +34,18 @@ V_FN VI fp4_count(VF x, VF d)
     return vi_select(vi_gt(index, zero), vi_or(index, minus), index);
 }
 
+/* fp4_count with d = 1, for magnitudes below 16 (those above and NaNs get the index 7). */
+V_FN VI fp4_count_ones(VF x)
+{
+    const VI bits = vf_bits(vf_abs(x));
+    /* From 2 on the values are the floats with one bit of mantissa, and halves go down; below, count 0.5 and 1.5. */
+    VI upper = vi_sub(vi_shr(vi_add(bits, vi_set1(0x1fffff)), 22), vi_set1(254));
+    VI lower = vi_add(vi_shr(vi_sub(vi_set1(0x3f000000), bits), 31), vi_shr(vi_sub(vi_set1(0x3fc00000), bits), 31));
+    VI index = vi_min(vi_max(upper, lower), vi_set1(7));
+    VI minus = vi_and(vi_shr(vf_bits(x), 28), vi_set1(8));
+    return vi_or(index, vi_and(vi_add(index, vi_set1(7)), minus)); /* index + 7 has bit 3 unless index is 0 */
+}
+
 /* n indices, 16 or 32, as n/2 bytes: the first half in the low nibbles. */
 V_FN void fp4_pack(const VI *q, int n, uint8_t *out)
 {

@@ -44,7 +44,7 @@ static void mxfp4_encode(const float *x, uint8_t *out, int64_t blocks, const flo
             /* Dividing by a power of two is exact, or loses what is far below the first midpoint. */
             const VF inverse = vf_set1(amax == 0.f ? 0.f : 1.f / d);
             for (int i = 0; i < 32 / VN; i++) {
-                q[i] = fp4_count(vf_mul(vf_load(x + i * VN), inverse), vf_set1(1.f));
+                q[i] = fp4_count_ones(vf_mul(vf_load(x + i * VN), inverse));
             }
         } else {
             for (int i = 0; i < 32 / VN; i++) {
