@@ -30,6 +30,9 @@ sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a co
 test-neon: ## the NEON kernels, cross-compiled and run under qemu-user
 	bash tests/native/neon.sh
 
+count-neon: ## docs/neon.md: instructions a weight of plain C and NEON, counted under qemu-user
+	bash tests/native/count_neon.sh
+
 lint: $(VENV)/.dev ## ruff, and the C core with warnings as errors under each compiler at hand
 	$(BIN)/ruff check .
 	for cc in gcc clang; do ! command -v $$cc >/dev/null || CC=$$cc GGUF_FORGE_WERROR=1 \
@@ -65,4 +68,4 @@ build/zoo/.made:
 	build/torch/bin/python $(ZOO)/make.py build/zoo
 	touch $@
 
-.PHONY: run test test-zoo test-run sanitize test-neon lint types bench clean help
+.PHONY: run test test-zoo test-run sanitize test-neon count-neon lint types bench clean help
