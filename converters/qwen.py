@@ -85,8 +85,9 @@ RERANK_TEMPLATE = (
 def reranks(facts: Facts) -> bool:
     """Whether this Qwen3 is a reranker, which only its name tells: the folder's, or the title of its model card."""
     card = (Folder(facts.directory).text("README.md") or "").lower()
-    hints = (facts.directory.name.lower(), str(facts.config.get("model_type", "")).lower())
-    return any(f"# {name}" in card or any(name in hint for hint in hints) for name in RERANKERS)
+    name = facts.directory.name or facts.directory.resolve().name
+    hints = (name.lower(), str(facts.config.get("model_type", "")).lower())
+    return any(f"# {known}" in card or any(known in hint for hint in hints) for known in RERANKERS)
 
 
 def _ranks_by_embedding(facts: Facts) -> bool:

@@ -72,6 +72,8 @@ def unsaid(config: Mapping[str, Any], views: Sequence[View], metadata: Mapping[s
     names = {v.name for v in views}
     if headed and config.get("tie_word_embeddings") is False and not names & {"output.weight", "cls.output.weight"}:
         found.append("config.json: tie_word_embeddings is false, but there is no lm_head; the embedding serves instead")
+    if headed and "cls.output.weight" in names:
+        found.append("a reranker, by its name or model card: its answers' rows of the output are cls.output.weight")
     part = rope_of(config).get("partial_rotary_factor")
     if isinstance(part, (int, float)) and part not in (0, 1) and not _is_partial(metadata, arch.name, part):
         found.append(f"config.json: partial_rotary_factor {part} has no key for {arch.name}; whole heads will turn")

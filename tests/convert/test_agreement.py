@@ -77,6 +77,11 @@ def test_what_readers_take_for_granted_is_not_taken_unsaid(name: str, key: str, 
     assert [note.startswith(f"config.json: {key} is {value!r}; ") for note in found] == [True]
 
 
+@pytest.mark.parametrize("name", ["rr-tied", "rr-untied"])
+def test_a_reranker_is_said_to_be_one(name: str, tmp_path: Path) -> None:
+    assert [note.partition(",")[0] for note in notes_of(CASES[name], tmp_path)[1]] == ["a reranker"]
+
+
 def test_a_missing_head_is_named_only_where_the_configuration_promises_one(tmp_path: Path) -> None:
     case = CASES[LLAMA]
     headless = replace(case, source=[s for s in case.source if not s[0].startswith("lm_head")])

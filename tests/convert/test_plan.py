@@ -276,6 +276,14 @@ def test_a_reranker_is_known_by_its_name_or_its_card(name: str, card: str | None
     assert ("cls.output.weight" in {v.name for v in outputs.views}) is ranks
 
 
+def test_a_rerankers_folder_is_known_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["rr-tied"]
+    (tmp_path / "Qwen3-Reranker-4B").mkdir()
+    monkeypatch.chdir(tmp_path / "Qwen3-Reranker-4B")
+    outputs = plan(replace(case, files={"vocab.json": case.files["vocab.json"]}), Path())
+    assert "cls.output.weight" in {v.name for v in outputs.views}
+
+
 def test_a_reranker_needs_both_answers(tmp_path: Path) -> None:
     case = CASES["rr-tied"]
     with pytest.raises(ConversionError, match="must have the token 'no'"):
