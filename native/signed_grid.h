@@ -4,17 +4,15 @@
 
 #include "lattice.h"
 
-/* Eight magnitudes of 1..127 with signs of 0 or 255: no byte carries into the next. */
-static inline uint64_t signed_grid(uint64_t magnitudes, uint64_t signs)
-{
-    return (magnitudes ^ signs) + (signs & 0x0101010101010101u);
-}
+/* Scales are half a power of two times 2 s + 1, exactly. */
+static const float signed_grid_odd[16] = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
 
-/* 256 weights: signed bytes, and a scale for every `per` (16 or 32) of them. */
-V_FN void signed_grid_decode(const uint64_t bytes[32], const float *scale, int per, float *y)
+/* 16 weights: signed bytes times a scale. They come straight from registers: storing eights of them to load them as
+ * vectors would wait for all earlier stores. */
+V_FN void signed_grid_store(VB bytes, float scale, float *y)
 {
-    for (int i = 0; i < 256; i += VN) {
-        vf_store(y + i, vf_mul(vf_set1(scale[i / per]), vi_to_f(vi_load_i8((const uint8_t *)bytes + i))));
+    for (int i = 0; i < 16 / VN; i++) {
+        vf_store(y + i * VN, vf_mul(vf_set1(scale), vi_to_f(vb_widen(bytes, i))));
     }
 }
 

@@ -54,18 +54,16 @@ static void iq2_s_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq2_s_block *block = (const iq2_s_block *)in + b;
-        const float d = load_f16(block->d);
-        float scale[16];
-        uint64_t bytes[32];
+        const float d = load_f16(block->d) * 0.125f;
         for (int k = 0; k < 8; k++) {
-            scale[2 * k] = d * (0.5f + (float)(block->scales[k] & 15)) * 0.25f;
-            scale[2 * k + 1] = d * (0.5f + (float)(block->scales[k] >> 4)) * 0.25f;
-            const unsigned high = block->high[k];
-            for (int i = 0; i < 4; i++) {
-                const uint64_t point = forge_grid_iq2_s[block->index[4 * k + i] | (high >> 2 * i & 3) << 8];
-                bytes[4 * k + i] = signed_grid(point, forge_signs[block->signs[4 * k + i]]);
+            const uint8_t *index = block->index + 4 * k;
+            const unsigned high = block->high[k], s = block->scales[k];
+            for (int i = 0; i < 4; i += 2) {
+                const VB points = vb_set(forge_grid_iq2_s[index[i] | (high << (8 - 2 * i) & 0x300)],
+                                         forge_grid_iq2_s[index[i + 1] | (high << (6 - 2 * i) & 0x300)]);
+                const VB bytes = vb_negate_bits(points, load_u16(block->signs + 4 * k + i));
+                signed_grid_store(bytes, d * signed_grid_odd[s >> 2 * i & 15], y + 32 * k + 8 * i);
             }
         }
-        signed_grid_decode(bytes, scale, 16, y);
     }
 }

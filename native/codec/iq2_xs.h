@@ -53,17 +53,15 @@ static void iq2_xs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq2_xs_block *block = (const iq2_xs_block *)in + b;
-        const float d = load_f16(block->d);
-        float scale[16];
-        uint64_t bytes[32];
+        const float d = load_f16(block->d) * 0.125f;
         for (int k = 0; k < 8; k++) {
-            scale[2 * k] = d * (0.5f + (float)(block->scales[k] & 15)) * 0.25f;
-            scale[2 * k + 1] = d * (0.5f + (float)(block->scales[k] >> 4)) * 0.25f;
+            const unsigned s = block->scales[k];
+            for (int i = 0; i < 4; i += 2) {
+                const unsigned q0 = load_u16(block->qs + 8 * k + 2 * i), q1 = load_u16(block->qs + 8 * k + 2 * i + 2);
+                const VB points = vb_set(forge_grid_iq2_xs[q0 & 511], forge_grid_iq2_xs[q1 & 511]);
+                const VB minus = vb_set(forge_even_signs[q0 >> 9], forge_even_signs[q1 >> 9]);
+                signed_grid_store(vb_negate(points, minus), d * signed_grid_odd[s >> 2 * i & 15], y + 32 * k + 8 * i);
+            }
         }
-        for (int i = 0; i < 32; i++) {
-            const unsigned q = load_u16(block->qs + 2 * i);
-            bytes[i] = signed_grid(forge_grid_iq2_xs[q & 511], forge_even_signs[q >> 9]);
-        }
-        signed_grid_decode(bytes, scale, 16, y);
     }
 }

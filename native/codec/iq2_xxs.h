@@ -120,17 +120,17 @@ static void iq2_xxs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq2_xxs_block *block = (const iq2_xxs_block *)in + b;
-        const float d = load_f16(block->d);
-        float scale[8];
-        uint64_t bytes[32];
+        const float d = load_f16(block->d) * 0.125f;
         for (int k = 0; k < 8; k++) {
+            const uint8_t *index = block->part[k].index;
             const uint32_t word = load_u32(block->part[k].word);
-            scale[k] = d * (0.5f + (float)(word >> 28)) * 0.25f;
-            for (int i = 0; i < 4; i++) {
-                const uint64_t point = forge_grid_iq2_xxs[block->part[k].index[i]];
-                bytes[4 * k + i] = signed_grid(point, forge_even_signs[word >> 7 * i & 127]);
+            const float scale = d * signed_grid_odd[word >> 28];
+            for (int i = 0; i < 4; i += 2) {
+                const VB points = vb_set(forge_grid_iq2_xxs[index[i]], forge_grid_iq2_xxs[index[i + 1]]);
+                const uint32_t signs = word >> 7 * i;
+                const VB minus = vb_set(forge_even_signs[signs & 127], forge_even_signs[signs >> 7 & 127]);
+                signed_grid_store(vb_negate(points, minus), scale, y + 32 * k + 8 * i);
             }
         }
-        signed_grid_decode(bytes, scale, 32, y);
     }
 }

@@ -62,18 +62,18 @@ static void iq3_s_decode(const uint8_t *in, float *y, int64_t blocks)
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq3_s_block *block = (const iq3_s_block *)in + b;
         const float d = load_f16(block->d);
-        float scale[8];
-        uint64_t bytes[32];
         for (int k = 0; k < 8; k++) {
-            const unsigned high = block->high[k];
-            scale[k] = d * (float)(1 + 2 * (block->scales[k / 2] >> 4 * (k % 2) & 15));
-            for (int i = 0; i < 4; i++) {
+            const float scale = d * signed_grid_odd[block->scales[k / 2] >> 4 * (k % 2) & 15];
+            for (int i = 0; i < 4; i += 2) {
                 const uint8_t *index = block->index + 8 * k + 2 * i;
-                const uint64_t low = forge_grid_iq3_s[index[0] | (high >> 2 * i & 1) << 8];
-                const uint64_t two = low | (uint64_t)forge_grid_iq3_s[index[1] | (high >> (2 * i + 1) & 1) << 8] << 32;
-                bytes[4 * k + i] = signed_grid(two, forge_signs[block->signs[4 * k + i]]);
+                const unsigned high = (unsigned)block->high[k] << (8 - 2 * i);
+                const VB points = vb_set4(forge_grid_iq3_s[index[0] | (high & 256)],
+                                          forge_grid_iq3_s[index[1] | (high >> 1 & 256)],
+                                          forge_grid_iq3_s[index[2] | (high >> 2 & 256)],
+                                          forge_grid_iq3_s[index[3] | (high >> 3 & 256)]);
+                const VB bytes = vb_negate_bits(points, load_u16(block->signs + 4 * k + i));
+                signed_grid_store(bytes, scale, y + 32 * k + 8 * i);
             }
         }
-        signed_grid_decode(bytes, scale, 32, y);
     }
 }

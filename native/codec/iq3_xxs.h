@@ -53,18 +53,18 @@ static void iq3_xxs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq3_xxs_block *block = (const iq3_xxs_block *)in + b;
-        const float d = load_f16(block->d);
-        float scale[8];
-        uint64_t bytes[32];
+        const float d = load_f16(block->d) * 0.25f;
         for (int k = 0; k < 8; k++) {
             const uint32_t word = load_u32(block->word + 4 * k);
-            scale[k] = d * (0.5f + (float)(word >> 28)) * 0.5f;
-            for (int i = 0; i < 4; i++) {
+            const float scale = d * signed_grid_odd[word >> 28];
+            for (int i = 0; i < 4; i += 2) {
                 const uint8_t *index = block->index + 8 * k + 2 * i;
-                const uint64_t two = forge_grid_iq3_xxs[index[0]] | (uint64_t)forge_grid_iq3_xxs[index[1]] << 32;
-                bytes[4 * k + i] = signed_grid(two, forge_even_signs[word >> 7 * i & 127]);
+                const VB points = vb_set4(forge_grid_iq3_xxs[index[0]], forge_grid_iq3_xxs[index[1]],
+                                          forge_grid_iq3_xxs[index[2]], forge_grid_iq3_xxs[index[3]]);
+                const uint32_t signs = word >> 7 * i;
+                const VB minus = vb_set(forge_even_signs[signs & 127], forge_even_signs[signs >> 7 & 127]);
+                signed_grid_store(vb_negate(points, minus), scale, y + 32 * k + 8 * i);
             }
         }
-        signed_grid_decode(bytes, scale, 32, y);
     }
 }

@@ -134,6 +134,21 @@ V_FN void vi_store_i8(uint8_t *p, const VI *v, int n)
     }
 }
 
+typedef __m128i VB;
+V_FN VB vb_set(uint64_t low, uint64_t high) { return _mm_set_epi64x((long long)high, (long long)low); }
+V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return _mm_setr_epi32((int)a, (int)b, (int)c, (int)d);
+}
+V_FN VB vb_negate(VB a, VB where) { return _mm_sub_epi8(_mm_xor_si128(a, where), where); }
+V_FN VB vb_negate_bits(VB a, uint32_t u)
+{
+    const VB spread = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const VB bit = _mm_set1_epi64x((long long)0x8040201008040201u);
+    return vb_negate(a, _mm_cmpeq_epi8(_mm_and_si128(_mm_shuffle_epi8(_mm_cvtsi32_si128((int)u), spread), bit), bit));
+}
+V_FN VI vb_widen(VB a, int i) { return _mm256_cvtepi8_epi32(i ? _mm_unpackhi_epi64(a, a) : a); }
+
 V_FN VF vf_gather(const float *base, VI i) { return _mm256_i32gather_ps(base, i, 4); }
 V_FN VI vi_gather(const int32_t *base, VI i) { return _mm256_i32gather_epi32((const int *)base, i, 4); }
 V_FN VT vt_load(const int32_t *p) { return (VT){vi_load(p), vi_load(p + 8)}; }

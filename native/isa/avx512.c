@@ -93,6 +93,20 @@ V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 }
 V_FN void vi_store_i8(uint8_t *p, const VI *v, int n) { vi_store_u8(p, v, n); }
 
+typedef __m128i VB;
+V_FN VB vb_set(uint64_t low, uint64_t high) { return _mm_set_epi64x((long long)high, (long long)low); }
+V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return _mm_setr_epi32((int)a, (int)b, (int)c, (int)d);
+}
+V_FN VB vb_negate(VB a, VB where) { return _mm_sub_epi8(_mm_xor_si128(a, where), where); }
+V_FN VB vb_negate_bits(VB a, uint32_t u) { return _mm_mask_sub_epi8(a, (__mmask16)u, _mm_setzero_si128(), a); }
+V_FN VI vb_widen(VB a, int i)
+{
+    (void)i;
+    return _mm512_cvtepi8_epi32(a);
+}
+
 V_FN VF vf_gather(const float *base, VI i) { return _mm512_i32gather_ps(i, base, 4); }
 V_FN VI vi_gather(const int32_t *base, VI i) { return _mm512_i32gather_epi32(i, base, 4); }
 V_FN VT vt_load(const int32_t *p) { return _mm512_loadu_si512(p); }

@@ -117,6 +117,25 @@ V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 }
 V_FN void vi_store_i8(uint8_t *p, const VI *v, int n) { vi_store_u8(p, v, n); }
 
+typedef int8x16_t VB;
+V_FN VB vb_set(uint64_t low, uint64_t high) { return vcombine_s8(vcreate_s8(low), vcreate_s8(high)); }
+V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return vb_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
+}
+V_FN VB vb_negate(VB a, VB where) { return vsubq_s8(veorq_s8(a, where), where); }
+V_FN VB vb_negate_bits(VB a, uint32_t u)
+{
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+    const uint8x16_t both = vcombine_u8(vdup_n_u8((uint8_t)u), vdup_n_u8((uint8_t)(u >> 8)));
+    return vb_negate(a, vreinterpretq_s8_u8(vtstq_u8(both, bit)));
+}
+V_FN VI vb_widen(VB a, int i)
+{
+    int16x8_t half = vmovl_s8(i < 2 ? vget_low_s8(a) : vget_high_s8(a));
+    return vmovl_s16(i % 2 ? vget_high_s16(half) : vget_low_s16(half));
+}
+
 V_FN VF vf_gather(const float *base, VI i)
 {
     const float f[4] = {base[vgetq_lane_s32(i, 0)], base[vgetq_lane_s32(i, 1)], base[vgetq_lane_s32(i, 2)],

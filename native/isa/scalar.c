@@ -1,6 +1,7 @@
 /* Plain C, one lane: the vocabulary as ordinary arithmetic. The reference every other file is compared with. */
 #include "begin.h"
 #include "half.h"
+#include "../lattice.h"
 
 static int forge_isa_supported(void) { return 1; }
 
@@ -88,6 +89,22 @@ V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
     }
 }
 V_FN void vi_store_i8(uint8_t *p, const VI *v, int n) { vi_store_u8(p, v, n); }
+
+typedef struct {
+    uint64_t at[2];
+} VB;
+V_FN VB vb_set(uint64_t low, uint64_t high) { return (VB){{low, high}}; }
+V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return vb_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
+}
+V_FN uint64_t negate8(uint64_t a, uint64_t where) { return (a ^ where) + (where & 0x0101010101010101u); }
+V_FN VB vb_negate(VB a, VB where) { return vb_set(negate8(a.at[0], where.at[0]), negate8(a.at[1], where.at[1])); }
+V_FN VB vb_negate_bits(VB a, uint32_t u)
+{
+    return vb_negate(a, vb_set(forge_signs[u & 255], forge_signs[u >> 8 & 255]));
+}
+V_FN VI vb_widen(VB a, int i) { return (int8_t)(a.at[i / 8] >> i % 8 * 8); }
 
 V_FN VF vf_gather(const float *base, VI i) { return base[i]; }
 V_FN VI vi_gather(const int32_t *base, VI i) { return base[i]; }
