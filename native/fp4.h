@@ -2,7 +2,9 @@
 #ifndef FORGE_FP4_H
 #define FORGE_FP4_H
 
-static const float fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+#define FP4_VALUES {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}
+static const float fp4_values[16] = FP4_VALUES;
+static const int8_t fp4_bytes[16] = FP4_VALUES;
 
 /* The index of the value nearest to x when scaled by d >= 0: the first of the smallest |value * d - x| as computed.
  * By symmetry the search needs magnitudes only: on the other side of zero no error is below that of zero itself. */

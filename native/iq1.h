@@ -2,16 +2,22 @@
 #ifndef FORGE_IQ1_H
 #define FORGE_IQ1_H
 
-#include "lattice.h"
+#include "signed_grid.h"
 
-/* 256 weights: scale * (point + shift), a scale for every 16 weights; a weight whose bit is set is shifted down. */
-V_FN void iq1_finish(const uint64_t points[32], const float scale[16], const uint32_t down[8], float *y)
+/* What is added to the first and to the last eight of 16 weights: up, or down where a bit says so. */
+#define IQ1_EIGHT(shift) shift, shift, shift, shift, shift, shift, shift, shift
+static const float iq1_shifts[4][16] = {{IQ1_EIGHT(0.125f), IQ1_EIGHT(0.125f)},
+                                        {IQ1_EIGHT(-0.125f), IQ1_EIGHT(0.125f)},
+                                        {IQ1_EIGHT(0.125f), IQ1_EIGHT(-0.125f)},
+                                        {IQ1_EIGHT(-0.125f), IQ1_EIGHT(-0.125f)}};
+
+/* 16 weights: scale * (point + shift); i0 and i1 are the indices of the two points. */
+V_FN void iq1_store(unsigned i0, unsigned i1, const float shift[16], float scale, float *y)
 {
-    const VF up = vf_set1(0.125f), minus = vf_set1(-0.125f);
-    for (int i = 0; i < 256; i += VN) {
-        VF shift = vf_select(vm_from_bits(down[i / 32] >> i % 32), minus, up);
-        VF v = vf_add(vi_to_f(vi_load_i8((const uint8_t *)points + i)), shift);
-        vf_store(y + i, vf_mul(vf_set1(scale[i / 16]), v));
+    const VB points = vb_set(forge_grid_iq1[i0], forge_grid_iq1[i1]);
+    for (int i = 0; i < 16 / VN; i++) {
+        VF v = vf_add(vi_to_f(vb_widen(points, i)), vf_load(shift + i * VN));
+        vf_store(y + i * VN, vf_mul(vf_set1(scale), v));
     }
 }
 

@@ -12,15 +12,4 @@ V_FN void nibbles_decode32(VFT table, const uint8_t *q, VF d, float *y)
     }
 }
 
-/* 8 bytes to 16 indices, a byte each. */
-static inline void nibbles_spread16(const uint8_t *q, uint8_t *index)
-{
-    uint64_t low;
-    memcpy(&low, q, 8);
-    uint64_t high = low >> 4 & 0x0f0f0f0f0f0f0f0fu;
-    low &= 0x0f0f0f0f0f0f0f0fu;
-    memcpy(index, &low, 8);
-    memcpy(index + 8, &high, 8);
-}
-
 #endif

@@ -4,7 +4,7 @@
 
 #include "lattice.h"
 
-/* Scales are half a power of two times 2 s + 1, exactly. */
+/* 2 s + 1, the scale of a sub-block but for a power of two. */
 static const float signed_grid_odd[16] = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
 
 /* 16 weights: signed bytes times a scale. They come straight from registers: storing eights of them to load them as

@@ -141,26 +141,21 @@ static void iq1_m_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq1_m_block *block = (const iq1_m_block *)in + b;
-        float scale[16];
-        uint64_t points[32];
-        uint32_t down[8];
-        unsigned words[4], half = 0;
+        unsigned half = 0;
         for (int k = 0; k < 4; k++) {
-            words[k] = load_u16(block->scales + 2 * k);
-            half |= words[k] >> 12 << 4 * k;
+            half |= (unsigned)block->scales[2 * k + 1] >> 4 << 4 * k;
         }
         const float d = f16_to_f32((uint16_t)half);
-        for (int k = 0; k < 16; k++) {
-            scale[k] = d * (float)(2 * (words[k / 4] >> 3 * (k % 4) & 7) + 1);
-        }
-        for (int k = 0; k < 8; k++) {
-            const unsigned high = load_u16(block->high + 2 * k);
-            down[k] = (high >> 3 & 1) * 0xffu | (high >> 7 & 1) * 0xff00u | (high >> 11 & 1) * 0xff0000u |
-                      (high >> 15 & 1) * 0xff000000u;
-            for (int i = 0; i < 4; i++) {
-                points[4 * k + i] = forge_grid_iq1[block->index[4 * k + i] | (high >> 4 * i & 7) << 8];
+        for (int k = 0; k < 4; k++) {
+            const unsigned word = load_u16(block->scales + 2 * k);
+            for (int j = 0; j < 4; j++) {
+                const uint8_t *index = block->index + 8 * k + 2 * j;
+                const unsigned high = block->high[4 * k + j];
+                const float *shift = iq1_shifts[(high >> 3 & 1) | (high >> 6 & 2)];
+                const float scale = d * signed_grid_odd[word >> 3 * j & 7];
+                iq1_store(index[0] | (high << 8 & 0x700), index[1] | (high << 4 & 0x700), shift, scale,
+                          y + 64 * k + 16 * j);
             }
         }
-        iq1_finish(points, scale, down, y);
     }
 }

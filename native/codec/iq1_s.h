@@ -122,17 +122,12 @@ static void iq1_s_decode(const uint8_t *in, float *y, int64_t blocks)
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq1_s_block *block = (const iq1_s_block *)in + b;
         const float d = load_f16(block->d);
-        float scale[16];
-        uint64_t points[32];
-        uint32_t down[8];
         for (int k = 0; k < 8; k++) {
+            const uint8_t *index = block->index + 4 * k;
             const unsigned high = load_u16(block->high + 2 * k);
-            scale[2 * k] = scale[2 * k + 1] = d * (float)(2 * (high >> 12 & 7) + 1);
-            down[k] = 0u - (high >> 15);
-            for (int i = 0; i < 4; i++) {
-                points[4 * k + i] = forge_grid_iq1[block->index[4 * k + i] | (high >> 3 * i & 7) << 8];
-            }
+            const float scale = d * signed_grid_odd[high >> 12 & 7], *shift = iq1_shifts[high >> 15 ? 3 : 0];
+            iq1_store(index[0] | (high << 8 & 0x700), index[1] | (high << 5 & 0x700), shift, scale, y + 32 * k);
+            iq1_store(index[2] | (high << 2 & 0x700), index[3] | (high >> 1 & 0x700), shift, scale, y + 32 * k + 16);
         }
-        iq1_finish(points, scale, down, y);
     }
 }

@@ -57,23 +57,29 @@ static void iq3_s_encode(const float *x, uint8_t *out, int64_t blocks, const flo
     lattice_encode(iq3_s_kind, iq3_s_fit, iq3_s_pack, sizeof(iq3_s_block), x, out, blocks, w, row_blocks);
 }
 
+/* 16 weights. */
+V_FN void iq3_s_store(const uint8_t *index, unsigned high, unsigned signs, float scale, float *y)
+{
+    const uint32_t *grid = forge_grid_iq3_s;
+    const VB points = vb_set4(grid[index[0] | (high << 8 & 256)], grid[index[1] | (high << 7 & 256)],
+                              grid[index[2] | (high << 6 & 256)], grid[index[3] | (high << 5 & 256)]);
+    signed_grid_store(vb_negate_bits(points, signs), scale, y);
+}
+
 static void iq3_s_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const iq3_s_block *block = (const iq3_s_block *)in + b;
         const float d = load_f16(block->d);
-        for (int k = 0; k < 8; k++) {
-            const float scale = d * signed_grid_odd[block->scales[k / 2] >> 4 * (k % 2) & 15];
-            for (int i = 0; i < 4; i += 2) {
-                const uint8_t *index = block->index + 8 * k + 2 * i;
-                const unsigned high = (unsigned)block->high[k] << (8 - 2 * i);
-                const VB points = vb_set4(forge_grid_iq3_s[index[0] | (high & 256)],
-                                          forge_grid_iq3_s[index[1] | (high >> 1 & 256)],
-                                          forge_grid_iq3_s[index[2] | (high >> 2 & 256)],
-                                          forge_grid_iq3_s[index[3] | (high >> 3 & 256)]);
-                const VB bytes = vb_negate_bits(points, load_u16(block->signs + 4 * k + i));
-                signed_grid_store(bytes, scale, y + 32 * k + 8 * i);
-            }
+        for (int k = 0; k < 4; k++) {
+            const uint8_t *index = block->index + 16 * k, *signs = block->signs + 8 * k;
+            const float s0 = d * signed_grid_odd[block->scales[k] & 15];
+            const float s1 = d * signed_grid_odd[block->scales[k] >> 4];
+            const unsigned h0 = block->high[2 * k], h1 = block->high[2 * k + 1];
+            iq3_s_store(index, h0, load_u16(signs), s0, y + 64 * k);
+            iq3_s_store(index + 4, h0 >> 4, load_u16(signs + 2), s0, y + 64 * k + 16);
+            iq3_s_store(index + 8, h1, load_u16(signs + 4), s1, y + 64 * k + 32);
+            iq3_s_store(index + 12, h1 >> 4, load_u16(signs + 6), s1, y + 64 * k + 48);
         }
     }
 }

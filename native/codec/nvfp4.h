@@ -7,7 +7,6 @@ typedef struct {
 _Static_assert(sizeof(nvfp4_block) == 36, "NVFP4");
 
 #include "../fp4.h"
-#include "../nibbles.h"
 
 /* Half of the E4M3 number, for doubled values. 0x7f, which would be NaN, reads as 0. */
 static inline float nvfp4_scale(unsigned d)
@@ -63,23 +62,28 @@ static void nvfp4_encode(const float *x, uint8_t *out, int64_t blocks, const flo
     }
 }
 
-/* Indices are spread well before they are loaded as vectors: a load that spans fresh stores has to wait for them. */
+/* nvfp4_scale of each byte: rows of eight mantissas, n / 8 the first, by exponent; only 0x7f is no number. */
+#define NVFP4_SEVEN(n, unit) n * unit, (n + 1) * unit, (n + 2) * unit, (n + 3) * unit, (n + 4) * unit, (n + 5) * unit, \
+    (n + 6) * unit
+#define NVFP4_EIGHT(n, unit) NVFP4_SEVEN(n, unit), (n + 7) * unit
+#define NVFP4_BUT_LAST \
+    NVFP4_EIGHT(0, 0x1p-10f), NVFP4_EIGHT(8, 0x1p-10f), NVFP4_EIGHT(8, 0x1p-9f), NVFP4_EIGHT(8, 0x1p-8f), \
+    NVFP4_EIGHT(8, 0x1p-7f), NVFP4_EIGHT(8, 0x1p-6f), NVFP4_EIGHT(8, 0x1p-5f), NVFP4_EIGHT(8, 0x1p-4f), \
+    NVFP4_EIGHT(8, 0x1p-3f), NVFP4_EIGHT(8, 0x1p-2f), NVFP4_EIGHT(8, 0x1p-1f), NVFP4_EIGHT(8, 1.f), \
+    NVFP4_EIGHT(8, 2.f), NVFP4_EIGHT(8, 4.f), NVFP4_EIGHT(8, 8.f), NVFP4_SEVEN(8, 16.f)
+static const float nvfp4_scales[256] = {NVFP4_BUT_LAST, 0.f, NVFP4_BUT_LAST, 15 * 16.f};
+
 static void nvfp4_decode(const uint8_t *in, float *y, int64_t blocks)
 {
-    enum { TOGETHER = 8 };
-    VFT table = vf_table16(fp4_values);
-    for (int64_t b = 0; b < blocks; b += TOGETHER) {
+    const VB table = vb_load(fp4_bytes);
+    for (int64_t b = 0; b < blocks; b++, y += 64) {
         const nvfp4_block *block = (const nvfp4_block *)in + b;
-        const int n = blocks - b < TOGETHER ? (int)(blocks - b) : TOGETHER;
-        uint8_t index[64 * TOGETHER];
-        float scale[4 * TOGETHER];
-        for (int s = 0; s < 4 * n; s++) {
-            nibbles_spread16(block[s / 4].qs + s % 4 * 8, index + 16 * s);
-            scale[s] = nvfp4_scale(block[s / 4].d[s % 4]);
+        for (int s = 0; s < 4; s++) {
+            const VB bytes = vb_lookup(table, vb_nibbles(block->qs + 8 * s));
+            const VF scale = vf_set1(nvfp4_scales[block->d[s]]);
+            for (int i = 0; i < 16 / VN; i++) {
+                vf_store(y + 16 * s + i * VN, vf_mul(vi_to_f(vb_widen(bytes, i)), scale));
+            }
         }
-        for (int i = 0; i < 64 * n; i += VN) {
-            vf_store(y + i, vf_mul(vf_lookup16(table, vi_load_u8(index + i)), vf_set1(scale[i / 16])));
-        }
-        y += 64 * n;
     }
 }

@@ -118,6 +118,13 @@ V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 V_FN void vi_store_i8(uint8_t *p, const VI *v, int n) { vi_store_u8(p, v, n); }
 
 typedef int8x16_t VB;
+V_FN VB vb_load(const int8_t *p) { return vld1q_s8(p); }
+V_FN VB vb_nibbles(const uint8_t *p)
+{
+    uint8x8_t q = vld1_u8(p);
+    return vreinterpretq_s8_u8(vcombine_u8(vand_u8(q, vdup_n_u8(15)), vshr_n_u8(q, 4)));
+}
+V_FN VB vb_lookup(VB t, VB i) { return vqtbl1q_s8(t, vreinterpretq_u8_s8(i)); }
 V_FN VB vb_set(uint64_t low, uint64_t high) { return vcombine_s8(vcreate_s8(low), vcreate_s8(high)); }
 V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {

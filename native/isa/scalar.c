@@ -98,6 +98,28 @@ V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
     return vb_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
 }
+V_FN VB vb_load(const int8_t *p)
+{
+    VB a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+V_FN VB vb_nibbles(const uint8_t *p)
+{
+    uint64_t q;
+    memcpy(&q, p, sizeof q);
+    return vb_set(q & 0x0f0f0f0f0f0f0f0fu, q >> 4 & 0x0f0f0f0f0f0f0f0fu);
+}
+V_FN VB vb_lookup(VB t, VB i)
+{
+    int8_t entry[16], index[16];
+    memcpy(entry, &t, sizeof t);
+    memcpy(index, &i, sizeof i);
+    for (int k = 0; k < 16; k++) {
+        index[k] = entry[index[k]];
+    }
+    return vb_load(index);
+}
 V_FN uint64_t negate8(uint64_t a, uint64_t where) { return (a ^ where) + (where & 0x0101010101010101u); }
 V_FN VB vb_negate(VB a, VB where) { return vb_set(negate8(a.at[0], where.at[0]), negate8(a.at[1], where.at[1])); }
 V_FN VB vb_negate_bits(VB a, uint32_t u)

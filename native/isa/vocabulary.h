@@ -27,7 +27,10 @@
  * memory, any     vi_load_u8 vi_load_i8 vi_load_u16 (p: uint8_t *)  VN elements widened to int32
  * alignment       vi_store_u8(p, v, n)  vi_store_i8(p, v, n)        n vectors, n * VN bytes; every value fits
  *                 vi_store_u16(p, a)                                VN elements; every value is 0..65535
- * 16 bytes        VB vb_set(low, high)  vb_set4(a, b, c, d)         from two uint64_t or four uint32_t, lowest byte first
+ * 16 bytes        VB vb_load(p)                               p: int8_t *
+ *                 vb_nibbles(p)                               8 bytes to their low nibbles, then the high ones
+ *                 vb_lookup(t, i)                             0 <= i < 16
+ *                 vb_set(low, high)  vb_set4(a, b, c, d)         from two uint64_t or four uint32_t, lowest byte first
  *                 vb_negate(a, where)   where: bytes of 0 or 255    vb_negate_bits(a, u)    byte i where bit i of u is
  *                                                                   set; all bytes of a are 1..127
  *                 vb_widen(a, i) -> VI                              signed bytes i * VN .. i * VN + VN - 1
