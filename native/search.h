@@ -178,7 +178,7 @@ V_FN void signed_sums(SignedTry *t, int tries, const VF *x, const VF *wx, const 
  * known: GARBAGE when x may hold NaNs, as scales of scales can; else FINITE. */
 V_FN void search_signed(SignedFit *fit, const VF *x, const VF *w, int n, int nmax, int known)
 {
-    enum { TRIES = 3, CALM = 12 }; /* the first 12 have k <= 3: |x iscale| < nmax + 0.4 */
+    enum { TRIES = 6, CALM = 12 }; /* the first 12 have k <= 3: |x iscale| < nmax + 0.4 */
     static const int order[18] = {-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9};
     const VF zero = vf_set1(0);
     VF amax, max = peak_of(x, n, &amax), wx[BLOCK_MAX];
