@@ -137,24 +137,27 @@ static void q3_k_encode(const float *x, uint8_t *out, int64_t blocks, const floa
 
 static void q3_k_decode(const uint8_t *in, float *y, int64_t blocks)
 {
+    static const int8_t signed_levels[16] = {-4, -3, -2, -1, 0, 1, 2, 3};
+    const VB levels = vb_load(signed_levels);
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q3_k), y += 256) {
         const block_q3_k *x = (const block_q3_k *)(const void *)in;
         const float d = load_f16(x->d);
+        const uint32_t upper = load_u32(x->scales + 8);
+        const VB high = vb_field(vb_set4(upper << 4, upper << 2, upper, upper >> 2), 0, 48);
+        const VB six = vb_or(vb_nibbles(x->scales), high);
         float scales[16];
-        for (int j = 0; j < 16; j++) {
-            int low = j < 8 ? x->scales[j] & 15 : x->scales[j - 8] >> 4;
-            scales[j] = d * (float)((low | (x->scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
+        for (int i = 0; i < 16 / VN; i++) {
+            vf_store(scales + i * VN, vf_mul(vf_set1(d), vi_to_f(vi_sub(vb_widen(six, i), vi_set1(32)))));
         }
-        for (int side = 0; side < 2; side++) { /* weights 0 .. 15 and 16 .. 31 of each 32 */
-            for (int i = 0; i < 16; i += VN) {
-                VI h = vi_load_u8(x->h + 16 * side + i);
-                for (int half = 0; half < 2; half++) {
-                    VI q = vi_load_u8(x->q + 32 * half + 16 * side + i);
-                    for (int k = 0; k < 4; k++, q = vi_shr(q, 2), h = vi_shr(h, 1)) {
-                        const int j = 8 * half + 2 * k + side;
-                        VI upper = vi_shl(vi_and(h, vi_set1(1)), 2);
-                        VI level = vi_sub(vi_or(vi_and(q, vi_set1(3)), upper), vi_set1(4));
-                        vf_store(y + 16 * j + i, vf_mul(vf_set1(scales[j]), vi_to_f(level)));
+        for (int half = 0; half < 2; half++) {
+            for (int side = 0; side < 2; side++) { /* weights 0 .. 15 and 16 .. 31 of each 32 */
+                const VB q = vb_load_u8(x->q + 32 * half + 16 * side);
+                const VB h = vb_field(vb_load_u8(x->h + 16 * side), 4 * half, 15);
+                for (int k = 0; k < 4; k++) {
+                    const int j = 8 * half + 2 * k + side;
+                    VB level = vb_lookup(levels, vb_or(vb_field(q, 2 * k, 3), vb_field(h, k - 2, 4)));
+                    for (int i = 0; i < 16 / VN; i++) {
+                        vf_store(y + 16 * j + i * VN, vf_mul(vf_set1(scales[j]), vi_to_f(vb_widen(level, i))));
                     }
                 }
             }

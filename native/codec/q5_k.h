@@ -47,18 +47,26 @@ static void q5_k_decode(const uint8_t *in, float *y, int64_t blocks)
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q5_k), y += 256) {
         const block_q5_k *x = (const block_q5_k *)(const void *)in;
         float d = load_f16(x->d), dmin = load_f16(x->dmin);
+        const VB h[2] = {vb_load_u8(x->h), vb_load_u8(x->h + 16)};
+        const uint32_t w0 = load_u32(x->scales), w1 = load_u32(x->scales + 4), w2 = load_u32(x->scales + 8);
+        const uint32_t four = 0x0f0f0f0fu, two = 0x30303030u, six = four | two;
+        const VB bytes = vb_set4(w0 & six, (w2 & four) | (w0 >> 2 & two), w1 & six, (w2 >> 4 & four) | (w1 >> 2 & two));
+        float scales[16]; /* and from 8 on minimums */
+        for (int i = 0; i < 16 / VN; i++) {
+            vf_store(scales + i * VN, vi_to_f(vb_widen(bytes, i)));
+        }
         for (int j = 0; j < 8; j += 2) {
-            int scale[2], min[2];
-            six_bits_load(x->scales, j, &scale[0], &min[0]);
-            six_bits_load(x->scales, j + 1, &scale[1], &min[1]);
-            VF d0 = vf_set1(d * (float)scale[0]), m0 = vf_set1(dmin * (float)min[0]);
-            VF d1 = vf_set1(d * (float)scale[1]), m1 = vf_set1(dmin * (float)min[1]);
-            for (int i = 0; i < 32; i += VN) {
-                VI q = vi_load_u8(x->q + 16 * j + i), h = vi_shrv(vi_load_u8(x->h + i), vi_set1(j));
-                VI low = vi_or(vi_and(q, vi_set1(15)), vi_shl(vi_and(h, vi_set1(1)), 4));
-                VI high = vi_or(vi_shr(q, 4), vi_shl(vi_and(h, vi_set1(2)), 3));
-                vf_store(y + 32 * j + i, vf_sub(vf_mul(d0, vi_to_f(low)), m0));
-                vf_store(y + 32 * j + 32 + i, vf_sub(vf_mul(d1, vi_to_f(high)), m1));
+            VF d0 = vf_set1(d * scales[j]), m0 = vf_set1(dmin * scales[8 + j]);
+            VF d1 = vf_set1(d * scales[j + 1]), m1 = vf_set1(dmin * scales[9 + j]);
+            for (int half = 0; half < 2; half++) {
+                VB q = vb_load_u8(x->q + 16 * j + 16 * half), bits = vb_field(h[half], j, 3);
+                VB level0 = vb_or(vb_field(q, 0, 15), vb_field(bits, -4, 16));
+                VB level1 = vb_or(vb_field(q, 4, 15), vb_field(bits, -3, 16));
+                float *to = y + 32 * j + 16 * half;
+                for (int i = 0; i < 16 / VN; i++, to += VN) {
+                    vf_store(to, vf_sub(vf_mul(d0, vi_to_f(vb_widen(level0, i))), m0));
+                    vf_store(to + 32, vf_sub(vf_mul(d1, vi_to_f(vb_widen(level1, i))), m1));
+                }
             }
         }
     }

@@ -100,6 +100,12 @@ V_FN VB vb_nibbles(const uint8_t *p)
     VB q = _mm_loadl_epi64((const __m128i *)p);
     return _mm_and_si128(_mm_unpacklo_epi64(q, _mm_srli_epi16(q, 4)), _mm_set1_epi8(15));
 }
+V_FN VB vb_load_u8(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+V_FN VB vb_or(VB a, VB b) { return _mm_or_si128(a, b); }
+V_FN VB vb_field(VB a, int k, int mask)
+{
+    return _mm_and_si128(k < 0 ? _mm_slli_epi16(a, -k) : _mm_srli_epi16(a, k), _mm_set1_epi8((char)mask));
+}
 V_FN VB vb_lookup(VB t, VB i) { return _mm_shuffle_epi8(t, i); }
 V_FN VB vb_set(uint64_t low, uint64_t high) { return _mm_set_epi64x((long long)high, (long long)low); }
 V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)

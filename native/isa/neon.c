@@ -124,6 +124,13 @@ V_FN VB vb_nibbles(const uint8_t *p)
     uint8x8_t q = vld1_u8(p);
     return vreinterpretq_s8_u8(vcombine_u8(vand_u8(q, vdup_n_u8(15)), vshr_n_u8(q, 4)));
 }
+V_FN VB vb_load_u8(const uint8_t *p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
+V_FN VB vb_or(VB a, VB b) { return vorrq_s8(a, b); }
+V_FN VB vb_field(VB a, int k, int mask)
+{
+    uint8x16_t shifted = vshlq_u8(vreinterpretq_u8_s8(a), vdupq_n_s8((int8_t)-k));
+    return vreinterpretq_s8_u8(vandq_u8(shifted, vdupq_n_u8((uint8_t)mask)));
+}
 V_FN VB vb_lookup(VB t, VB i) { return vqtbl1q_s8(t, vreinterpretq_u8_s8(i)); }
 V_FN VB vb_set(uint64_t low, uint64_t high) { return vcombine_s8(vcreate_s8(low), vcreate_s8(high)); }
 V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)

@@ -110,6 +110,18 @@ V_FN VB vb_nibbles(const uint8_t *p)
     memcpy(&q, p, sizeof q);
     return vb_set(q & 0x0f0f0f0f0f0f0f0fu, q >> 4 & 0x0f0f0f0f0f0f0f0fu);
 }
+V_FN VB vb_load_u8(const uint8_t *p)
+{
+    VB a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+V_FN VB vb_or(VB a, VB b) { return vb_set(a.at[0] | b.at[0], a.at[1] | b.at[1]); }
+V_FN uint64_t field8(uint64_t a, int k, int mask)
+{
+    return (k < 0 ? a << -k : a >> k) & (uint64_t)mask * 0x0101010101010101u;
+}
+V_FN VB vb_field(VB a, int k, int mask) { return vb_set(field8(a.at[0], k, mask), field8(a.at[1], k, mask)); }
 V_FN VB vb_lookup(VB t, VB i)
 {
     int8_t entry[16], index[16];

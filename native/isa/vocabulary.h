@@ -28,6 +28,8 @@
  * alignment       vi_store_u8(p, v, n)  vi_store_i8(p, v, n)        n vectors, n * VN bytes; every value fits
  *                 vi_store_u16(p, a)                                VN elements; every value is 0..65535
  * 16 bytes        VB vb_load(p)                               p: int8_t *
+ *                 vb_load_u8(p)  vb_or(a, b)
+ *                 vb_field(a, k, mask)                        bits of each byte shifted right by k, or left by -k
  *                 vb_nibbles(p)                               8 bytes to their low nibbles, then the high ones
  *                 vb_lookup(t, i)                             0 <= i < 16
  *                 vb_set(low, high)  vb_set4(a, b, c, d)         from two uint64_t or four uint32_t, lowest byte first
