@@ -31,7 +31,7 @@ ffi.set_source(
     '#include "forge.h"',
     sources=["native/core.c", "native/lattice.c", *(f"native/isa/{isa}.c" for isa in ISA)],
     include_dirs=["native"],
-    depends=[str(p.relative_to(HERE.parent)) for p in HERE.rglob("*.[chd]*") if p.suffix in {".h", ".def"}],
+    depends=[str(p.relative_to(HERE.parent)) for p in HERE.rglob("*.*") if p.suffix in {".h", ".def", ".py"}],
     extra_compile_args=flags,
     extra_link_args=links,
     py_limited_api=True,
