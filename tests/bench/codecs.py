@@ -18,9 +18,9 @@ from tests.oracle import Oracle, library
 
 WIDTH = 4096
 #: Weights encoded at a time: small for the searches, large for what only rounds.
-SLOW_ROWS, FAST_ROWS = 16, 256
-#: Weights decoded: into 256 KiB, which stay in cache, and into 256 MiB, which do not.
-SMALL, LARGE = 1 << 16, 1 << 26
+SLOW_ROWS, FAST_ROWS = 16, 128
+#: Weights decoded: into 512 KiB, which stay in cache, and into 256 MiB, which do not.
+SMALL, LARGE = 1 << 17, 1 << 26
 F32 = TENSOR_TYPES["F32"]
 HALVES = [TENSOR_TYPES["F16"], TENSOR_TYPES["BF16"]]
 #: Encoded by rounding alone, unless there is an importance matrix.
