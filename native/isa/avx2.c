@@ -19,9 +19,6 @@ static int forge_isa_supported(void) { return cpu_has_avx2(); }
 typedef __m256 VF;
 typedef __m256i VI;
 typedef __m256 VM; /* all ones or all zeros a lane */
-typedef struct {
-    __m256i low, high;
-} VT;
 
 V_FN VF vf_set1(float f) { return _mm256_set1_ps(f); }
 V_FN VF vf_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -70,7 +67,6 @@ V_FN VI vi_max(VI a, VI b) { return _mm256_max_epi32(a, b); }
 V_FN VI vi_shl(VI a, int k) { return _mm256_slli_epi32(a, k); }
 V_FN VI vi_shr(VI a, int k) { return _mm256_srli_epi32(a, k); }
 V_FN VI vi_sar(VI a, int k) { return _mm256_srai_epi32(a, k); }
-V_FN VI vi_shlv(VI a, VI b) { return _mm256_sllv_epi32(a, b); }
 V_FN VI vi_shrv(VI a, VI b) { return _mm256_srlv_epi32(a, b); }
 V_FN VM vi_eq(VI a, VI b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
 V_FN VM vi_gt(VI a, VI b) { return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b)); }
@@ -161,15 +157,6 @@ V_FN VB vb_negate_bits(VB a, uint32_t u)
     return vb_negate(a, _mm_cmpeq_epi8(_mm_and_si128(_mm_shuffle_epi8(_mm_cvtsi32_si128((int)u), spread), bit), bit));
 }
 V_FN VI vb_widen(VB a, int i) { return _mm256_cvtepi8_epi32(i ? _mm_unpackhi_epi64(a, a) : a); }
-
-V_FN VF vf_gather(const float *base, VI i) { return _mm256_i32gather_ps(base, i, 4); }
-V_FN VI vi_gather(const int32_t *base, VI i) { return _mm256_i32gather_epi32((const int *)base, i, 4); }
-V_FN VT vt_load(const int32_t *p) { return (VT){vi_load(p), vi_load(p + 8)}; }
-V_FN VI vi_lookup(VT t, VI i)
-{
-    VI low = _mm256_permutevar8x32_epi32(t.low, i), high = _mm256_permutevar8x32_epi32(t.high, i);
-    return _mm256_castps_si256(vf_select(vi_as_f(vi_shl(i, 28)), vi_as_f(high), vi_as_f(low)));
-}
 
 typedef struct {
     VF low, high;

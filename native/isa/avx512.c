@@ -19,7 +19,6 @@ static int forge_isa_supported(void) { return cpu_has_avx512(); }
 typedef __m512 VF;
 typedef __m512i VI;
 typedef __mmask16 VM;
-typedef __m512i VT;
 
 V_FN VF vf_set1(float f) { return _mm512_set1_ps(f); }
 V_FN VF vf_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -58,7 +57,6 @@ V_FN VI vi_max(VI a, VI b) { return _mm512_max_epi32(a, b); }
 V_FN VI vi_shl(VI a, int k) { return _mm512_slli_epi32(a, (unsigned)k); }
 V_FN VI vi_shr(VI a, int k) { return _mm512_srli_epi32(a, (unsigned)k); }
 V_FN VI vi_sar(VI a, int k) { return _mm512_srai_epi32(a, (unsigned)k); }
-V_FN VI vi_shlv(VI a, VI b) { return _mm512_sllv_epi32(a, b); }
 V_FN VI vi_shrv(VI a, VI b) { return _mm512_srlv_epi32(a, b); }
 V_FN VM vi_eq(VI a, VI b) { return _mm512_cmpeq_epi32_mask(a, b); }
 V_FN VM vi_gt(VI a, VI b) { return _mm512_cmpgt_epi32_mask(a, b); }
@@ -119,11 +117,6 @@ V_FN VI vb_widen(VB a, int i)
     (void)i;
     return _mm512_cvtepi8_epi32(a);
 }
-
-V_FN VF vf_gather(const float *base, VI i) { return _mm512_i32gather_ps(i, base, 4); }
-V_FN VI vi_gather(const int32_t *base, VI i) { return _mm512_i32gather_epi32(i, base, 4); }
-V_FN VT vt_load(const int32_t *p) { return _mm512_loadu_si512(p); }
-V_FN VI vi_lookup(VT t, VI i) { return _mm512_permutexvar_epi32(i, t); }
 
 typedef __m512 VFT;
 V_FN VFT vf_table16(const float *p) { return vf_load(p); }

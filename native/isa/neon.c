@@ -11,7 +11,6 @@ static int forge_isa_supported(void) { return 1; }
 typedef float32x4_t VF;
 typedef int32x4_t VI;
 typedef uint32x4_t VM; /* all ones or all zeros a lane */
-typedef uint8x16x4_t VT;
 typedef uint8x16x4_t VFT;
 
 V_FN VI u2i(uint32x4_t a) { return vreinterpretq_s32_u32(a); }
@@ -55,7 +54,6 @@ V_FN VI vi_max(VI a, VI b) { return vmaxq_s32(a, b); }
 V_FN VI vi_shl(VI a, int k) { return vshlq_s32(a, vdupq_n_s32(k)); }
 V_FN VI vi_shr(VI a, int k) { return u2i(vshlq_u32(i2u(a), vdupq_n_s32(-k))); }
 V_FN VI vi_sar(VI a, int k) { return vshlq_s32(a, vdupq_n_s32(-k)); }
-V_FN VI vi_shlv(VI a, VI b) { return vshlq_s32(a, b); }
 V_FN VI vi_shrv(VI a, VI b) { return u2i(vshlq_u32(i2u(a), vnegq_s32(b))); }
 V_FN VM vi_eq(VI a, VI b) { return vceqq_s32(a, b); }
 V_FN VM vi_gt(VI a, VI b) { return vcgtq_s32(a, b); }
@@ -150,39 +148,24 @@ V_FN VI vb_widen(VB a, int i)
     return vmovl_s16(i % 2 ? vget_high_s16(half) : vget_low_s16(half));
 }
 
-V_FN VF vf_gather(const float *base, VI i)
-{
-    const float f[4] = {base[vgetq_lane_s32(i, 0)], base[vgetq_lane_s32(i, 1)], base[vgetq_lane_s32(i, 2)],
-                        base[vgetq_lane_s32(i, 3)]};
-    return vld1q_f32(f);
-}
-V_FN VI vi_gather(const int32_t *base, VI i)
-{
-    const int32_t v[4] = {base[vgetq_lane_s32(i, 0)], base[vgetq_lane_s32(i, 1)], base[vgetq_lane_s32(i, 2)],
-                          base[vgetq_lane_s32(i, 3)]};
-    return vld1q_s32(v);
-}
-
 /* Tables of up to 16 words as 64 bytes: word i is bytes 4 i .. 4 i + 3. */
-V_FN VT vt_words(const uint8_t *p, int words)
+V_FN VFT table_words(const uint8_t *p, int words)
 {
-    VT t;
+    VFT t;
     for (int k = 0; k < 4; k++) {
         t.val[k] = vld1q_u8(p + 16 * (k % (words / 4)));
     }
     return t;
 }
-V_FN uint8x16_t vt_at(VT t, VI i)
+V_FN uint8x16_t table_at(VFT t, VI i)
 {
     VI bytes = vaddq_s32(vmulq_s32(i, vdupq_n_s32(0x04040404)), vdupq_n_s32(0x03020100));
     return vqtbl4q_u8(t, vreinterpretq_u8_s32(bytes));
 }
-V_FN VT vt_load(const int32_t *p) { return vt_words((const uint8_t *)p, 16); }
-V_FN VI vi_lookup(VT t, VI i) { return vreinterpretq_s32_u8(vt_at(t, i)); }
-V_FN VFT vf_table16(const float *p) { return vt_words((const uint8_t *)p, 16); }
-V_FN VFT vf_table8(const float *p) { return vt_words((const uint8_t *)p, 8); }
-V_FN VFT vf_table4(const float *p) { return vt_words((const uint8_t *)p, 4); }
-V_FN VF vf_lookup16(VFT t, VI i) { return vreinterpretq_f32_u8(vt_at(t, i)); }
+V_FN VFT vf_table16(const float *p) { return table_words((const uint8_t *)p, 16); }
+V_FN VFT vf_table8(const float *p) { return table_words((const uint8_t *)p, 8); }
+V_FN VFT vf_table4(const float *p) { return table_words((const uint8_t *)p, 4); }
+V_FN VF vf_lookup16(VFT t, VI i) { return vreinterpretq_f32_u8(table_at(t, i)); }
 V_FN VF vf_lookup8(VFT t, VI i) { return vf_lookup16(t, vandq_s32(i, vdupq_n_s32(7))); }
 V_FN VF vf_lookup4(VFT t, VI i) { return vf_lookup16(t, vandq_s32(i, vdupq_n_s32(3))); }
 

@@ -9,9 +9,6 @@ static int forge_isa_supported(void) { return 1; }
 typedef float VF;
 typedef int32_t VI;
 typedef int VM;
-typedef struct {
-    const int32_t *entries;
-} VT;
 
 V_FN VF vf_set1(float f) { return f; }
 V_FN VF vf_load(const float *p) { return *p; }
@@ -51,7 +48,6 @@ V_FN VI vi_max(VI a, VI b) { return a > b ? a : b; }
 V_FN VI vi_shl(VI a, int k) { return (VI)((uint32_t)a << k); }
 V_FN VI vi_shr(VI a, int k) { return (VI)((uint32_t)a >> k); }
 V_FN VI vi_sar(VI a, int k) { return a >> k; }
-V_FN VI vi_shlv(VI a, VI b) { return (VI)((uint32_t)a << b); }
 V_FN VI vi_shrv(VI a, VI b) { return (VI)((uint32_t)a >> b); }
 V_FN VM vi_eq(VI a, VI b) { return a == b; }
 V_FN VM vi_gt(VI a, VI b) { return a > b; }
@@ -139,11 +135,6 @@ V_FN VB vb_negate_bits(VB a, uint32_t u)
     return vb_negate(a, vb_set(forge_signs[u & 255], forge_signs[u >> 8 & 255]));
 }
 V_FN VI vb_widen(VB a, int i) { return (int8_t)(a.at[i / 8] >> i % 8 * 8); }
-
-V_FN VF vf_gather(const float *base, VI i) { return base[i]; }
-V_FN VI vi_gather(const int32_t *base, VI i) { return base[i]; }
-V_FN VT vt_load(const int32_t *p) { return (VT){p}; }
-V_FN VI vi_lookup(VT t, VI i) { return t.entries[i]; }
 
 typedef struct {
     const float *entries;

@@ -18,7 +18,7 @@
  *                 vf_hmax(a) vf_hmin(a) -> float                  over the lanes, no NaNs
  * int32           vi_set1 vi_load vi_store  vi_add sub mul and or xor  vi_min max (signed)
  *                 vi_shl(a, k) vi_shr(a, k): by a constant, zeros shifted in      vi_sar(a, k): sign shifted in
- *                 vi_shlv(a, b) vi_shrv(a, b): lane by lane, 0 <= b < 32
+ *                 vi_shrv(a, b): lane by lane, 0 <= b < 32
  *                 vi_eq gt (a, b) -> VM   vi_select(m, a, b)
  * between         vf_trunc(a) -> VI       toward zero; INT_MIN when it does not fit or is a NaN (as x86 does)
  *                 vi_to_f(a) -> VF        rounded to nearest even      vf_bits(a) vi_as_f(a): the same 32 bits
@@ -36,9 +36,7 @@
  *                 vb_negate(a, where)   where: bytes of 0 or 255    vb_negate_bits(a, u)    byte i where bit i of u is
  *                                                                   set; all bytes of a are 1..127
  *                 vb_widen(a, i) -> VI                              signed bytes i * VN .. i * VN + VN - 1
- * tables          vf_gather(base, i) vi_gather(base, i)             base: float * or int32_t *
- *                 VT vt_load(p)   vi_lookup(t, i)                   16 entries of int32_t, 0 <= i < 16
- *                 VFT vf_table16 table8 table4(p)                   16, 8 or 4 floats, which must stay where they are
+ * tables          VFT vf_table16 table8 table4(p)                   16, 8 or 4 floats, which must stay where they are
  *                 vf_lookup16(t, i)  lookup8  lookup4               by the low four (the rest 0), three or two bits of i
  * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
  *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
