@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_forge.convert.files import Planned as Planned
-    from gguf_forge.convert.files import Quantization as Quantization
     from gguf_forge.convert.files import convert_checkpoint as convert_checkpoint
     from gguf_forge.convert.files import quantize_file as quantize_file
+    from gguf_forge.convert.job import Quantization as Quantization
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.format.layout import ValueType as ValueType
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
@@ -26,7 +26,7 @@ _PUBLIC = {
     "ForgeError": "gguf_forge.errors",
     "GGUFWriter": "gguf_forge.format.writer",
     "Planned": "gguf_forge.convert.files",
-    "Quantization": "gguf_forge.convert.files",
+    "Quantization": "gguf_forge.convert.job",
     "RoundTrip": "gguf_forge.quant.roundtrip",
     "TENSOR_TYPES": "gguf_forge.types",
     "ValueType": "gguf_forge.format.layout",

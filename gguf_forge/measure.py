@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge import names
-from gguf_forge.convert.files import stored_view
 from gguf_forge.convert.hparams import resolve
+from gguf_forge.convert.model import stored_view
 from gguf_forge.convert.ops import Facts, View
 from gguf_forge.convert.plan import plan_outputs, source_view
 from gguf_forge.convert.registry import config_classes, select

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gguf_forge.convert.files import Quantization
+    from gguf_forge.convert.job import Quantization
     from gguf_forge.format.values import Value
     from gguf_forge.quant.imatrix import Imatrix
     from gguf_forge.quant.overrides import Override
@@ -59,7 +59,7 @@ class Request:
 
     def quantization(self, imatrix: Imatrix | None) -> Quantization:
         """What changes about the recipe, with the importance matrix loaded."""
-        from gguf_forge.convert.files import Quantization
+        from gguf_forge.convert.job import Quantization
         from gguf_forge.quant.overrides import read_overrides
 
         overrides = list(self.tensor_type)

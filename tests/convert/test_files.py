@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gguf_forge.convert.files import Quantization, convert_checkpoint, quantize_file
+from gguf_forge.convert.files import convert_checkpoint, quantize_file
+from gguf_forge.convert.job import Quantization
 from gguf_forge.errors import ConversionError, ForgeError, OutputError, RecipeError
 from gguf_forge.format import reader, values
 from gguf_forge.format.writer import GGUFWriter

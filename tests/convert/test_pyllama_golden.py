@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gguf_forge.convert.files import Quantization, convert_checkpoint, quantize_file
+from gguf_forge.convert.files import convert_checkpoint, quantize_file
+from gguf_forge.convert.job import Quantization
 from gguf_forge.types import TENSOR_TYPES
 from tests import manifest
 

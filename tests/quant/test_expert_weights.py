@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_forge.convert.files import Quantization, quantize_file
+from gguf_forge.convert.files import quantize_file
+from gguf_forge.convert.job import Quantization
 from gguf_forge.format import reader, values
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import quantize

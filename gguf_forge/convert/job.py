@@ -1,0 +1,195 @@
+"""What one output file shall hold: every tensor's type, the importances to encode with, the metadata.
+
+The converter's outtypes and llama-quantize's recipes both end here. Must not know where a model came from, nor where
+its file goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gguf_forge import names
+from gguf_forge.convert.model import Model
+from gguf_forge.convert.ops import View
+from gguf_forge.convert.run import Weights
+from gguf_forge.errors import RecipeError, escaped
+from gguf_forge.format.values import Value, u32
+from gguf_forge.quant.header import quantized_metadata
+from gguf_forge.quant.imatrix import Imatrix, load_imatrix
+from gguf_forge.quant.outtype import OUTTYPES, choose_outtype, outtype_recipe
+from gguf_forge.quant.overrides import Override
+from gguf_forge.quant.recipe import (
+    Choice,
+    ModelFacts,
+    Options,
+    Recipe,
+    TensorSpec,
+    choose,
+    recipe,
+    require_imatrix,
+    require_unquantized,
+    require_wanted,
+)
+from gguf_forge.types import TensorType, tensor_type
+
+FILE_TYPE_KEY = "general.file_type"
+F32 = tensor_type("F32")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How tensors get their types, beyond the recipe; as llama-quantize's options of these names.
+
+    `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
+    `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
+    """
+
+    imatrix: Imatrix | str | os.PathLike[str] | None = None
+    pure: bool = False
+    output_tensor_type: str | TensorType | None = None
+    token_embedding_type: str | TensorType | None = None
+    overrides: Sequence[Override] = ()
+    leave_output: bool = False
+    fallback: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one output file shall hold: tensors in order with their types, importances, metadata.
+
+    `notes`: what was asked for and has no effect.
+    """
+
+    type: str
+    metadata: Mapping[str, Value]
+    choices: Sequence[Choice]
+    weights: Mapping[str, Weights]
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
+        """The converter's outtype of this name, or else the recipe."""
+        if name in OUTTYPES:
+            return cls.of_outtype(model.auto if name == "auto" else name, model, how)
+        f32 = Model([_as_f32(v) for v in model.views], model.metadata)
+        return cls.of_recipe(name, f32, how, {}, dry_run)
+
+    @classmethod
+    def of_outtype(cls, name: str, model: Model, how: Quantization) -> Job:
+        """What convert_hf_to_gguf.py makes."""
+        which = outtype_recipe(name)
+        choices = [choose_outtype(_spec(v), name) for v in model.views]
+        unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
+        notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
+        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {}, notes)
+
+    @classmethod
+    def of_recipe(
+        cls,
+        name: str,
+        model: Model,
+        how: Quantization,
+        overrides: Mapping[str, Value],
+        dry_run: bool,
+        requantize: bool = False,
+    ) -> Job:
+        """What llama-quantize makes of a file with these views and metadata.
+
+        A dry run plans also what only an importance matrix would allow, and notes it.
+        """
+        copying = name.upper() == "COPY"
+        matrix = _matrix(how.imatrix)
+        known = None if matrix is None else list(matrix.entries)
+        options = Options(
+            pure=how.pure,
+            output_type=_optional_type(how.output_tensor_type),
+            token_embedding_type=_optional_type(how.token_embedding_type),
+            overrides=how.overrides,
+            imatrix_names=known,
+            leave_output=how.leave_output,
+            only_copy=copying,
+        )
+        which = _kept_recipe(model) if copying else recipe(name)
+        views = {v.name: v for v in model.views}
+        specs = [
+            TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)
+        ]  # fmt: skip
+        choices = choose(specs, ModelFacts.from_metadata(model.metadata), which, options)
+        notes = _unmatched(how.overrides, model.views)
+        try:
+            require_imatrix(choices, known)
+        except RecipeError as error:
+            if not dry_run:
+                raise
+            notes.append(str(error))
+        if not requantize:
+            require_unquantized(choices)
+        _require_codecs(choices)
+        if not how.fallback:
+            require_wanted(choices)
+        weights = {} if matrix is None else _weights(matrix, choices)
+        metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
+        return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
+
+
+def _unmatched(overrides: Iterable[Override], views: Sequence[View]) -> list[str]:
+    """A line for each pattern that no tensor's name matches."""
+    return [
+        f"{escaped(o.pattern.pattern)}={o.type}: matches no tensor"
+        for o in overrides
+        if not any(o.matches(v.name) for v in views)
+    ]
+
+
+def _require_codecs(choices: Iterable[Choice]) -> None:
+    """RecipeError for a type that cannot be made, before any work is done."""
+    changed = [c for c in choices if c.type is not c.source]
+    for choice in changed:
+        if not choice.type.encodes:
+            raise RecipeError(f"{choice.name}: encoding {choice.type} is not supported")
+        if choice.source.quantized and not choice.source.decodes:
+            raise RecipeError(f"{choice.name}: decoding {choice.source} is not supported")
+
+
+def _spec(view: View) -> TensorSpec:
+    return TensorSpec(view.name, view.shape, view.type)
+
+
+def _shape_in_ggml(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading axes of one, which ggml does not count: llama-quantize writes (1, n) as (n,), unquantized."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape or (1,)
+
+
+def _as_f32(view: View) -> View:
+    """The view as it would lie in an F32 conversion: for choosing types, not for reading."""
+    return View(view.name, view.shape, F32, view.rows, view.granule)
+
+
+def _optional_type(which: str | TensorType | None) -> TensorType | None:
+    return None if which is None else tensor_type(which)
+
+
+def _kept_recipe(model: Model) -> Recipe:
+    """The file type a copied file keeps."""
+    found = model.metadata.get(FILE_TYPE_KEY)
+    return recipe(int(found.value) if found is not None else "F32")
+
+
+def _matrix(given: Imatrix | str | os.PathLike[str] | None) -> Imatrix | None:
+    return given if given is None or isinstance(given, Imatrix) else load_imatrix(given)
+
+
+def _weights(matrix: Imatrix, choices: Iterable[Choice]) -> dict[str, Weights]:
+    """Importances of the tensors that change their type, as (matrices, width)."""
+    found: dict[str, Weights] = {}
+    for choice in choices:
+        values = None if choice.type is choice.source else matrix.weights(choice.name, choice.shape)
+        if values is not None:
+            found[choice.name] = np.ascontiguousarray(values, np.float32).reshape(-1, choice.shape[-1])
+    return found

@@ -1,0 +1,132 @@
+"""A source as a model: views and metadata, before any type is chosen. From a checkpoint, or from a GGUF file.
+
+Asks the family's tables for tensors and keys, the folder for names and vocabulary, and gathers what a reader should
+know. Must not know recipes, or where anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gguf_forge.convert import sentence
+from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.general import general_metadata
+from gguf_forge.convert.hparams import metadata_of, refused, remarks, resolve
+from gguf_forge.convert.naming import ParameterCounts
+from gguf_forge.convert.ops import Array, Facts, View
+from gguf_forge.convert.plan import plan_outputs
+from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.errors import ConversionError, UnsupportedError, escaped
+from gguf_forge.format import reader
+from gguf_forge.format.values import Value, string, u32
+from gguf_forge.quant.header import QUANTIZATION_VERSION
+from gguf_forge.quant.outtype import auto_outtype
+from gguf_forge.source.checkpoint import Checkpoint
+
+#: Endings of tensors that only a checkpoint quantized by another tool has.
+PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".weight_format")
+VERSION_KEY = "general.quantization_version"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A source as views and metadata, before types are chosen.
+
+    `auto` is the checkpoint's own outtype; `verify` raises when the source changed since it was opened.
+    """
+
+    views: Sequence[View]
+    metadata: Mapping[str, Value]
+    auto: str = "f16"
+    dropped: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    verify: Callable[[], None] = lambda: None
+
+
+def checkpoint_model(
+    checkpoint: Checkpoint, *, pre: str | None, model_name: str | None, overrides: Mapping[str, Value]
+) -> Model:
+    """What the checkpoint becomes under its family's rules, with `overrides` last among the metadata.
+
+    `pre` names the pre-tokenizer where it is not recognised, `model_name` the model. ConversionError says what of the
+    folder cannot be used.
+    """
+    raw = checkpoint.config
+    _require_plain(checkpoint)
+    with _sound_config(checkpoint.path):
+        arch = select(raw)
+        facts = Facts(resolve(raw, config_classes()), checkpoint.path)
+        outputs = plan_outputs(arch, checkpoint.tensors, facts)
+        early = metadata_of(arch.early, arch.name, facts)
+        keys = metadata_of(arch.hparams, arch.name, facts)
+    if not outputs.views:
+        raise ConversionError(f"{checkpoint.path}: no tensors")
+    notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
+    if refused(raw, config_classes()):
+        notes.append(f"config.json does not fit its model_type {raw.get('model_type')!r}: no defaults are filled in")
+    notes += sentence.remarks(checkpoint.path, keys, arch.name)
+    metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
+    counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
+    metadata.update(
+        general_metadata(
+            checkpoint.path, raw, architecture=arch.name, counts=counts, name=model_name, note=notes.append
+        )
+    )
+    metadata.update(keys)
+    metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
+    metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
+    metadata.update(overrides)
+    notes += contradictions(outputs.views, metadata, arch.name)
+    notes += unsaid(facts.config, outputs.views, metadata, arch)
+    auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
+    return Model(outputs.views, metadata, auto, outputs.dropped, notes, checkpoint.require_unchanged)
+
+
+def _require_plain(checkpoint: Checkpoint) -> None:
+    """ConversionError for weights in another tool's packed form, which no rule could use."""
+    settings = checkpoint.config.get("quantization_config")
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED)), None)
+    if method is not None and packed is not None:
+        raise ConversionError(
+            f"{checkpoint.path}: weights are quantized by {escaped(str(method), 40)} (as {packed!r} shows), "
+            "which is not supported; convert the original checkpoint"
+        )
+
+
+@contextmanager
+def _sound_config(folder: Path) -> Iterator[None]:
+    """Turns what a value of the wrong kind leads to, in tables that trust their configuration, into one clear error."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConversionError(f"{folder / 'config.json'}: cannot be used: {escaped(what)}") from error
+
+
+def gguf_model(file: reader.GGUFFile) -> Model:
+    """The tensors and metadata of an open GGUF file, or of a set of shards, as they stand."""
+    views = [stored_view(tensor, file.endian) for tensor in file.tensors.values()]
+    return Model(views, {key: file.metadata.value(key) for key in file.metadata})
+
+
+def stored_view(tensor: reader.Tensor, endian: str) -> View:
+    """A GGUF file's tensor as rows in this machine's byte order. UnsupportedError for blocks of a big-endian file."""
+    kind = tensor.type
+    if kind.quantized:
+        if endian == "big":
+            raise UnsupportedError(f"{tensor.path}: {kind} blocks of a big-endian file cannot be read")
+        return View(tensor.name, tensor.shape, kind, tensor.read_rows)
+    code = {"BF16": "u2", "F16": "f2", "F32": "f4", "F64": "f8"}.get(kind.name, f"i{kind.block_bytes}")
+    stored = np.dtype((">" if endian == "big" else "<") + code)
+
+    def rows(start: int, stop: int) -> Array:
+        return tensor.read_rows(start, stop).view(stored).astype(stored.newbyteorder("="), copy=False)
+
+    return View(tensor.name, tensor.shape, kind, rows)
