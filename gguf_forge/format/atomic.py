@@ -3,6 +3,10 @@
 Life: create (a locked sibling `.NAME.part`, its space reserved) -> write_at, from any thread -> seal (fsync) ->
 publish (rename, fsync of the folder), or discard at any point before. Of several files that belong together: create
 all, seal all, then publish all, the one that readers look for first as the last.
+
+A signal may raise between any two steps of Python, also between making a file and noting that it was made. So a
+finalizer that knows the sibling's name is set up before the sibling exists: whatever is neither published nor discarded
+is removed when its AtomicFile dies, or at the end of the process.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import errno
 import fcntl
 import os
 import stat
+import weakref
+from io import FileIO
 from pathlib import Path
 
 from gguf_forge.errors import OutputError
@@ -35,15 +41,13 @@ class AtomicFile:
             self._target = Path(os.path.realpath(self.path))
         except ValueError as error:
             raise self._error(error) from error
-        self._part = self._target.with_name(f".{self._target.name}.part")
-        self._fd = -1
         mode = self._check_target()
-        self._lock()
+        self._sibling = _Sibling(self.path, self._target.with_name(f".{self._target.name}.part"))
+        self._finalizer = weakref.finalize(self, self._sibling.remove)
         try:
-            if mode is not None:
-                os.fchmod(self._fd, mode)
-            self._reserve()
-        except OSError as error:
+            self._sibling.create()
+            self._reserve(mode)
+        except (OSError, ValueError) as error:
             self.discard()
             raise self._error(error) from error
         except BaseException:
@@ -64,37 +68,10 @@ class AtomicFile:
             raise OutputError("exists already", path=self.path)
         return stat.S_IMODE(found.st_mode) & 0o777
 
-    def _lock(self) -> None:
-        """Opens the sibling and locks it. What a killed writer left there is unlocked, and taken over."""
-        while True:
-            try:
-                fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-            except (OSError, ValueError) as error:
-                raise self._error(error) from error
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found = os.fstat(fd)
-                current = _stat(self._part)
-                if current is None or (current.st_dev, current.st_ino) != (found.st_dev, found.st_ino):
-                    os.close(fd)
-                    continue
-                if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-                    raise OutputError(f"{self._part.name} is in the way and not a writer's leftover", path=self.path)
-                os.ftruncate(fd, 0)
-            except BlockingIOError as error:
-                os.close(fd)
-                raise OutputError("another writer is making this file", path=self.path) from error
-            except OSError as error:
-                os.close(fd)
-                raise self._error(error) from error
-            except BaseException:
-                os.close(fd)
-                raise
-            self._fd = fd
-            return
-
-    def _reserve(self) -> None:
-        if self.size > _free(self._part.parent):  # asking for it might fill the disk for others before it fails
+    def _reserve(self, mode: int | None) -> None:
+        if mode is not None:
+            os.fchmod(self._fd, mode)
+        if self.size > _free(self._target.parent):  # asking for it might fill the disk for others before it fails
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         try:
             if self.size:
@@ -104,6 +81,10 @@ class AtomicFile:
                 raise
             os.ftruncate(self._fd, self.size)
 
+    @property
+    def _fd(self) -> int:
+        return -1 if self._sibling.file is None else self._sibling.file.fileno()
+
     def write_at(self, data: bytes | memoryview, offset: int) -> None:
         """Writes all of `data` (contiguous bytes) at `offset`. From any thread. Raises OutputError."""
         view = memoryview(data)
@@ -111,7 +92,7 @@ class AtomicFile:
         while done < len(view):
             try:
                 count = os.pwrite(self._fd, view[done : done + _CHUNK], offset + done)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise self._error(error) from error
             if count <= 0:
                 raise OutputError(f"wrote {done} of {len(view)} bytes at offset {offset:#x}", path=self.path)
@@ -129,12 +110,9 @@ class AtomicFile:
         if not self._overwrite and os.path.lexists(self._target):
             raise OutputError("exists already", path=self.path)
         try:
-            os.replace(self._part, self._target)
-        except OSError as error:
-            raise self._error(error) from error
-        fd, self._fd = self._fd, -1
-        try:
-            os.close(fd)
+            os.replace(self._sibling.path, self._target)
+            self._finalizer.detach()
+            self._sibling.close()
             folder = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(folder)
@@ -148,34 +126,91 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Removes what was written. Does nothing after publish, or twice."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
-        try:
-            self._part.unlink(missing_ok=True)
-        except OSError:
-            pass  # the fault that led here is the one to report
-        finally:
-            os.close(fd)
+        if self._finalizer.alive:
+            self._sibling.remove()
+            self._finalizer.detach()
 
     def _error(self, error: OSError | ValueError) -> OutputError:
         if not isinstance(error, OSError):
             return OutputError(str(error), path=self.path)
         text = os.strerror(error.errno) if error.errno else str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text += f": needs {self.size} bytes, {_free(self._part.parent)} free in {self._part.parent}"
+            text += f": needs {self.size} bytes, {_free(self._target.parent)} free in {self._target.parent}"
         elif error.errno == errno.EFBIG:
             text += f": needs {self.size} bytes"
         elif error.errno == errno.ENOENT:
-            text = f"no folder {self._part.parent}"
+            text = f"no folder {self._target.parent}"
         return OutputError(text, path=self.path)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
+class _Sibling:
+    """What is written before it has its name, `output`: open and locked. Its methods may be broken off anywhere."""
+
+    def __init__(self, output: Path, path: Path) -> None:
+        self.output = output
+        self.path = path
+        self.file: FileIO | None = None
+        self._process = os.getpid()
+
+    def create(self) -> None:
+        """Makes and locks it. What a killed writer left there is unlocked, and taken over.
+
+        Raises OutputError when another writer has it or something else is in the way, OSError when it cannot be made.
+        """
+        while True:
+            try:
+                self.file = FileIO(self.path, "x+")
+            except FileExistsError:
+                try:
+                    self.file = self._open()
+                except FileNotFoundError:
+                    continue
+            if self._claim(self.file):
+                break
+            self.close()
+        os.ftruncate(self.file.fileno(), 0)
+
+    def remove(self) -> None:
+        """Removes it: if it is ours, or was on the way of becoming so and nobody has it now."""
+        if self._process != os.getpid():
+            return  # a forked child ends with its parent's files still in the making
+        try:
+            if self.file is None or self.file.closed:
+                self.file = self._open()
+            if self._claim(self.file):
+                self.path.unlink(missing_ok=True)
+        except (OSError, OutputError):
+            pass  # the fault that led here is the one to report
+        self.close()
+
+    def close(self) -> None:
+        """Closes it, which unlocks it too."""
+        if self.file is not None:
+            self.file.close()
+
+    def _open(self) -> FileIO:
+        return FileIO(self.path, "r+", opener=_open_itself)
+
+    def _claim(self, file: FileIO) -> bool:
+        """Locks an open file, again if it is ours. False if it has lost its name: its writer published or gave up."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            named = os.stat(self.path, follow_symlinks=False)
+        except BlockingIOError as error:
+            raise OutputError("another writer is making this file", path=self.output) from error
+        except FileNotFoundError:
+            return False
+        found = os.fstat(file.fileno())
+        if not os.path.samestat(named, found):
+            return False
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise OutputError(f"{self.path.name} is in the way and not a writer's leftover", path=self.output)
+        return True
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Opens what stands at `path`: the link and not what it points to, a pipe without waiting for its other end."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _free(folder: Path) -> int:

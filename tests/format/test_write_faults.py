@@ -10,17 +10,20 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gguf_forge.errors import OutputError
-from gguf_forge.format import reader, values
+from gguf_forge.format import atomic, reader, values, writer
 from gguf_forge.format.writer import GGUFWriter
 
 OLD = b"the old file"
@@ -103,8 +106,6 @@ def test_a_failing_call_is_reported_and_cleaned_up(
         build(target)
     assert caught.value.path == str(target)
     monkeypatch.undo()
-    if call == "ftruncate":  # fails before the sibling is known to be ours
-        (target.parent / ".model.gguf.part").unlink()
     assert_untouched(target)
 
 
@@ -175,6 +176,59 @@ def test_an_interrupt_within_a_call(call: str, target: Path, monkeypatch: pytest
         build(target)
     monkeypatch.undo()
     assert_untouched(target)
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt before the n-th bytecode that runs in the modules that write."""
+
+    modules = (writer.__file__, atomic.__file__, weakref.__file__)
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename not in self.modules:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self.trace
+
+    def interrupted(self, path: Path) -> bool:
+        sys.settrace(self.trace)
+        try:
+            build(path, rows=2)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("leftover", [False, True])
+def test_an_interrupt_before_every_bytecode(leftover: bool, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = target.parent / ".model.gguf.part"
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # for the test's sake: most of its time
+    outcomes = set()
+    for step in count():
+        target.write_bytes(OLD)
+        if leftover:
+            part.write_bytes(OLD)
+        interrupted = Interrupts(step).interrupted(target)
+        built = target.read_bytes() != OLD
+        outcomes.add(built)
+        if built:
+            assert_built(target, rows=2)
+        if not (leftover and part.exists() and part.read_bytes() == OLD):  # not touched yet
+            assert os.listdir(target.parent) == [target.name], step
+        if not interrupted:
+            break
+    assert step > 500
+    assert outcomes == {True, False}
 
 
 def test_the_first_error_is_reported_when_cleaning_up_fails_too(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
