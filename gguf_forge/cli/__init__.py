@@ -1,6 +1,7 @@
 """The command line: the commands' group, and how a run ends. Knows exit codes and signals; must not know files.
 
-Exit codes: 0 done, 1 bad input or a failed write (one line on stderr), 2 wrong usage, 130 interrupted, 143 terminated.
+Exit codes: 0 done, also when the reader of the results leaves early; 1 bad input or a failed write (one line on
+stderr), 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import FrameType
 
 import click
 
-from gguf_forge.cli.terminal import printable
+from gguf_forge.cli.terminal import hang_up, printable, say
 from gguf_forge.errors import ForgeError
 
 #: Name of a command to the module whose `command` it is. Imported when asked for: starting up stays cheap.
@@ -26,7 +27,7 @@ COMMANDS = {
     "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",
 }
-BAD_INPUT, WRONG_USAGE, INTERRUPTED, TERMINATED, CLOSED_PIPE = 1, 2, 130, 143, 141
+BAD_INPUT, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
 class Commands(click.Group):
@@ -74,16 +75,18 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        page = io.StringIO()
+        error.show(page)
+        say(page.getvalue().rstrip("\n"))
         return WRONG_USAGE if isinstance(error, click.UsageError) else BAD_INPUT
     except Terminated:
         return _ended("terminated", TERMINATED)
     except KeyboardInterrupt:
         return _ended("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has gone. Nothing to say, and nobody to say it to at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
+        # `| head`: the reader of the results has seen enough. Only results go to stdout, so nothing is left undone.
+        hang_up(sys.stdout)
+        return 0
     except (ForgeError, OSError, MemoryError) as error:
         return _ended(described(error), BAD_INPUT)
     except Exception as error:
@@ -105,5 +108,5 @@ def described(error: BaseException) -> str:
 
 
 def _ended(message: str, code: int) -> int:
-    print(f"gguf-forge: {printable(message)}", file=sys.stderr)  # noqa: T201 - the line that says why
+    say(f"gguf-forge: {printable(message)}")
     return code

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -35,6 +35,19 @@ def printable(text: str) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def say(text: str) -> None:
+    """A line on stderr. Where its reader has gone, the work goes on in silence."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that does
+    except BrokenPipeError:
+        hang_up(sys.stderr)
+
+
+def hang_up(stream: TextIO) -> None:
+    """Leads a stream that nobody reads any more to nowhere, with what it still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def size(nbytes: float) -> str:
@@ -82,7 +95,7 @@ class Terminal:
     def note(self, text: str) -> None:
         """A line on stderr, unless quiet."""
         if not self.quiet:
-            print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+            say(printable(text))
 
     def detail(self, text: str) -> None:
         """A line on stderr, only when verbose."""
@@ -143,8 +156,12 @@ def _bar() -> Any:
 def _console() -> Console:
     from rich.console import Console
 
+    class Pipeable(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - called while a BrokenPipeError is handled, which rich itself would end the run on
+
     terminal = sys.stdout.isatty()
-    return Console(
+    return Pipeable(
         file=sys.stdout,
         markup=False,
         highlight=False,

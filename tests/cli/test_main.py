@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gguf_forge import cli
 from gguf_forge.cli.terminal import count, plain_json, printable, size
 from gguf_forge.errors import CheckpointError
-from gguf_forge.format.values import string
+from gguf_forge.format.values import string, u32
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.types import TENSOR_TYPES
 from tests.cli.conftest import Forge
@@ -120,6 +122,53 @@ def test_a_character_that_the_encoding_lacks_is_escaped(tmp_path: Path) -> None:
 def test_closed_streams_are_no_defect(closed: str) -> None:
     command = f'"{sys.executable}" -m gguf_forge types {closed}'
     assert subprocess.run(command, shell=True, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The writing end of a pipe whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A file that can be quantized."""
+    path = tmp_path / "a.gguf"
+    with GGUFWriter(path, {"general.architecture": string("llama"), "llama.block_count": u32(1)}) as writer:
+        writer.add_tensor("blk.0.attn_q.weight", np.ones((2, 256), np.float32))
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["types"],
+        ["types", "--json"],
+        ["--help"],
+        ["inspect", "--tensors", "GGUF"],
+        ["roundtrip", "GGUF"],
+        ["quantize", "GGUF", "--dry-run", "Q8_0"],
+    ],
+)
+def test_a_reader_that_leaves_early_is_no_failure(words: list[str], unread: int, small: Path) -> None:
+    words = [str(small) if word == "GGUF" else word for word in words]
+    command = [sys.executable, "-m", "gguf_forge", *words]
+    ended = subprocess.run(command, stdout=unread, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "made"),
+    [(["quantize", "a.gguf", "b.gguf", "Q8_0"], 0, True), (["inspect", "none"], 1, False), (["none"], 2, False)],
+)
+def test_work_goes_on_when_nobody_reads_the_remarks(
+    words: list[str], code: int, made: bool, unread: int, small: Path
+) -> None:
+    ended = subprocess.run([sys.executable, "-m", "gguf_forge", *words], stderr=unread, cwd=small.parent, check=False)
+    assert (ended.returncode, small.with_name("b.gguf").exists()) == (code, made)
 
 
 def test_numbers_for_people() -> None:
