@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import RecipeNames, request, shared
+from gguf_forge.cli.options import Ordered, RecipeNames, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
-@click.command("convert")
+@click.command("convert", cls=Ordered)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--outfile", type=click.Path(path_type=Path),

@@ -1,9 +1,13 @@
-"""The options that `convert` and `quantize` share, and what they mean in the package's terms. Reads no model."""
+"""The options that `convert` and `quantize` share, and what they mean in the package's terms. Reads no model.
+
+The commands are made with `cls=Ordered`: of --tensor-type and --tensor-type-file the first match counts, as they stand
+on the command line.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +25,17 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
+#: Where an Ordered command keeps the order of its options.
+ORDER = "gguf_forge.order"
+#: Options that name tensors' types.
+TENSOR_TYPES = ("tensor_type", "tensor_type_file")
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. types: as spelled. metadata: overrides in order."""
+    """What was asked for. types: as spelled. tensor_types: patterns, and files of them, in order; so is metadata."""
 
     types: tuple[str, ...]
     imatrix: Path | None
@@ -36,8 +45,7 @@ class Request:
     leave_output_tensor: bool
     output_tensor_type: TensorType | None
     token_embedding_type: TensorType | None
-    tensor_type: tuple[Override, ...]
-    tensor_type_file: Path | None
+    tensor_types: tuple[Override | Path, ...]
     no_fallback: bool
     metadata: dict[str, Value]
     threads: int
@@ -62,9 +70,9 @@ class Request:
         from gguf_forge.convert.job import Quantization
         from gguf_forge.quant.overrides import read_overrides
 
-        overrides = list(self.tensor_type)
-        if self.tensor_type_file is not None:
-            overrides += read_overrides(self.tensor_type_file)
+        overrides: list[Override] = []
+        for given in self.tensor_types:
+            overrides += read_overrides(given) if isinstance(given, Path) else [given]
         return Quantization(
             imatrix=imatrix,
             pure=self.pure,
@@ -80,7 +88,22 @@ def request(types: Sequence[str], options: dict[str, Any]) -> Request:
     """From the options of `shared`. Raises click.UsageError for options that exclude each other."""
     if options["include_weights"] and options["exclude_weights"]:
         raise click.UsageError("--include-weights and --exclude-weights cannot be used together")
-    return Request(types=tuple(types), **options)
+    return Request(types=tuple(types), tensor_types=tuple(_interleaved(options, TENSOR_TYPES)), **options)
+
+
+class Ordered(click.Command):
+    """A command that remembers, as `ctx.meta[ORDER]`, the names of its options as they stand on the command line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, which keeps the values of each option in order, but not those of several."""
+        ctx.meta[ORDER] = [parameter.name for parameter in self.make_parser(ctx).parse_args(list(args))[2]]
+        return super().parse_args(ctx, args)
+
+
+def _interleaved(options: dict[str, Any], names: Sequence[str]) -> Iterator[Any]:
+    """Takes these repeatable options out of `options`: their values in the order of the command line."""
+    values = {name: iter(options.pop(name)) for name in names}
+    return (next(values[name]) for name in click.get_current_context().meta[ORDER] if name in values)
 
 
 class TensorTypeName(ParamType):
@@ -200,7 +223,10 @@ def shared(command: Command) -> Command:
                 "--tensor-type", type=TensorOverride(), multiple=True, metavar="REGEX=TYPE",
                 help="Type of the tensors whose name has a match; repeatable, the first match counts.",
             ),
-            click.option("--tensor-type-file", type=path, help="A file of REGEX=TYPE, separated by space or new line."),
+            click.option(
+                "--tensor-type-file", type=path, multiple=True,
+                help="A file of REGEX=TYPE, separated by space or new line, as if given here one by one.",
+            ),
             click.option("--no-fallback", is_flag=True, help="Fail where a tensor's width forces another type."),
             click.option(
                 "--metadata", "--override-kv", type=KeyValue(), multiple=True, metavar="KEY=TYPE:VALUE",

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import RecipeNames, recipe_name, request, shared
+from gguf_forge.cli.options import Ordered, RecipeNames, recipe_name, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
-@click.command("quantize")
+@click.command("quantize", cls=Ordered)
 @click.argument("source", metavar="IN.gguf", type=click.Path(path_type=Path))
 @click.argument("words", metavar="[OUT.gguf] [TYPE]", nargs=-1)
 @click.option("--type", "--outtype", "types", type=RecipeNames(), help="The recipe, or COPY to keep all types.")

@@ -127,6 +127,26 @@ def test_tensor_types_are_overridden_by_pattern_and_by_file(forge: Forge, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("order", "type_"),
+    [
+        (["--tensor-type", "attn_q=q8_0", "--tensor-type-file", "a.txt"], "Q8_0"),
+        (["--tensor-type-file", "a.txt", "--tensor-type", "attn_q=q8_0"], "Q5_K"),
+        (["--tensor-type=ffn=q8_0", "--tensor-type-file=b.txt", "--tensor-type-file=a.txt", "--pure"], "Q6_K"),
+        (["--tensor-type-file", "c.txt", "--tensor-type", "attn_q=q8_0", "--tensor-type-file", "b.txt"], "Q8_0"),
+    ],
+)
+def test_of_patterns_and_files_of_them_the_first_match_on_the_command_line_counts(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[str], type_: str
+) -> None:
+    """As llama-quantize has it for these words."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("a", "attn_q=q5_k"), ("b", "attn_q=q6_k"), ("c", "ffn_up=q6_k\nattn_v=q4_0")):
+        Path(f"{name}.txt").write_text(text)
+    done = forge("convert", MODEL, "--type", "q4_k_s", "-o", "out.gguf", "-v", *order, "--dry-run")
+    assert f"Q4_K_S: blk.0.attn_q.weight: F32 to {type_}," in done.err
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["--type", "Q9_X"],
