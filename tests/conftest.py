@@ -1,7 +1,16 @@
 """What holds for every test."""
 
+import os
 import signal
+
+from hypothesis import HealthCheck, settings
 
 # A shell starts background jobs with interrupts ignored, and children inherit that: tests that interrupt would wait.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Nothing here is judged by time, how slow a machine or a sanitizer may be. CI draws the same examples every time.
+settings.register_profile(
+    "forge", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("forge")

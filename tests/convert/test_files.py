@@ -284,7 +284,7 @@ KEYS = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=st.dictionaries(st.sampled_from(KEYS), ODD, min_size=1, max_size=3))
 @example(change={"text_config": [1]})
 @example(change={"rope_scaling": {"rope_type": "llama3", "factor": "x"}})

@@ -190,7 +190,7 @@ def probe(library: str, paths: list[Path]) -> list[dict[str, Any] | None]:
 NEWEST = 41
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@settings(max_examples=6, phases=[Phase.generate])
 @given(cases=st.lists(st.tuples(strategies.METADATA, strategies.tensors()), min_size=5, max_size=5))
 def test_ggml_opens_what_we_write(
     ggml: str,

@@ -39,7 +39,7 @@ def write(
                 out.write(declared.name, raw[row], row)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     metadata=strategies.METADATA,
     tensors=strategies.tensors(),

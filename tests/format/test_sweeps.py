@@ -124,13 +124,13 @@ def test_prefixes_of_the_catalogue(case: Refused | Opens) -> None:
         try_bytes(case.data[:length])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=200), st.sampled_from([little, big]), st.integers(0, 3), st.integers(0, 3))
 def test_any_bytes_after_a_head(tail: bytes, order: Order, tensors: int, keys: int) -> None:
     try_bytes(order.h(tensors, keys) + tail)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(sorted(SEEDS)),
     st.lists(st.tuples(st.integers(4, 400), st.binary(min_size=1, max_size=9)), max_size=3),
@@ -142,7 +142,7 @@ def test_overwritten_headers(seed: str, patches: list[tuple[int, bytes]]) -> Non
     try_bytes(bytes(data))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.sampled_from(sorted(SEEDS)), at=st.integers(0, 5000), patch=st.binary(min_size=1, max_size=8))
 def test_overwritten_files_are_opened_and_used(seed: str, at: int, patch: bytes, tmp_path: Path) -> None:
     data = bytearray(SEEDS[seed])

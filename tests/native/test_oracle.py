@@ -28,7 +28,7 @@ ENCODED = [t for t in BLOCK_TYPES if t.encodes and not t.name.startswith(LATTICE
 DECODED = [t for t in BLOCK_TYPES if t.decodes and t.name not in {"Q8_1", "Q8_K"}]
 Rng = np.random.Generator
 
-QUIET = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _levels(rng: Rng, shape: tuple[int, int]) -> NDArray[Any]:

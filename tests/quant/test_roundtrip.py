@@ -59,7 +59,7 @@ def test_a_type_that_holds_the_values_loses_nothing(dtype: str) -> None:
 FINITE = hnp.arrays(np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(FINITE)
 def test_q8_0_errs_by_half_a_step_at_most(x: np.ndarray[Any, np.dtype[np.float32]]) -> None:
     """A step is 1/127 of a block's largest value; its scale is rounded to f16, 1 part in 2048 (or 2^-25)."""
