@@ -118,7 +118,8 @@ class Job:
         specs = [
             TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)
         ]  # fmt: skip
-        choices = choose(specs, ModelFacts.from_metadata(model.metadata), which, options)
+        facts = ModelFacts.from_metadata({**model.metadata, **overrides})
+        choices = choose(specs, facts, which, options)
         notes = _unmatched(how.overrides, model.views)
         try:
             require_imatrix(choices, known)

@@ -21,6 +21,9 @@ def parse_override(text: str) -> tuple[str, Value]:
 
     TYPE: str, bool, int (UINT32, or INT32 if negative), float (FLOAT32), or an exact one as u8 or float64; with `[]`
     after it an array, whose VALUE is a JSON list. Raises `ConversionError` that says what is wrong and where.
+
+    llama-quantize knows str, bool, int and float, with these results, but that it writes an int's absolute value, and
+    of a larger one the low 32 bits: -5 as 5. What was asked for is written here, or refused.
     """
     key, equals, rest = text.partition("=")
     name, colon, written = rest.partition(":")

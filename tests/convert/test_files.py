@@ -214,6 +214,16 @@ def test_axes_of_one_are_written_as_ggml_counts_axes(tmp_path: Path) -> None:
         }
 
 
+def test_types_are_chosen_for_the_metadata_given_by_hand(tmp_path: Path, f32: Path) -> None:
+    """As llama-quantize chooses them under `--override-kv llama.block_count=int:8`."""
+    planned = quantize_file(
+        f32, tmp_path / "out.gguf", "Q4_K_M", metadata={"llama.block_count": values.u32(8)}, dry_run=True
+    )
+    types = {c.name: c.type.name for c in planned.choices}
+    found = [types[f"blk.{i}.ffn_down.weight"] for i in range(6)]
+    assert found == ["Q6_K", "Q4_K", "Q4_K", "Q6_K", "Q4_K", "Q4_K"]
+
+
 def test_overrides_and_fallback(tmp_path: Path, f32: Path) -> None:
     how = Quantization(overrides=[parse_override("attn_v=Q8_0")], output_tensor_type="q5_1", leave_output=False)
     planned = quantize_file(f32, tmp_path / "out.gguf", "Q4_K_S", quantization=how, dry_run=True)

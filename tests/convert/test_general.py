@@ -192,6 +192,7 @@ def test_metadata_by_hand(text: str, key: str, value: Value) -> None:
         ("a=str[]:{}", "expected a JSON list"),
         ("a=u8[]:[1, 300]", "is not of type u8"),
         ("a=int:99999999999", "is not of type int"),
+        ("a=int:-99999999999", "is not of type int"),
         ("a=\ud800:x", "unknown type"),
     ],
 )
