@@ -88,3 +88,7 @@ class RecipeError(ForgeError):
 
 class OutputError(ForgeError):
     """The output could not be written; the old file is as it was."""
+
+
+class RequestError(ForgeError):
+    """What is asked for contradicts itself, whatever the input. Nothing was written."""

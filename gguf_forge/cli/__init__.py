@@ -17,7 +17,7 @@ from types import FrameType
 import click
 
 from gguf_forge.cli.terminal import hang_up, printable, say
-from gguf_forge.errors import ForgeError
+from gguf_forge.errors import ForgeError, RequestError
 
 #: Name of a command to the module whose `command` it is. Imported when asked for: starting up stays cheap.
 COMMANDS = {
@@ -88,7 +88,7 @@ def main(args: Sequence[str] | None = None) -> int:
         hang_up(sys.stdout)
         return 0
     except (ForgeError, OSError, MemoryError) as error:
-        return _ended(described(error), BAD_INPUT)
+        return _ended(described(error), WRONG_USAGE if isinstance(error, RequestError) else BAD_INPUT)
     except Exception as error:
         # The last line of defence: whatever a file made us do, its reader sees one line and not a page.
         if os.environ.get("GGUF_FORGE_DEBUG"):

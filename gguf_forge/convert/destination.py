@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gguf_forge.convert.general import default_file_name
 from gguf_forge.convert.job import Job
 from gguf_forge.convert.naming import fill_file_name
-from gguf_forge.errors import OutputError
+from gguf_forge.errors import OutputError, RequestError
 
 
-def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Sequence[Job]) -> list[Path]:
-    """Where each file goes. OutputError when two would have one name."""
+def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapping[str, Job]) -> list[Path]:
+    """Where the file of each job goes; `jobs` by the names of their types as asked for.
+
+    RequestError when two would be one file, also by way of symlinks, which are followed.
+    """
     paths = []
-    for job in jobs:
+    taken: dict[str, str] = {}
+    for name, job in jobs.items():
         if output is None or os.path.isdir(output):
-            paths.append(Path(folder if output is None else output) / default_file_name(job.metadata, job.type))
+            path = Path(folder if output is None else output) / default_file_name(job.metadata, job.type)
         else:
-            given = Path(output)
-            paths.append(given.with_name(fill_file_name(given.name, job.type)))
-    for i, path in enumerate(paths):
-        if path in paths[:i]:
-            raise OutputError(f"{path}: two types would go into one file; name a folder, or put {{ftype}} in the name")
+            path = Path(output).with_name(fill_file_name(Path(output).name, job.type))
+        other = taken.setdefault(os.path.realpath(path), name)
+        if other != name:
+            alike = other.lower() == name.lower()
+            how = "make them in two runs" if alike else "name a folder, or put {ftype} in the name"
+            raise RequestError(f"{path}: {other} and {name} would be one file; {how}")
+        paths.append(path)
     return paths
 
 

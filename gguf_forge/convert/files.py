@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gguf_forge.convert.destination import output_paths, require_other
-from gguf_forge.convert.job import Job, Quantization
+from gguf_forge.convert.job import Job, Quantization, type_name
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
 from gguf_forge.errors import RecipeError, UnsupportedError
@@ -73,11 +73,11 @@ def convert_checkpoint(
     """
     with open_checkpoint(source) as checkpoint:
         model = checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=metadata or {})
-        wanted = _type_names(types)
-        jobs = [Job.of_type(name, model, quantization or Quantization(), dry_run) for name in wanted]
+        how = quantization or Quantization()
+        jobs = {name: Job.of_type(name, model, how, dry_run) for name in _type_names(types, model.auto)}
         paths = output_paths(output, checkpoint.path, jobs)
         require_other((file for file in checkpoint.path.iterdir() if file.suffix != ".gguf"), paths)
-        return _execute(jobs, paths, model, threads, endian, dry_run, overwrite, progress)
+        return _execute([*jobs.values()], paths, model, threads, endian, dry_run, overwrite, progress)
 
 
 def quantize_file(
@@ -105,12 +105,13 @@ def quantize_file(
         return _execute([job], [Path(output)], model, threads, "little", dry_run, overwrite, progress)[0]
 
 
-def _type_names(types: str | Iterable[str]) -> list[str]:
-    listed = types.split(",") if isinstance(types, str) else list(types)
-    found = list(dict.fromkeys(t.strip() for t in listed if t.strip()))
+def _type_names(types: str | Iterable[str], auto: str) -> list[str]:
+    """Outtypes and recipes, each once, whatever it is called: `auto` is one of the others, recipes have aliases."""
+    listed = types.split(",") if isinstance(types, str) else types
+    found = [type_name(name.strip(), auto) for name in listed if name.strip()]
     if not found:
         raise RecipeError("no type given")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _execute(

@@ -72,9 +72,9 @@ class Job:
 
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
-        """The converter's outtype of this name, or else the recipe."""
+        """The outtype or recipe of this name, as `type_name` gives it."""
         if name in OUTTYPES:
-            return cls.of_outtype(model.auto if name == "auto" else name, model, how)
+            return cls.of_outtype(name, model, how)
         f32 = Model([_as_f32(v) for v in model.views], model.metadata)
         return cls.of_recipe(name, f32, how, {}, dry_run)
 
@@ -135,6 +135,16 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
         return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
+
+
+def type_name(name: str, auto: str) -> str:
+    """The one name of a type that may have several: for `auto` the outtype it stands for, for an alias its recipe.
+
+    The converter's outtypes are in lower case; what is not one is a recipe. Raises RecipeError for an unknown one.
+    """
+    if name in OUTTYPES:
+        return auto if name == "auto" else name
+    return "COPY" if name.upper() == "COPY" else recipe(name).name
 
 
 def _unmatched(overrides: Iterable[Override], views: Sequence[View]) -> list[str]:

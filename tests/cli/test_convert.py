@@ -163,12 +163,18 @@ def test_wrong_options_are_exit_2(forge: Forge, tmp_path: Path, words: list[str]
     assert (ended.code, list(tmp_path.iterdir())) == (2, [])
 
 
+@pytest.mark.parametrize("types", ["Q4_0,Q8_0", "q8_0,Q8_0"])
+def test_two_types_for_one_file_are_exit_2(forge: Forge, tmp_path: Path, types: str) -> None:
+    ended = forge("convert", MODEL, "--type", types, "-o", tmp_path / "out.gguf")
+    assert (ended.code, ended.err.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+    assert f"{types.replace(',', ' and ')} would be one file" in ended.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--type", "IQ2_XXS"], "importance matrix"),
         (["--imatrix", "none.gguf", "--type", "Q4_0"], "none.gguf"),
-        (["--type", "Q4_0,Q8_0"], "{ftype}"),
         (["-o", "no/such/folder/out.gguf"], "no/such/folder"),
     ],
 )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gguf_forge.convert.files import convert_checkpoint, quantize_file
 from gguf_forge.convert.job import Quantization
-from gguf_forge.errors import ConversionError, ForgeError, OutputError, RecipeError
+from gguf_forge.errors import ConversionError, ForgeError, OutputError, RecipeError, RequestError
 from gguf_forge.format import reader, values
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.overrides import parse_override
@@ -67,9 +67,26 @@ def test_names_in_a_folder_and_from_a_template(tmp_path: Path) -> None:
     assert plan.path == tmp_path / "x-q8_0-Q8_0.gguf"
 
 
-def test_two_types_do_not_share_a_file(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="two types would go into one file"):
-        convert_checkpoint(MODEL, tmp_path / "one.gguf", "f16,f32")
+@pytest.mark.parametrize(
+    ("name", "types", "message"),
+    [
+        ("one.gguf", "f16,f32", r"f16 and f32 would be one file; name a folder, or put \{ftype\} in the name"),
+        ("{ftype}.gguf", "q8_0,f16,Q8_0", "q8_0.gguf: q8_0 and Q8_0 would be one file; make them in two runs"),
+        ("", "q8_0,Q8_0", "PyLlama-7M-Q8_0.gguf: q8_0 and Q8_0 would be one file; make them in two runs"),
+        ("to-{ftype}.gguf", "Q4_0,Q4_1", "to-q4_1.gguf: Q4_0 and Q4_1 would be one file"),
+    ],
+)
+def test_two_types_do_not_share_a_file(name: str, types: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "to-q4_1.gguf").symlink_to("to-q4_0.gguf")
+    for dry_run in (True, False):
+        with pytest.raises(RequestError, match=message):
+            convert_checkpoint(MODEL, tmp_path / name, types, dry_run=dry_run)
+    assert [p.name for p in tmp_path.iterdir()] == ["to-q4_1.gguf"]
+
+
+def test_a_type_with_two_names_is_made_once(tmp_path: Path) -> None:
+    plans = convert_checkpoint(MODEL, tmp_path, "auto,bf16,Q4_K,q4_k_m,Q4_K_M", dry_run=True)
+    assert [p.path.name for p in plans] == ["PyLlama-7M-BF16.gguf", "PyLlama-7M-Q4_K_M.gguf"]
 
 
 def test_dry_run_says_what_the_file_will_be(tmp_path: Path) -> None:
