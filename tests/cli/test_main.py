@@ -149,6 +149,7 @@ def small(tmp_path: Path) -> Path:
         ["types", "--json"],
         ["--help"],
         ["inspect", "--tensors", "GGUF"],
+        ["inspect", "--json", "GGUF"],
         ["roundtrip", "GGUF"],
         ["quantize", "GGUF", "--dry-run", "Q8_0"],
     ],
