@@ -53,6 +53,7 @@ class Finding:
     """What came out for one tensor and one type. Exactly one of trip and reason is there.
 
     tensor, shape (NumPy order), stored: name, form and type in the file. type: the type tried. reason: why it was not.
+    weighted: whether an importance matrix had a say.
     equal_blocks of blocks: how many of the file's blocks our encoder makes of the source; None without a source or an
     encoder.
     """
@@ -65,6 +66,7 @@ class Finding:
     reason: str = ""
     equal_blocks: int | None = None
     blocks: int = 0
+    weighted: bool = False
 
     @property
     def reproduced(self) -> bool | None:
@@ -137,7 +139,8 @@ def measure(
                 )  # fmt: skip
             found = dict(zip(fit, trips, strict=True))
         for kind in wanted:
-            yield Finding(view.name, view.shape, view.type, kind, found.get(kind), reasons[kind])
+            weighted = weights is not None and kind.weighted
+            yield Finding(view.name, view.shape, view.type, kind, found.get(kind), reasons[kind], weighted=weighted)
 
 
 def compare(
@@ -168,8 +171,10 @@ def compare(
                 _as_blocks(view), view.type, origin.rows, origin.type, view.shape, weights,
                 granule=origin.granule, threads=threads, advance=partial(step, _row_bytes(view)),
             )  # fmt: skip
-        equal, blocks = found.equal_blocks, found.blocks
-        yield Finding(view.name, view.shape, view.type, view.type, found.trip, "", equal, blocks)
+        weighted = weights is not None and view.type.weighted
+        yield Finding(
+            view.name, view.shape, view.type, view.type, found.trip, "", found.equal_blocks, found.blocks, weighted
+        )  # fmt: skip
 
 
 def summarize(findings: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -199,7 +199,7 @@ def default_threads() -> int:
 def speaking(command: Command) -> Command:
     """Adds --quiet and --verbose."""
     for option in (
-        click.option("-v", "--verbose", is_flag=True, help="Say more: the type of each tensor, and why."),
+        click.option("-v", "--verbose", is_flag=True, help="Say more: a line for each tensor."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
     ):
         command = option(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ def command(
             found = measure.compare(
                 model, origin, tensors=tensors, imatrix=weights, threads=threads, progress=progress
             )  # fmt: skip
-        findings = list(found)
+        findings = list(_told(terminal, found))
     _remark(terminal, model)
     if not findings:
         terminal.note(f"{file}: no tensors to try" + (" that are stored as blocks" if source else ""))
@@ -112,6 +112,16 @@ def command(
         )
         return
     terminal.show(_tensors(findings, source is not None), "", _types(summary, source is not None))
+
+
+def _told(terminal: Terminal, found: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings, each in a line as it comes when verbose: of a large model the first is long before the last."""
+    for finding in found:
+        shape = " x ".join(map(str, finding.shape))
+        how = " with importances" if finding.weighted else ""
+        result = finding.reason if finding.trip is None else f"{finding.trip.snr_db:.2f} dB{how}"
+        terminal.detail(f"{finding.tensor}: {shape}, {finding.stored} as {finding.type}: {result}")
+        yield finding
 
 
 def _remark(terminal: Terminal, model: Model) -> None:

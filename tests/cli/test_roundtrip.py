@@ -147,6 +147,18 @@ def test_a_file_that_names_its_importance_matrix(forge: Forge, tmp_path: Path) -
     assert forge(*words, "--imatrix", IMATRIX).err == ""
 
 
+def test_verbose_tells_of_each_tensor_as_it_comes(forge: Forge, quantized: Path) -> None:
+    words = ("roundtrip", MODEL, "--tensors", "blk.0.attn_[qk].weight", "--types", "Q8_0,Q4_K", "--imatrix", IMATRIX)
+    assert forge(*words).err == ""
+    lines = forge(*words, "-v").err.splitlines()
+    assert [line.partition(": ")[2].partition(" as ")[0] for line in lines] == ["128 x 256, BF16"] * 2 + [
+        "256 x 256, BF16"
+    ] * 2
+    assert [line.endswith(" dB with importances") for line in lines] == [False, True, False, True]
+    compared = forge("roundtrip", quantized, "--source", MODEL, "--tensors", "output.weight", "-v").err
+    assert compared.startswith("output.weight: 4096 x 256, Q6_K as Q6_K: ")
+
+
 def test_blocks_of_a_big_endian_file_are_refused(forge: Forge, tmp_path: Path) -> None:
     path = tmp_path / "big.gguf"
     header = b"GGUF" + struct.pack(">IQQQ", 3, 1, 0, 8) + b"a.weight" + struct.pack(">IQQIQ", 2, 32, 2, 8, 0)
