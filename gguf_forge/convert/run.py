@@ -7,6 +7,7 @@ threads and the longest row, never on the model. Must not know where rows come f
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -79,7 +80,7 @@ def run(
 
 
 class _Work:
-    """The runs still to be taken, and the first error."""
+    """The runs still to be taken, how many are in hand, and the first error."""
 
     def __init__(self, views: Sequence[View], targets: Sequence[Target], progress: Progress | None) -> None:
         self.targets = targets
@@ -88,44 +89,65 @@ class _Work:
         self._runs = _runs(views)
         self._total = source_bytes(views)
         self._done = 0
+        self._in_hand = 0
+        self._stopped = False
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
-
-    def stop(self, error: BaseException | None = None) -> None:
-        with self._lock:
-            self.error = self.error or error
-        self._stopped.set()
 
     def loop(self) -> None:
         """Takes runs until there are none, or something stops the work."""
         try:
-            while not self._stopped.is_set():
-                with self._lock:
-                    taken = next(self._runs, None)
-                if taken is None:
-                    return
-                _carry_out(taken, self.targets)
-                with self._lock:
-                    self._done += taken.nbytes
-                    if self._progress is not None:
-                        self._progress(self._done, self._total)
+            while (taken := self._take()) is not None:
+                try:
+                    _carry_out(taken, self.targets)
+                    self._report(taken)
+                finally:
+                    self._put_down()
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
-            self.stop(error)
+            with self._lock:
+                self.error = self.error or error
+                self._stopped = True
+
+    def stop(self) -> None:
+        """Lets no more runs be taken, and waits until none is in hand, whoever presses Ctrl-C again meanwhile.
+
+        Joining the threads would not do: Python takes a thread for ended once an interrupt has hit its `join`.
+        """
+        while True:
+            try:
+                with self._lock:
+                    self._stopped = True
+                    if not self._in_hand:
+                        return
+                time.sleep(0.005)
+            except KeyboardInterrupt:
+                continue
+
+    def _take(self) -> _Run | None:
+        with self._lock:
+            taken = None if self._stopped else next(self._runs, None)
+            self._in_hand += taken is not None
+        return taken
+
+    def _report(self, taken: _Run) -> None:
+        with self._lock:
+            self._done += taken.nbytes
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+    def _put_down(self) -> None:
+        with self._lock:
+            self._in_hand -= 1
 
 
 def _in_threads(work: _Work, count: int) -> None:
     threads = [threading.Thread(target=work.loop, name=f"rows-{i}") for i in range(count)]
-    started: list[threading.Thread] = []
     try:
         for thread in threads:
             thread.start()
-            started.append(thread)
-        for thread in started:
+        for thread in threads:
             thread.join()
     except BaseException:
         work.stop()
-        for thread in started:
-            thread.join()
         raise
 
 

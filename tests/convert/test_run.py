@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,34 @@ def test_an_interrupt_stops_the_threads(tmp_path: Path, monkeypatch: pytest.Monk
     target.writer.abort()
     assert threading.active_count() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path) -> None:
+    target = begun(tmp_path / "out.gguf", {"a": "F32"})
+    before = threading.active_count()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def rows(start: int, stop: int) -> Array:
+        inside.set()
+        go_on.wait(60)
+        return values("a")[start:stop]
+
+    def press() -> None:
+        inside.wait(60)
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.05)
+        go_on.set()
+
+    impatient = threading.Thread(target=press)
+    impatient.start()
+    views = [View("a", (300, 64), tensor_type("F32"), rows)] * 2
+    with pytest.raises(KeyboardInterrupt):
+        run(views, [target], threads=2)
+    assert go_on.is_set()
+    impatient.join()
+    target.writer.abort()
+    assert threading.active_count() == before
 
 
 def test_no_more_threads_start_than_there_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
