@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Table, boolean, rule, strings, u32
 from gguf_forge.convert.ops import Facts
 
-from .common import BASE, BUFFERS, GELU, pooling
+from .common import BASE, BUFFERS, GELU, QKV, affine, layer, pooling
 
 ATTENTION = "encoder.layer.{l}.attention"
 
@@ -49,6 +49,13 @@ BERT = Arch(
             rule("cls", "classifier", when=lambda facts: labels(facts) is None),
             rule("cls.output", "classifier", when=lambda facts: labels(facts) is not None),
         )
+    ),
+    needs=(
+        "token_embd",
+        "position_embd",
+        *affine("token_embd_norm"),
+        *QKV,
+        *layer("attn_output", "ffn_up", "ffn_down", *affine("attn_output_norm", "layer_output_norm")),
     ),
     vocab=vocab.BERT,
     renames=((r"^bert\.", ""), (r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),

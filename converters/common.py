@@ -178,6 +178,23 @@ DECODER: Table[Rule] = Table(
     )
 )
 
+
+def layer(*parts: str) -> tuple[str, ...]:
+    """Names of a layer's outputs."""
+    return tuple(f"blk.{{l}}.{part}" for part in parts)
+
+
+def affine(*names: str) -> tuple[str, ...]:
+    """Names of outputs with a weight and a bias."""
+    return tuple(f"{name}.{part}" for name in names for part in ("weight", "bias"))
+
+
+#: What every decoder needs, and each of its layers; how it makes queries, keys and values, and how it feeds forward.
+TRUNK = ("token_embd", "output_norm", *layer("attn_norm", "attn_output", "ffn_norm"))
+QKV = layer("attn_q", "attn_k", "attn_v")
+GATED = layer("ffn_gate", "ffn_up", "ffn_down")
+MIXTURE = layer("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+
 #: Normalised queries and keys.
 QK_NORM: Table[Rule] = Table(
     (
@@ -185,6 +202,7 @@ QK_NORM: Table[Rule] = Table(
         rule("blk.{l}.attn_k_norm", "model.layers.{l}.self_attn.k_norm"),
     )
 )
+QK_NORMS = layer("attn_q_norm", "attn_k_norm")
 
 #: Buffers that older releases of transformers stored with the weights.
 BUFFERS = (r"\.rotary_emb\.inv_freq$", r"\.attention\.masked_bias$", r"\.attention\.bias$")

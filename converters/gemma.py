@@ -12,7 +12,22 @@ from gguf_forge.convert.ops import Add, Facts, FirstRows
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QK_NORM, WRAPPERS, layer_types, pooling
+from .common import (
+    BASE,
+    BUFFERS,
+    DECODER,
+    FILE_TYPE,
+    GATED,
+    GELU,
+    QK_NORM,
+    QK_NORMS,
+    QKV,
+    TRUNK,
+    WRAPPERS,
+    layer,
+    layer_types,
+    pooling,
+)
 
 SHIFTED = Add(1.0)
 
@@ -46,6 +61,8 @@ SANDWICH: Table[Rule] = Table(
         rule("blk.{l}.post_ffw_norm", "model.layers.{l}.post_feedforward_layernorm", verb=SHIFTED),
     )
 )
+NEEDS = (*TRUNK, *QKV, *GATED)
+POST_NORMS = layer("post_attention_norm", "post_ffw_norm")
 
 HEAD = (r"^lm_head\.weight$",)
 VISION = (r"^(model\.)?(vision_tower|multi_modal_projector|vision_model|multimodal_projector)\.",)
@@ -84,6 +101,7 @@ GEMMA = Arch(
     hf=("GemmaForCausalLM",),
     hparams=KEYS,
     tensors=DECODER.without("output") | NORMS,
+    needs=NEEDS,
     vocab=vocab.GEMMA,
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
@@ -97,6 +115,7 @@ GEMMA2 = Arch(
     | f32("final_logit_softcapping", "final_logit_softcapping", required=True)
     | u32("attention.sliding_window", "sliding_window", required=True),
     tensors=DECODER.without("output") | NORMS | SANDWICH,
+    needs=(*NEEDS, *POST_NORMS),
     vocab=vocab.GEMMA2,
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
@@ -120,6 +139,7 @@ GEMMA3 = Arch(
     | SANDWICH
     | Table(tuple(rule(r.out, *r.sources, verb=SHIFTED) for r in QK_NORM))
     | rule("token_embd", "model.embed_tokens", verb=FirstRows(vocab_rows)),
+    needs=(*NEEDS, *POST_NORMS, *QK_NORMS),
     vocab=vocab.GEMMA3,
     renames=WRAPPERS,
     drop=BUFFERS + VISION,

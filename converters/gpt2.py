@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Table, f32, rule, u32
 from gguf_forge.convert.ops import TRANSPOSE
 
-from .common import FILE_TYPE, GELU
+from .common import FILE_TYPE, GELU, affine, layer
 
 LINEAR = (
     ("attn_qkv", "attn.c_attn"),
@@ -16,6 +16,8 @@ LINEAR = (
     ("ffn_up", "mlp.c_fc"),
     ("ffn_down", "mlp.c_proj"),
 )
+
+NORMS = ("attn_norm", "ffn_norm")
 
 GPT2 = Arch(
     "gpt2",
@@ -43,6 +45,7 @@ GPT2 = Arch(
             *(rule(f"blk.{{l}}.{out}.bias", f"h.{{l}}.{source}.bias") for out, source in LINEAR),
         )
     ),
+    needs=("token_embd", "position_embd", *affine("output_norm"), *layer(*affine(*NORMS, *(out for out, _ in LINEAR)))),
     vocab=vocab.BPE,
     renames=((r"^transformer\.", ""),),
     drop=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),

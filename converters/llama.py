@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, u32
+from gguf_forge.convert.arch import Arch, ConfigClass, Either, Rule, Table, rule, u32
 from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
 from gguf_forge.convert.ops import STACK, Computed, Facts, RopePermute
 
-from .common import BASE, BUFFERS, DECODER, SILU, WRAPPERS, filled
+from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, QKV, SILU, TRUNK, WRAPPERS, filled
 
 
 def head_dim(facts: Facts) -> Any:
@@ -74,6 +74,7 @@ LLAMA = Arch(
     hf=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "MistralForCausalLM", "MixtralForCausalLM"),
     hparams=BASE | u32("vocab_size", "vocab_size", required=True) | u32("rope.dimension_count", value=head_dim),
     tensors=TENSORS,
+    needs=(*TRUNK, *QKV, Either((GATED, MIXTURE))),
     vocab=vocab.LLAMA,
     renames=((r"text_model\.", ""), *WRAPPERS),
     drop=BUFFERS,

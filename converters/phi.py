@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Table, f32, rule, u32
+from gguf_forge.convert.arch import Arch, ConfigClass, Either, Table, f32, rule, u32
 from gguf_forge.convert.hparams import ROPE_FROM_PRETRAINING, refuse_rope, rope_of
 from gguf_forge.convert.ops import Computed, Facts
 from gguf_forge.errors import ConversionError
 
-from .common import BUFFERS, DECODER, FILE_TYPE, SILU, WRAPPERS, filled
+from .common import BUFFERS, DECODER, FILE_TYPE, QKV, SILU, TRUNK, WRAPPERS, filled, layer
 
 HEADS = ("num_attention_heads", "n_head")
 WIDTH = ("hidden_size", "n_embd")
@@ -101,6 +101,7 @@ PHI3 = Arch(
     | DECODER.without("blk.{l}.ffn_gate")
     | rule("blk.{l}.attn_qkv", "model.layers.{l}.self_attn.qkv_proj")
     | rule("blk.{l}.ffn_up", "model.layers.{l}.mlp.gate_up_proj"),
+    needs=(*TRUNK, Either((layer("attn_qkv"), QKV)), *layer("ffn_up", "ffn_down")),
     vocab=vocab.PHI3,
     renames=WRAPPERS,
     drop=BUFFERS,

@@ -6,13 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Rule, Table, rule, string, strings, u32
+from gguf_forge.convert.arch import Arch, ConfigClass, Either, Rule, Table, rule, string, strings, u32
 from gguf_forge.convert.hparams import gather_rope, refuse_rope
 from gguf_forge.convert.ops import COPY, STACK, Facts, PickRows, Split
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
-from .common import BASE, BUFFERS, DECODER, QK_NORM, SILU, WRAPPERS, filled, layer_types, pooling
+from .common import (
+    BASE,
+    BUFFERS,
+    DECODER,
+    GATED,
+    MIXTURE,
+    QK_NORM,
+    QK_NORMS,
+    QKV,
+    SILU,
+    TRUNK,
+    WRAPPERS,
+    filled,
+    layer,
+    layer_types,
+    pooling,
+)
 
 POOLING = u32("pooling_type", value=pooling)
 
@@ -64,6 +80,8 @@ SHARED_EXPERT: Table[Rule] = Table(
         ),
     )
 )
+
+SHARED = layer("ffn_gate_inp_shexp", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
 MOE: Table[Rule] = (
     DECODER | SOME_DENSE | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate", every=False) | EXPERTS
@@ -140,6 +158,7 @@ QWEN2 = Arch(
     hf=("Qwen2ForCausalLM", "Qwen2Model"),
     hparams=BASE | POOLING,
     tensors=DECODER,
+    needs=(*TRUNK, *QKV, *GATED),
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,
@@ -150,6 +169,7 @@ QWEN2_MOE = Arch(
     hf=("Qwen2MoeForCausalLM",),
     hparams=MOE_KEYS,
     tensors=MOE | SHARED_EXPERT,
+    needs=(*TRUNK, *QKV, Either(((*MIXTURE, *SHARED), GATED))),
     vocab=vocab.BPE,
     renames=WRAPPERS,
     drop=BUFFERS,
@@ -160,6 +180,7 @@ QWEN3 = Arch(
     hf=("Qwen3ForCausalLM", "Qwen3Model"),
     hparams=BASE | POOLING | RERANKER_KEYS,
     tensors=RERANKER | DECODER | QK_NORM | rule("output", "lm_head", when=lambda facts: not _ranks_by_head(facts)),
+    needs=(*TRUNK, *QKV, *QK_NORMS, *GATED),
     vocab=vocab.QWEN,
     renames=WRAPPERS,
     drop=BUFFERS,
@@ -170,6 +191,7 @@ QWEN3_MOE = Arch(
     hf=("Qwen3MoeForCausalLM",),
     hparams=MOE_KEYS,
     tensors=MOE | QK_NORM,
+    needs=(*TRUNK, *QKV, *QK_NORMS, Either((MIXTURE, GATED))),
     vocab=vocab.BPE,
     renames=WRAPPERS,
     drop=BUFFERS,

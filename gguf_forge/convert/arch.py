@@ -138,6 +138,13 @@ def rule(
 
 
 @dataclass(frozen=True)
+class Either:
+    """Outputs that stand in for each other: a model, or each of its layers, needs all of one of the `choices`."""
+
+    choices: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class ConfigClass:
     """What the reference's configuration class of a `model_type` adds to config.json before anything reads it.
 
@@ -164,6 +171,8 @@ class Arch:
     `hf` are the class names of config.json's `architectures` it serves. `early` rows stand right after
     general.architecture, `hparams` after general.*. `renames` (pattern, replacement) bring source names to the form
     the rules use; `drop` patterns (regular expressions, searched in the stored name) are tensors left out on purpose.
+    `needs` are the outputs without which no reader loads the file, those over {l} in each layer; a name without an
+    ending is that of the weight. What they leave out (biases, a head of its own) may be missing.
     `vocab` are the tokenizer kinds to try. `implied` are configuration keys whose value GGUF's readers take for
     granted, with the values that mean it.
     """
@@ -172,6 +181,7 @@ class Arch:
     hf: tuple[str, ...]
     hparams: Table[Hparam]
     tensors: Table[Rule]
+    needs: tuple[str | Either, ...]
     vocab: tuple[str, ...]
     early: Table[Hparam] = field(default_factory=Table)
     renames: tuple[tuple[str, str], ...] = ()

@@ -16,6 +16,7 @@ import numpy as np
 
 from gguf_forge.convert.arch import Arch, Rule
 from gguf_forge.convert.hparams import block_count, first
+from gguf_forge.convert.needs import require_needs
 from gguf_forge.convert.ops import BF16, F16, F32, Array, Facts, View
 from gguf_forge.errors import ConversionError
 from gguf_forge.source.tensor import SourceTensor
@@ -24,8 +25,6 @@ from gguf_forge.source.tensor import SourceTensor
 SUFFIXES = (".weight", ".bias")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
 _MAX_NAMED = 6
-#: Outputs no model can do without, where a family has a rule for them.
-NEEDED = ("token_embd.weight", "output_norm.weight")
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def plan_outputs(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) 
     """The outputs of a checkpoint under an architecture's rules, in the reference's order.
 
     `tensors` are the checkpoint's, in its order. Raises ConversionError for a tensor that no rule uses and no pattern
-    drops, for a layer that lacks a tensor its siblings have, and for shapes a verb cannot take.
+    drops, for a layer that lacks a tensor its siblings have, for what the architecture needs and no layer has, and for
+    shapes a verb cannot take.
     """
     stored, dropped = _renamed(arch, tensors)
     names = _Names(stored)
@@ -121,13 +121,12 @@ def plan_outputs(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) 
     layers = block_count(facts.config)
     experts = first(facts.config, arch.experts)
     emissions: list[_Emission] = []
-    for order, row in enumerate(_expanded(r for r in arch.tensors if r.when is None or r.when(facts))):
+    rows = _expanded(r for r in arch.tensors if r.when is None or r.when(facts))
+    for order, row in enumerate(rows):
         if not row.sources:
             emissions.append(_Emission(-1, order, -1, row.out, row, ()))
             continue
         found = _applications(row, names, layers, experts)
-        if row.out in NEEDED and not found and not row.variant:
-            raise ConversionError(f"the checkpoint has no {row.sources[0]!r}; is a file missing?")
         if row.every:
             _require_every(row, found, layers)
         for layer, sources in found.items():
@@ -136,6 +135,8 @@ def plan_outputs(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) 
             at = -1 if layer is None else layer
             emissions.append(_Emission(position, order, at, row.out.replace("{l}", str(layer)), row, sources))
     _require_used(arch, names, stored, layers)
+    made = {e.name for e in emissions}
+    require_needs(arch.needs, made, layers, {r.out: r.sources[0] for r in reversed(rows) if r.sources})
     views = _views(_ordered(emissions), {n: tensors[s] for n, s in stored.items()}, facts)
     return Outputs(tuple(views), dropped)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_forge.convert.arch import Either
 from gguf_forge.convert.hparams import metadata_of, remarks, resolve
 from gguf_forge.convert.ops import Facts
 from gguf_forge.convert.plan import Outputs, plan_outputs
@@ -121,6 +123,57 @@ def test_what_does_not_fit_is_named(name: str, old: str, new: str | None, messag
     tensors = without(case, old) if new is None else renamed(case, old, new)
     with pytest.raises(ConversionError, match=message):
         plan(case, tmp_path, tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (LLAMA, r"\.mlp\.up_proj\.weight$", r"no 'model\.layers\.0\.mlp\.up_proj\.weight'; is"),
+        (LLAMA, r"^model\.norm\.weight$", r"no 'model\.norm\.weight'; is a file missing\?"),
+        (
+            LLAMA,
+            r"_(layer)?norm\.|embed",
+            r"embed_tokens\.weight', no .*input_layernorm.*, no .*post_attention_layernorm",
+        ),
+        (LLAMA, r"\.mlp\.", r"no '.*mlp\.gate_proj\.weight' or '.*block_sparse_moe\.gate\.weight'; is"),
+        (LLAMA, r"^model\.layers\.", r"no '.*input_layernorm.*, no '.*v_proj\.weight' and 1 more; is a"),
+        (MIXTRAL, r"block_sparse_moe\.gate\.", r"no '.*block_sparse_moe\.gate\.weight'; is"),
+        (MIXTRAL, r"\.w3\.", r"no '.*experts\.0\.w3\.weight'; is"),
+        ("plain-Qwen1.5-MoE-A2.7B", r"shared_expert_gate", r"no '.*layers\.0\.mlp\.shared_expert_gate\.weight'; is"),
+        ("plain-Qwen3-0.6B", r"q_norm", r"no '.*q_norm\.weight'; is"),
+        ("plain-Phi-3-mini-4k-instruct", r"qkv_proj", r"no '.*self_attn\.qkv_proj\.weight' or '.*q_proj\.weight'; is"),
+        ("plain-gpt2-small", r"mlp\.c_fc\.bias", r"no 'h\.0\.mlp\.c_fc\.bias'; is"),
+        (
+            "plain-bert-base-uncased",
+            r"intermediate\.dense\.weight",
+            r"no 'encoder\.layer\.0\.intermediate\.dense\.weight'; is",
+        ),
+    ],
+)
+def test_a_kind_of_tensor_that_no_layer_has_is_named(name: str, kind: str, message: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    tensors = {n: t for n, t in case.headers().items() if not re.search(kind, n)}
+    assert len(tensors) < len(case.headers())
+    with pytest.raises(ConversionError, match=message):
+        plan(case, tmp_path, tensors)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_llama_cpp_can_load_without_may_be_missing(name: str, tmp_path: Path) -> None:
+    """No head of its own; no biases but those of GPT-2 and BERT's norms."""
+    case = CASES[name]
+    free = r"lm_head" if select(case.config).name == "gpt2" else r"lm_head|(?<!LayerNorm)\.bias$|token_type_embeddings"
+    left = {n: t for n, t in case.headers().items() if not re.search(free, n)}
+    plan(case, tmp_path, left)
+
+
+def test_what_a_family_needs_it_has_rules_for() -> None:
+    for arch in set(architectures().values()):
+        rules = {row.out for row in arch.tensors}
+        choices = [need.choices if isinstance(need, Either) else ((need,),) for need in arch.needs]
+        needs = [name for choice in choices for names in choice for name in names]
+        assert needs
+        assert [n for n in needs if not {n, f"{n}.weight", n.rpartition(".")[0]} & rules] == [], arch.name
 
 
 def test_shapes_that_cannot_be_permuted_or_stacked_are_named(tmp_path: Path) -> None:
