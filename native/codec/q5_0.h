@@ -11,58 +11,25 @@ typedef struct {
 } block_q5_0;
 _Static_assert(sizeof(block_q5_0) == 22, "Q5_0 is 22 bytes");
 
-/* 32 levels below 32 as four bytes of fifth bits and 16 bytes of nibbles. */
-V_FN void store_five_bits(uint8_t *h_out, uint8_t *q_out, VI *q)
-{
-    uint32_t h = 0;
-    for (int i = 0; i < 32 / VN; i++) {
-        h |= vm_bits(vi_gt(q[i], vi_set1(15))) << (i * VN);
-        q[i] = vi_and(q[i], vi_set1(15));
-    }
-    store_u32(h_out, h);
-    store_nibbles(q_out, q);
-}
+#include "../block32.h"
 
-/* The same for lanes of blocks. */
-V_FN void lanes_store_five_bits(const Lanes *g, int h_at, int q_at, VI *level)
+V_FN void q5_0_fit(const Lanes *g, const VF *x, const VF *w)
 {
-    VI h = vi_set1(0);
-    int32_t words[VN];
-    for (int i = 0; i < 32; i++) {
-        h = vi_or(h, vi_shl(vi_shr(level[i], 4), i));
-    }
-    vi_store(words, h);
-    for (int l = 0; l < VN; l++) {
-        store_u32(g->out[l] + h_at, (uint32_t)words[l]);
-    }
-    for (int i = 0; i < 16; i++) {
-        level[i] = vi_or(vi_and(level[i], vi_set1(15)), vi_shl(vi_and(level[16 + i], vi_set1(15)), 4));
-    }
-    lanes_store_u8(g, q_at, level, 16);
-}
-
-V_FN void q5_0_pack(const Lanes *g, VF scale, VI *level)
-{
-    vf_store_f16_lanes(g->out, 0, scale);
+    VI level[32];
+    fit_scale(g, x, w, 16, level);
     lanes_store_five_bits(g, 2, 6, level);
 }
 
 static void q5_0_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
     if (w) {
-        encode_signed_weighted(x, out, blocks, w, row_blocks, sizeof(block_q5_0), 16, q5_0_pack);
+        encode_with_importance(x, out, blocks, w, row_blocks, sizeof(block_q5_0), q5_0_fit);
         return;
     }
     for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q5_0)) {
         block_q5_0 *y = (block_q5_0 *)(void *)out;
-        float d = signed_peak(x, 32) / -16;
-        VF inverse = vf_set1(d != 0 ? 1 / d : 0);
-        store_u16(y->d, f32_to_f16(d));
         VI q[32 / VN];
-        for (int i = 0; i < 32 / VN; i++) {
-            VI r = vf_trunc(vf_add(vf_mul(vf_load(x + i * VN), inverse), vf_set1(16.5f)));
-            q[i] = vi_and(vi_min(r, vi_set1(31)), vi_set1(31));
-        }
+        levels_from_peak(x, 16, y->d, q);
         store_five_bits(y->h, y->q, q);
     }
 }

@@ -12,17 +12,19 @@ typedef struct {
 } block_q5_1;
 _Static_assert(sizeof(block_q5_1) == 24, "Q5_1 is 24 bytes");
 
-V_FN void q5_1_pack(const Lanes *g, VF scale, VF min, VI *level)
+#include "../block32.h"
+
+V_FN void q5_1_fit(const Lanes *g, const VF *x, const VF *w)
 {
-    vf_store_f16_lanes(g->out, 0, scale);
-    vf_store_f16_lanes(g->out, 2, min);
+    VI level[32];
+    fit_scale_and_min(g, x, w, 31, level);
     lanes_store_five_bits(g, 4, 8, level);
 }
 
 static void q5_1_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
     if (w) {
-        encode_min_weighted(x, out, blocks, w, row_blocks, sizeof(block_q5_1), 31, q5_1_pack);
+        encode_with_importance(x, out, blocks, w, row_blocks, sizeof(block_q5_1), q5_1_fit);
         return;
     }
     for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q5_1)) {
