@@ -1,8 +1,17 @@
-"""`python -m gguf_forge`: the command line."""
+"""The program `gguf-forge`, also as `python -m gguf_forge`: a process from its first signal to its exit code."""
 
 import sys
 
-from gguf_forge.cli import main
+from gguf_forge import signals
+
+
+def run() -> int:
+    """Runs the command line of this process; returns the exit code."""
+    signals.leave_at_once()
+    from gguf_forge.cli import main  # noqa: PLC0415 - what takes time comes when signals are cared for
+
+    return signals.unwinding(main)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

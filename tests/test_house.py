@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gguf_forge"
 CONVERTERS = ROOT / "converters"
 #: Lowest first. A module imports its own floor and those under it; what is not named here is a tool.
-FLOORS = ["errors", "_core", "_native", "types", "names", "format", "quant", "source", "convert", "converters"]
+FLOORS = ["errors", "signals", "_core", "_native", "types", "names"]
+FLOORS += ["format", "quant", "source", "convert", "converters"]
 TOOLS, CLI, FACADE = len(FLOORS), len(FLOORS) + 1, len(FLOORS) + 2
 MAX_FILE, MAX_FUNCTION = 500, 60
 #: Data tables, and what else has a reason to be long.

@@ -1,7 +1,7 @@
-"""The command line: the commands' group, and how a run ends. Knows exit codes and signals; must not know files.
+"""The command line: the commands' group, and how a run ends. Knows exit codes; must not know files.
 
 Exit codes: 0 done, also when the reader of the results leaves early; 1 bad input or a failed write (one line on
-stderr), 2 wrong usage, 130 interrupted, 143 terminated.
+stderr), 2 wrong usage, 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import click
 
 from gguf_forge.cli.terminal import hang_up, printable, say
 from gguf_forge.errors import ForgeError, RequestError
+from gguf_forge.signals import Ended
 
 #: Name of a command to the module whose `command` it is. Imported when asked for: starting up stays cheap.
 COMMANDS = {
@@ -27,7 +26,7 @@ COMMANDS = {
     "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",
 }
-BAD_INPUT, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+BAD_INPUT, WRONG_USAGE = 1, 2
 
 
 class Commands(click.Group):
@@ -52,17 +51,8 @@ def cli() -> None:
     """Make, read, check and change .gguf files."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, unwinding the stack as an interrupt does."""
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line (`args`: without the program's name) and returns the exit code. Prints every error."""
-    signal.signal(signal.SIGTERM, _terminate)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - closed by who started us
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -79,10 +69,9 @@ def main(args: Sequence[str] | None = None) -> int:
         error.show(page)
         say(page.getvalue().rstrip("\n"))
         return WRONG_USAGE if isinstance(error, click.UsageError) else BAD_INPUT
-    except Terminated:
-        return _ended("terminated", TERMINATED)
-    except KeyboardInterrupt:
-        return _ended("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        ended = error if isinstance(error, Ended) else Ended()
+        return _ended(ended.word, ended.exit_code)
     except BrokenPipeError:
         # `| head`: the reader of the results has seen enough. Only results go to stdout, so nothing is left undone.
         hang_up(sys.stdout)

@@ -38,10 +38,10 @@ def _escape(character: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line on stderr. Where its reader has gone, the work goes on in silence."""
+    """A line on stderr. Where its reader has gone, or its terminal, the work goes on in silence."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that does
-    except BrokenPipeError:
+    except OSError:
         hang_up(sys.stderr)
 
 

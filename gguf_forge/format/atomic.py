@@ -16,6 +16,7 @@ import fcntl
 import os
 import stat
 import weakref
+from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from gguf_forge.errors import OutputError
 #: Errors of posix_fallocate that say the file system has no such call, not that space lacks.
 _NO_FALLOCATE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 _CHUNK = 1 << 30
+#: Bytes of a file's name.
+_NAME_MAX = 255
 
 
 class AtomicFile:
@@ -42,7 +45,7 @@ class AtomicFile:
         except ValueError as error:
             raise self._error(error) from error
         mode = self._check_target()
-        self._sibling = _Sibling(self.path, self._target.with_name(f".{self._target.name}.part"))
+        self._sibling = _Sibling(self.path, self._target.with_name(_sibling_name(self._target.name)))
         self._finalizer = weakref.finalize(self, self._sibling.remove)
         try:
             self._sibling.create()
@@ -206,6 +209,12 @@ class _Sibling:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             raise OutputError(f"{self.path.name} is in the way and not a writer's leftover", path=self.output)
         return True
+
+
+def _sibling_name(name: str) -> str:
+    """`.NAME.part`, or a digest for NAME where that is longer than file systems take."""
+    raw = os.fsencode(name)
+    return f".{name if len(raw) <= _NAME_MAX - len('..part') else sha256(raw).hexdigest()}.part"
 
 
 def _open_itself(path: str, flags: int) -> int:

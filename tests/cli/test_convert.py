@@ -258,7 +258,7 @@ def test_a_fallback_is_reported_and_can_be_refused(forge: Forge, tmp_path: Path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_run_and_leaves_the_old_file(tmp_path: Path, number: signal.Signals, code: int) -> None:
     checkpoint = make(tmp_path / "checkpoint", 100_000_000)
     folder = tmp_path / "out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from gguf_forge.cli.terminal import count, plain_json, printable, size
 from gguf_forge.errors import CheckpointError
 from gguf_forge.format.values import string, u32
 from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.signals import Ended
 from gguf_forge.types import TENSOR_TYPES
 from tests.cli.conftest import Forge
 
@@ -58,7 +60,7 @@ def test_wrong_usage_is_exit_2(forge: Forge, words: list[str]) -> None:
         (FileNotFoundError(2, "No such file", "a\nb"), 1, "gguf-forge: a\\nb: No such file\n"),
         (MemoryError("needs 3 GB"), 1, "gguf-forge: out of memory: needs 3 GB\n"),
         (KeyboardInterrupt(), 130, "gguf-forge: interrupted\n"),
-        (cli.Terminated(), 143, "gguf-forge: terminated\n"),
+        (Ended(signal.SIGTERM), 143, "gguf-forge: terminated\n"),
     ],
 )
 def test_how_a_run_ends(
@@ -70,6 +72,38 @@ def test_how_a_run_ends(
     monkeypatch.setattr("gguf_forge.format.reader.open", fail)
     ended = forge("inspect", "x.gguf")
     assert (ended.code, ended.out, ended.err.lstrip("\n")) == (code, "", line)
+
+
+RUN = "import sys; from gguf_forge.__main__ import run; sys.argv = ['gguf-forge', 'types']; sys.exit(run())"
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "hung up")]
+)
+def test_a_signal_while_starting_up(number: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\nwhile True: pass")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN], capture_output=True, check=False, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert (ended.returncode, ended.stderr.decode()) == (128 + getattr(signal, number), f"gguf-forge: {word}\n")
+
+
+def test_a_signal_after_the_end_changes_nothing() -> None:
+    late = f"import atexit, os, signal; atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); {RUN}"
+    ended = subprocess.run([sys.executable, "-c", late], check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_what_nohup_ignores_stays_ignored(ignored: bool) -> None:
+    code = f"""import os, signal, sys
+if {ignored}: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from gguf_forge import signals
+signals.leave_at_once()
+sys.exit(signals.unwinding(lambda: os.kill(os.getpid(), signal.SIGHUP) or 7))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == (7 if ignored else 129)
 
 
 def test_a_defect_is_one_line_unless_asked_for_more(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,12 +285,19 @@ def test_outputs_that_cannot_be(target: Path, tmp_path: Path) -> None:
         (Path("/dev/full"), "not a regular file"),
         (tmp_path / "absent" / "x.gguf", "no folder"),
         (target / "x.gguf", "Not a directory"),
-        (tmp_path / ("n" * 254), "File name too long"),
+        (tmp_path / ("n" * 256), "File name too long"),
         (Path("nul\0byte"), "null"),
     ):
         with pytest.raises(OutputError, match=text):
             build(path)
     assert_untouched(target)
+
+
+@pytest.mark.parametrize("name", ["n" * 249, "n" * 250, "\N{SNOWMAN}" * 85])
+def test_names_as_long_as_can_be(name: str, tmp_path: Path) -> None:
+    build(tmp_path / name)
+    assert_built(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
