@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.terminal import Terminal, count, printable, row, size, table
+from gguf_forge.cli.tables import Table
+from gguf_forge.cli.terminal import Terminal, count, printable, size
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gguf_forge.format.reader import GGUFFile
 
 #: Characters of a text and elements of an array shown of a value.
@@ -47,8 +46,7 @@ def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
 
 def _page(found: dict[str, Any]) -> list[Any]:
     file, model, tokenizer = found["file"], found["model"], found["tokenizer"]
-    facts = table("", "")
-    facts.show_header = False
+    facts = Table("", "~", heading=False)
     files = f" in {len(file['files'])} files" if len(file["files"]) > 1 else ""
     lines = {
         "model": _joined(model["name"], f"architecture {model['architecture']}" if model["architecture"] else None),
@@ -73,11 +71,11 @@ def _page(found: dict[str, Any]) -> list[Any]:
     }  # fmt: skip
     for name, line in lines.items():
         if line:
-            row(facts, name, line)
-    types = table("type", ">tensors", ">parameters", ">size", ">share")
+            facts.add(name, line)
+    types = Table("type", ">tensors", ">parameters", ">size", ">share", spare=("tensors", "parameters"))
     for t in found["types"]:
         share = t["bytes"] / model["tensor_bytes"] if model["tensor_bytes"] else 0
-        row(types, t["type"], t["tensors"], count(t["parameters"]), size(t["bytes"]), f"{share:.1%}")
+        types.add(t["type"], t["tensors"], count(t["parameters"]), size(t["bytes"]), f"{share:.1%}")
     return [printable(file["path"]), facts, "", types]
 
 
@@ -90,22 +88,27 @@ def _labelled(values: dict[str, Any], **labels: str) -> str:
 
 
 def _tensors(file: GGUFFile) -> Table:
-    shown = table("tensor", "type", ">shape", ">size", ">offset", *(["file"] if len(file.paths) > 1 else []))
+    columns = ["tensor", "type", ">shape", ">size", ">offset"]
+    if len(file.paths) > 1:
+        shown = Table(*columns, "file", spare=("offset", "file", "size", "shape"))
+    else:
+        shown = Table(*columns, spare=("offset", "size", "shape"))
     for t in file.tensors.values():
         shape = " x ".join(str(dim) for dim in t.shape) or "scalar"
-        row(shown, t.name, t.type, shape, size(t.nbytes), t.offset, *([t.path.name] if len(file.paths) > 1 else []))
+        cells = [t.name, t.type, shape, size(t.nbytes), t.offset]
+        shown.add(*cells, *([t.path.name] if len(file.paths) > 1 else []))
     return shown
 
 
 def _keys(file: GGUFFile, glob: str) -> Table:
-    shown = table("key", "type", "value")
+    shown = Table("key", "type", "~value", spare=("type",))
     for key in file.metadata:
         if fnmatchcase(key, glob):
             kind = file.metadata.type_of(key).name.lower()
             element = file.metadata.element_type_of(key)
             if element is not None:
                 kind = f"{element.name.lower()}[{file.metadata.count_of(key)}]"
-            row(shown, key, kind, _short(file.metadata[key]))
+            shown.add(key, kind, _short(file.metadata[key]))
     return shown
 
 

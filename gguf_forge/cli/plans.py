@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from gguf_forge.cli.terminal import Terminal, printable, row, size, table
+from gguf_forge.cli.tables import Table
+from gguf_forge.cli.terminal import Terminal, printable, size
 
 if TYPE_CHECKING:
     from gguf_forge.convert.files import Planned
@@ -18,10 +19,12 @@ def show(terminal: Terminal, plans: Iterable[Planned]) -> None:
 
     for planned in plans:
         costs = budget(planned.choices)
-        tensors = table("tensor", ">shape", "from", "to", ">size", ">bits/weight", "why")
+        tensors = Table(
+            "tensor", ">shape", "from", "to", ">size", ">bpw", "~why", spare=("bpw", "from", "why", "shape")
+        )  # fmt: skip
         for cost in costs.rows:
             shape = " x ".join(map(str, cost.shape)) or "scalar"
-            row(tensors, cost.name, shape, cost.source, cost.type, size(cost.nbytes), f"{cost.bpw:.3f}", cost.reason)
+            tensors.add(cost.name, shape, cost.source, cost.type, size(cost.nbytes), f"{cost.bpw:.3f}", cost.reason)
         total = (
             f"{planned.path}: {planned.type}, {size(planned.file.size)} ({planned.file.size} bytes), "
             f"{len(costs.rows)} tensors, {costs.weights} weights, {costs.bpw:.4f} bits per weight"

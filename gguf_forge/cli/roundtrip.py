@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_forge.cli.options import default_threads, speaking
-from gguf_forge.cli.terminal import Terminal, row, table
+from gguf_forge.cli.tables import Table
+from gguf_forge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gguf_forge.measure import Finding, Model
     from gguf_forge.types import TensorType
 
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
-FIGURES = (">bits/weight", ">RMSE", ">relative", ">largest", ">SNR dB", ">cosine", "stable")
+FIGURES = (">bpw", ">RMSE", ">relative", ">largest", ">SNR dB", ">cosine", "stable")
+#: What a narrow terminal does without: SNR and relative error say most.
+SPARE = ("cosine", "RMSE", "largest", "stable", "bpw", "relative")
 
 
 class TensorTypes(ParamType):
@@ -132,26 +133,29 @@ def _remark(terminal: Terminal, model: Model) -> None:
 def _tensors(findings: list[Finding], compared: bool) -> Table:
     from gguf_forge.measure import document
 
-    shown = table("tensor", "type", *FIGURES, *([">same"] if compared else []))
+    columns = ["tensor", "type", *FIGURES, *([">same"] if compared else [])]
+    if any(finding.trip is None for finding in findings):
+        columns.append("~not tried")
+    shown = Table(*columns, spare=SPARE)
     for finding in findings:
         plain = document(finding)
         if "skipped" in plain:
-            row(shown, plain["tensor"], plain["type"], plain["skipped"])
+            shown.add(plain["tensor"], plain["type"], *[""] * (len(columns) - 3), plain["skipped"])
             continue
         same = [_share(plain["equal_blocks"], plain["blocks"])] if compared else []
-        row(shown, plain["tensor"], plain["type"], *_figures(plain), _yes(plain["stable"]), *same)
+        shown.add(plain["tensor"], plain["type"], *_figures(plain), _yes(plain["stable"]), *same)
     return shown
 
 
 def _types(summary: list[dict[str, Any]], compared: bool) -> Table:
-    shown = table("all tensors of", ">tensors", *FIGURES, *(["reproduced"] if compared else []))
+    skipped = any(of_type["skipped"] for of_type in summary)
+    more = (["reproduced"] if compared else []) + ([">not tried"] if skipped else [])
+    shown = Table("type", ">tensors", *FIGURES, *more, spare=SPARE)
     for of_type in summary:
         count = of_type["tensors"]
-        if not count:
-            row(shown, of_type["type"], 0, "none could be tried")
-            continue
+        figures = [*_figures(of_type), f"{of_type['stable']} of {count}"] if count else [""] * len(FIGURES)
         same = [f"{of_type['reproduced']} of {of_type['compared']}"] if compared else []
-        row(shown, of_type["type"], count, *_figures(of_type), f"{of_type['stable']} of {count}", *same)
+        shown.add(of_type["type"], count, *figures, *same, *([of_type["skipped"]] if skipped else []))
     return shown
 
 

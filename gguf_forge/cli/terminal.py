@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.console import Console
+
+    from gguf_forge.cli.tables import Table
 
 #: Seconds between progress lines where there is no terminal.
 LINE_INTERVAL = 10.0
-#: Columns of a page that does not go to a terminal.
-PAGE_WIDTH = 120
+#: Columns of a page that does not go to a terminal: more than any table takes.
+UNBOUNDED = 1 << 16
 
 
 def printable(text: str) -> str:
@@ -102,11 +103,13 @@ class Terminal:
         if self.verbose:
             self.note(text)
 
-    def show(self, *pages: RenderableType) -> None:
-        """Tables and text on stdout, as wide as they need where that is no terminal."""
-        out = _console()
-        for page in pages:
-            out.print(page)
+    def show(self, *pages: Table | str) -> None:
+        """Tables and text on stdout: fitted to a terminal, as wide as they need elsewhere; no line ends in blanks."""
+        console = _console()
+        with console.capture() as shown:
+            for page in pages:
+                console.print(page if isinstance(page, str) else page.fitted(console.width), crop=False)
+        sys.stdout.writelines(f"{line.rstrip()}\n" for line in shown.get().splitlines())
 
     def json(self, value: Any) -> None:
         """A document on stdout, plain ASCII: safe on any terminal and in any locale."""
@@ -141,13 +144,27 @@ class _Lines:
 
 def _bar() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text("" if rate is None else f"{size(rate)}/s")
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        Rate(),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True)
@@ -156,34 +173,10 @@ def _bar() -> Any:
 def _console() -> Console:
     from rich.console import Console
 
-    class Pipeable(Console):
-        def on_broken_pipe(self) -> None:
-            raise  # noqa: PLE0704 - called while a BrokenPipeError is handled, which rich itself would end the run on
-
-    terminal = sys.stdout.isatty()
-    return Pipeable(
+    return Console(
         file=sys.stdout,
         markup=False,
         highlight=False,
         emoji=False,
-        width=None if terminal or "COLUMNS" in os.environ else PAGE_WIDTH,
-        soft_wrap=not terminal,
+        width=None if sys.stdout.isatty() else UNBOUNDED,
     )
-
-
-def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table; a column whose name starts with ">" is aligned to the right."""
-    from rich import box
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        made.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
-    return made
-
-
-def row(target: Table, *cells: object) -> None:
-    """Adds a row of plain text, escaped."""
-    from rich.text import Text
-
-    target.add_row(*(Text(printable(str(cell))) for cell in cells))

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from gguf_forge.cli.terminal import Terminal, row, table
+from gguf_forge.cli.tables import Table
+from gguf_forge.cli.terminal import Terminal
 
 
 @click.command("types")
@@ -18,16 +19,17 @@ def command(as_json: bool) -> None:
     if as_json:
         terminal.json(document)
         return
-    types = table("type", ">id", ">block", ">bytes", ">bits/weight", "encodes", "decodes", "importance matrix")
+    columns = ("type", ">id", ">block", ">bytes", ">bpw", "encodes", "decodes", "importance matrix")
+    types = Table(*columns, spare=("id", "block", "bytes"))
     for t in document["types"]:
         yes = {True: "yes", False: "-"}
-        row(
-            types, t["name"], t["id"], t["block_size"], t["block_bytes"], f"{t['bits_per_weight']:.4g}",
+        types.add(
+            t["name"], t["id"], t["block_size"], t["block_bytes"], f"{t['bits_per_weight']:.4g}",
             yes[t["encodes"]], yes[t["decodes"]], t["imatrix"],
         )  # fmt: skip
-    recipes = table("recipe", ">file type", "most tensors", ">bits/weight", "also called")
+    recipes = Table("recipe", ">file type", "most tensors", ">bpw", "~also called", spare=("file type",))
     for r in document["recipes"]:
-        row(recipes, r["name"], r["file_type"], r["default"], f"{r['bits_per_weight']:.4g}", ", ".join(r["aliases"]))
+        recipes.add(r["name"], r["file_type"], r["default"], f"{r['bits_per_weight']:.4g}", ", ".join(r["aliases"]))
     terminal.show("Tensor types", types, "\nRecipes (--type)", recipes)
 
 
