@@ -71,13 +71,20 @@ V_FN void levels_from_min(const float *x, int top, uint8_t *d_out, uint8_t *m_ou
     }
 }
 
-/* The search of one type for a group: x and importance to what it writes into the lanes' blocks. */
-typedef void (*fit_group)(const Lanes *g, const VF *x, const VF *w);
+/* What a type does: one block without importance, written to `out`; a block in each lane with importance. */
+typedef void (*encode_one)(const float *x, uint8_t *out);
+typedef void (*encode_lanes)(const Lanes *g, const VF *x, const VF *w);
 
-/* With importance lanes are blocks; sigma2 comes from each block's whole row. */
-V_FN void encode_with_importance(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks,
-                                 int bytes, fit_group fit)
+/* With importance sigma2 comes from each block's whole row. */
+V_FN void encode_blocks(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks, int bytes,
+                        encode_one plain, encode_lanes weighted)
 {
+    if (!w) {
+        for (int64_t b = 0; b < blocks; b++) {
+            plain(x + b * 32, out + b * bytes);
+        }
+        return;
+    }
     const int64_t rows = blocks / row_blocks;
     for (int64_t row = 0; row < rows; row += VN) {
         float sigma2[VN];
@@ -90,7 +97,7 @@ V_FN void encode_with_importance(const float *x, uint8_t *out, int64_t blocks, c
             vf_load_lanes(v, g.x, 32);
             VF of_row = by_row(sigma2, b - row * row_blocks, end - row * row_blocks, row_blocks);
             importance_load(weight, &g, 0, v, 32, of_row);
-            fit(&g, v, weight);
+            weighted(&g, v, weight);
         }
     }
 }

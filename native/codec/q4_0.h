@@ -11,7 +11,15 @@ _Static_assert(sizeof(block_q4_0) == 18, "Q4_0 is 18 bytes");
 
 #include "../block32.h"
 
-V_FN void q4_0_fit(const Lanes *g, const VF *x, const VF *w)
+V_FN void q4_0_plain(const float *x, uint8_t *out)
+{
+    block_q4_0 *y = (block_q4_0 *)(void *)out;
+    VI q[32 / VN];
+    levels_from_peak(x, 8, y->d, q);
+    store_nibbles(y->q, q);
+}
+
+V_FN void q4_0_weighted(const Lanes *g, const VF *x, const VF *w)
 {
     VI level[32];
     fit_scale(g, x, w, 8, level);
@@ -20,16 +28,7 @@ V_FN void q4_0_fit(const Lanes *g, const VF *x, const VF *w)
 
 static void q4_0_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
-    if (w) {
-        encode_with_importance(x, out, blocks, w, row_blocks, sizeof(block_q4_0), q4_0_fit);
-        return;
-    }
-    for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q4_0)) {
-        block_q4_0 *y = (block_q4_0 *)(void *)out;
-        VI q[32 / VN];
-        levels_from_peak(x, 8, y->d, q);
-        store_nibbles(y->q, q);
-    }
+    encode_blocks(x, out, blocks, w, row_blocks, sizeof(block_q4_0), q4_0_plain, q4_0_weighted);
 }
 
 static void q4_0_decode(const uint8_t *in, float *y, int64_t blocks)

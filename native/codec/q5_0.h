@@ -13,7 +13,15 @@ _Static_assert(sizeof(block_q5_0) == 22, "Q5_0 is 22 bytes");
 
 #include "../block32.h"
 
-V_FN void q5_0_fit(const Lanes *g, const VF *x, const VF *w)
+V_FN void q5_0_plain(const float *x, uint8_t *out)
+{
+    block_q5_0 *y = (block_q5_0 *)(void *)out;
+    VI q[32 / VN];
+    levels_from_peak(x, 16, y->d, q);
+    store_five_bits(y->h, y->q, q);
+}
+
+V_FN void q5_0_weighted(const Lanes *g, const VF *x, const VF *w)
 {
     VI level[32];
     fit_scale(g, x, w, 16, level);
@@ -22,16 +30,7 @@ V_FN void q5_0_fit(const Lanes *g, const VF *x, const VF *w)
 
 static void q5_0_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
-    if (w) {
-        encode_with_importance(x, out, blocks, w, row_blocks, sizeof(block_q5_0), q5_0_fit);
-        return;
-    }
-    for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q5_0)) {
-        block_q5_0 *y = (block_q5_0 *)(void *)out;
-        VI q[32 / VN];
-        levels_from_peak(x, 16, y->d, q);
-        store_five_bits(y->h, y->q, q);
-    }
+    encode_blocks(x, out, blocks, w, row_blocks, sizeof(block_q5_0), q5_0_plain, q5_0_weighted);
 }
 
 /* The fifth bits ready for load_five_bits: lane l holds h >> l. */

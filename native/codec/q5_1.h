@@ -14,7 +14,15 @@ _Static_assert(sizeof(block_q5_1) == 24, "Q5_1 is 24 bytes");
 
 #include "../block32.h"
 
-V_FN void q5_1_fit(const Lanes *g, const VF *x, const VF *w)
+V_FN void q5_1_plain(const float *x, uint8_t *out)
+{
+    block_q5_1 *y = (block_q5_1 *)(void *)out;
+    VI q[32 / VN];
+    levels_from_min(x, 31, y->d, y->m, q);
+    store_five_bits(y->h, y->q, q);
+}
+
+V_FN void q5_1_weighted(const Lanes *g, const VF *x, const VF *w)
 {
     VI level[32];
     fit_scale_and_min(g, x, w, 31, level);
@@ -23,16 +31,7 @@ V_FN void q5_1_fit(const Lanes *g, const VF *x, const VF *w)
 
 static void q5_1_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
-    if (w) {
-        encode_with_importance(x, out, blocks, w, row_blocks, sizeof(block_q5_1), q5_1_fit);
-        return;
-    }
-    for (int64_t b = 0; b < blocks; b++, x += 32, out += sizeof(block_q5_1)) {
-        block_q5_1 *y = (block_q5_1 *)(void *)out;
-        VI q[32 / VN];
-        levels_from_min(x, 31, y->d, y->m, q);
-        store_five_bits(y->h, y->q, q);
-    }
+    encode_blocks(x, out, blocks, w, row_blocks, sizeof(block_q5_1), q5_1_plain, q5_1_weighted);
 }
 
 static void q5_1_decode(const uint8_t *in, float *y, int64_t blocks)
