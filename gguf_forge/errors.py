@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 def escaped(text: str, limit: int = 200) -> str:
@@ -13,6 +14,13 @@ def escaped(text: str, limit: int = 200) -> str:
     raw = ("\\x" + f"{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text[:limit])
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for part in raw for c in part)
     return shown + "..." if len(text) > limit else shown
+
+
+def listed(names: Iterable[str], most: int | None = 8) -> str:
+    """Names for one line of a terminal: the first of them (None: all), and how many more there are."""
+    found = list(names)
+    rest = f" and {len(found) - most} more" if most is not None and len(found) > most else ""
+    return ", ".join(escaped(name) for name in found[:most]) + rest
 
 
 class ForgeError(Exception):

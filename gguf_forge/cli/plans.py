@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gguf_forge.cli.tables import Table
@@ -11,6 +13,10 @@ from gguf_forge.cli.terminal import Terminal, printable, size
 if TYPE_CHECKING:
     from gguf_forge.convert.files import Planned
     from gguf_forge.quant.imatrix import Imatrix
+
+#: The most tensors, or groups of tensors, that are named one by one unless --verbose asks for all.
+MOST_NAMED = 8
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def show(terminal: Terminal, plans: Iterable[Planned]) -> None:
@@ -38,18 +44,31 @@ def remark(terminal: Terminal, plans: Iterable[Planned], imatrix: Imatrix | None
     from gguf_forge.quant.imatrix import coverage
 
     said: set[str] = set()
+    most = None if terminal.verbose else MOST_NAMED
     for planned in plans:
-        lines = [*planned.notes, *(f"left out: {name}" for name in planned.dropped)]
+        names = planned.dropped if terminal.verbose else grouped(planned.dropped)
+        lines = [*planned.notes, *(f"left out: {name}" for name in names)]
         lines += [f"{planned.type}: {line}" for line in budget(planned.choices).fallback_lines()]
         if imatrix is not None:
             changed = {c.name: c.shape for c in planned.choices if c.type.quantized and c.type is not c.source}
-            lines += coverage(imatrix, changed).lines() if changed else []
+            lines += coverage(imatrix, changed).lines(most) if changed else []
         for line in lines:
             if line not in said:
                 said.add(line)
                 terminal.note(line)
         for c in planned.choices:
             terminal.detail(f"{planned.type}: {c.name}: {c.source} to {c.type}, {c.reason}")
+
+
+def grouped(names: Sequence[str]) -> list[str]:
+    """Few names as they are; of many, how many are alike: "62 tensors vision_tower.vision_model.*"."""
+    if len(names) <= MOST_NAMED:
+        return list(names)
+    forms = [_NUMBER.sub("*", name) for name in names]
+    if len(set(forms)) > MOST_NAMED:
+        forms = [".".join([*form.split(".")[:2], "*"]) for form in forms]
+    first = dict(zip(reversed(forms), reversed(names), strict=True))
+    return [f"{count} tensors {form}" if count > 1 else first[form] for form, count in Counter(forms).items()]
 
 
 def made(terminal: Terminal, plans: Iterable[Planned], seconds: float) -> None:

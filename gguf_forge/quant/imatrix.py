@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge import names
-from gguf_forge.errors import InputError, InvalidError, RecipeError, TruncatedError, escaped
+from gguf_forge.errors import InputError, InvalidError, RecipeError, TruncatedError, escaped, listed
 from gguf_forge.format import reader, values
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
@@ -111,34 +111,35 @@ class Imatrix:
 class Coverage:
     """How well a matrix fits a model. Names of tensors; `partial`: (name, experts without data, experts).
 
-    missing: tensors to be quantized that it lacks. unused: entries for no such tensor. misfits: entries of another
-    width, and why.
+    empty: tensors whose entries saw no data at all. missing: tensors to be quantized that it lacks. unused: entries for
+    no such tensor. misfits: entries of another width, and why.
     """
 
     covered: tuple[str, ...]
+    empty: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
     partial: tuple[tuple[str, int, int], ...]
     misfits: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """A summary, then a line for each thing amiss."""
-        total = len(self.covered) + len(self.missing) + len(self.misfits)
+    def lines(self, most: int | None = 8) -> list[str]:
+        """A summary, then a line for each kind of thing amiss, which names so many tensors at most (None: all)."""
+        total = len(self.covered) + len(self.empty) + len(self.missing) + len(self.misfits)
         lines = [f"importance matrix covers {len(self.covered)} of {total} tensors"]
-        if self.missing:
-            lines.append(f"without weights: {', '.join(escaped(name) for name in self.missing)}")
-        lines += [
-            f"{escaped(name)}: {unseen} of {experts} experts have no data" for name, unseen, experts in self.partial
-        ]
-        lines += self.misfits
-        if self.unused:
-            lines.append(f"for no tensor here: {', '.join(escaped(name) for name in self.unused)}")
-        return lines
+        experts = [f"{name} ({unseen} of {experts})" for name, unseen, experts in self.partial]
+        kinds = {
+            "not in it": self.missing,
+            "in it without data, so that all inputs count alike": self.empty,
+            "some experts have no data": experts,
+            "for no tensor here": self.unused,
+        }
+        lines += [f"importance matrix: {kind}: {listed(found, most)}" for kind, found in kinds.items() if found]
+        return lines + list(self.misfits)
 
 
 def coverage(imatrix: Imatrix, tensors: Mapping[str, Sequence[int]]) -> Coverage:
     """Compares a matrix with the tensors to be quantized (name to shape in NumPy order)."""
-    covered, missing, misfits, partial = [], [], [], []
+    covered, empty, missing, misfits, partial = [], [], [], [], []
     for name, shape in tensors.items():
         entry = imatrix.entries.get(name)
         if entry is None:
@@ -151,11 +152,15 @@ def coverage(imatrix: Imatrix, tensors: Mapping[str, Sequence[int]]) -> Coverage
         except RecipeError as error:
             misfits.append(str(error))
             continue
+        parts = len(entry.counts)
+        if entry.unseen == parts:
+            empty.append(name)
+            continue
         covered.append(name)
         if entry.unseen:
-            partial.append((name, entry.unseen, len(entry.counts)))
+            partial.append((name, entry.unseen, parts))
     unused = tuple(name for name in imatrix.entries if name not in tensors)
-    return Coverage(tuple(covered), tuple(missing), unused, tuple(partial), tuple(misfits))
+    return Coverage(tuple(covered), tuple(empty), tuple(missing), unused, tuple(partial), tuple(misfits))
 
 
 def matrix_runs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:

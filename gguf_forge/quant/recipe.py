@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gguf_forge import names
-from gguf_forge.errors import RecipeError, escaped
+from gguf_forge.errors import RecipeError, escaped, listed
 from gguf_forge.names import Kind
 from gguf_forge.quant import recipe_table
 from gguf_forge.quant.overrides import Override
@@ -314,27 +314,21 @@ def require_imatrix(choices: Iterable[Choice], known: Collection[str] | None) ->
     """
     lacking = [c for c in choices if c.needs_imatrix and (known is None or c.name not in known)]
     if lacking:
-        which = "an importance matrix" if known is None else "an importance matrix that has them"
-        raise RecipeError(f"{_listed(f'{c.name} ({c.type})' for c in lacking)}: these types need {which}")
+        why = "an importance matrix is" if known is None else "the importance matrix has none of the data"
+        raise RecipeError(f"{why} needed for: {listed(f'{c.name} ({c.type})' for c in lacking)}")
 
 
 def require_unquantized(choices: Iterable[Choice]) -> None:
     """Raises RecipeError that names the tensors which are quantized already and would be quantized again."""
     again = [c for c in choices if c.source.quantized and c.type is not c.source]
     if again:
-        listed = _listed(f"{c.name} ({c.source} to {c.type})" for c in again)
-        raise RecipeError(f"{listed}: already quantized; quantizing again loses more; --allow-requantize allows it")
+        why = "quantized already, and quantizing again loses more (--allow-requantize allows it)"
+        raise RecipeError(f"{why}: {listed(f'{c.name} ({c.source} to {c.type})' for c in again)}")
 
 
 def require_wanted(choices: Iterable[Choice]) -> None:
     """Raises RecipeError that names the tensors whose width forced another type than the recipe wants."""
     fallen = [c for c in choices if c.fell_back]
     if fallen:
-        listed = _listed(f"{c.name} ({c.wanted} to {c.type}, width {c.shape[-1]})" for c in fallen)
-        raise RecipeError(f"{listed}: fallback types are not allowed here")
-
-
-def _listed(items: Iterable[str], most: int = 8) -> str:
-    found = list(items)
-    rest = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(escaped(item) for item in found[:most]) + rest
+        why = "fallback types are not allowed here, but these widths force them"
+        raise RecipeError(f"{why}: {listed(f'{c.name} ({c.wanted} to {c.type}, width {c.shape[-1]})' for c in fallen)}")

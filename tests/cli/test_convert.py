@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import gguf_forge
+from gguf_forge.cli.plans import grouped
 from gguf_forge.convert.files import convert_checkpoint
 from tests import manifest
 from tests.bench.make_checkpoint import make
@@ -78,6 +79,17 @@ def test_the_importance_matrix_is_used_and_its_coverage_said(
     assert ended.code == 0
     assert "importance matrix covers" in ended.err
     assert differences(tmp_path / "out.gguf", "Q3_K_M-imatrix") == []
+
+
+def test_what_is_left_out_is_grouped_where_it_is_much() -> None:
+    """As a Gemma 3 with its vision tower has it, in 219 lines, and an old GPT-2 with a mask in each layer."""
+    few = ["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"]
+    assert grouped(few) == few
+    assert grouped([f"h.{i}.attn.masked_bias" for i in range(12)]) == ["12 tensors h.*.attn.masked_bias"]
+    parts = [f"layers.{i}.{part}" for i in range(27) for part in "abcdefgh"]
+    tower = [f"vision_tower.vision_model.{part}" for part in (*parts, "post_layernorm.weight")]
+    norms = ["multi_modal_projector.mm_soft_emb_norm.weight", "multi_modal_projector.mm_input_projection_weight"]
+    assert grouped([*tower, *norms]) == ["217 tensors vision_tower.vision_model.*", *norms]
 
 
 def test_quiet_says_nothing(forge: Forge, tmp_path: Path) -> None:
@@ -227,7 +239,7 @@ def test_quantizing_again_has_to_be_allowed(forge: Forge, f32: Path, tmp_path: P
     assert forge("quantize", f32, once, "Q8_0").code == 0
     ended = forge("quantize", once, twice, "Q4_0")
     assert (ended.code, twice.exists()) == (1, False)
-    assert "already quantized" in ended.err
+    assert "quantized already" in ended.err
     assert forge("quantize", once, twice, "Q4_0", "--allow-requantize").code == 0
     with gguf_forge.open(twice) as file:
         assert file.tensors["blk.0.attn_q.weight"].type.name == "Q4_0"
@@ -253,6 +265,7 @@ def test_a_fallback_is_reported_and_can_be_refused(forge: Forge, tmp_path: Path)
     assert ended.code == 0
     assert "blk.0.attn_q.weight: wanted Q4_K, got Q5_0" in ended.err
     ended = forge("quantize", source, tmp_path / "refused.gguf", "Q4_K_S", "--no-fallback")
+    assert ended.err.startswith("gguf-forge: fallback types are not allowed here")
     assert (ended.code, (tmp_path / "refused.gguf").exists()) == (1, False)
     assert "blk.0.attn_q.weight" in ended.err
 

@@ -129,11 +129,26 @@ def test_coverage_names_what_is_amiss(tmp_path: Path) -> None:
     assert found.unused == ()
     assert found.lines() == [
         "importance matrix covers 1 of 3 tensors",
-        "without weights: blk.0.attn_q.weight",
-        "blk.0.ffn_up_exps.weight: 1 of 3 experts have no data",
+        "importance matrix: not in it: blk.0.attn_q.weight",
+        "importance matrix: some experts have no data: blk.0.ffn_up_exps.weight (1 of 3)",
         "token_embd.weight: 2 values for 3 inputs, ignored",
     ]
-    assert coverage(experts(tmp_path), {}).lines()[-1].startswith("for no tensor here: blk.0.ffn_up_exps.weight, tok")
+    assert coverage(experts(tmp_path), {}).lines()[-1].startswith(
+        "importance matrix: for no tensor here: blk.0.ffn_up_exps.weight, tok"
+    )
+
+
+def test_an_entry_without_data_covers_nothing_and_many_names_are_cut(tmp_path: Path) -> None:
+    names = [f"blk.{i}.attn_q.weight" for i in range(20)]
+    stored: dict[str, object] = {}
+    for name in names:
+        stored |= {f"{name}.in_sum2": [0.0, 0.0], f"{name}.counts": [0.0]}
+    found = coverage(load_imatrix(write(tmp_path / "m.gguf", stored)), dict.fromkeys(names, (4, 2)))
+    assert (found.covered, found.empty, found.partial) == ((), tuple(names), ())
+    assert found.lines(2) == [
+        "importance matrix covers 0 of 20 tensors",
+        f"importance matrix: in it without data, so that all inputs count alike: {names[0]}, {names[1]} and 18 more",
+    ]
 
 
 def test_entries_can_be_chosen(tmp_path: Path) -> None:
