@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import Ordered, RecipeNames, request, shared
+from gguf_forge.cli.options import RECIPES, Ordered, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
@@ -20,7 +20,7 @@ from gguf_forge.cli.terminal import Terminal
     help="A file, a folder, or a name with {ftype} in it. Default: named after the model, in its folder.",
 )  # fmt: skip
 @click.option(
-    "--type", "--outtype", "types", type=RecipeNames(), multiple=True,
+    "--type", "--outtype", "types", type=RECIPES, multiple=True,
     help="Recipes or outtypes, separated by commas: several files from one reading. Default: auto.",
 )  # fmt: skip
 @click.option("--pre", metavar="NAME", help="The pre-tokenizer, where it is not recognised.")

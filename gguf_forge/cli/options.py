@@ -106,60 +106,51 @@ def _interleaved(options: dict[str, Any], names: Sequence[str]) -> Iterator[Any]
     return (next(values[name]) for name in click.get_current_context().meta[ORDER] if name in values)
 
 
-class TensorTypeName(ParamType):
-    """The name of a tensor type, in any case."""
+class Parsed(ParamType):
+    """A word that a function reads; what the package refuses about it is wrong usage."""
 
-    name = "type"
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name, self._read = name, read
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TensorType:
-        """The type; a usage error for an unknown one."""
-        from gguf_forge.errors import UnsupportedError
-        from gguf_forge.types import tensor_type
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """What the word stands for; a default stays as it is."""
+        from gguf_forge.errors import ForgeError
 
-        try:
-            return tensor_type(value)
-        except UnsupportedError as error:
-            self.fail(str(error), param, ctx)
-
-
-class TensorOverride(ParamType):
-    """REGEX=TYPE."""
-
-    name = "regex=type"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Override:
-        """The pattern and its type; a usage error where a part is missing or wrong."""
-        from gguf_forge.errors import RecipeError
-        from gguf_forge.quant.overrides import parse_override
-
-        try:
-            return parse_override(value)
-        except RecipeError as error:
-            self.fail(str(error), param, ctx)
-
-
-class RecipeNames(ParamType):
-    """Names of recipes and outtypes, separated by commas; also a file type's number, as llama-quantize takes it."""
-
-    name = "type[,type...]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """The names, in the spelling that `recipe_name` gives them; a usage error for an unknown one."""
-        from gguf_forge.errors import RecipeError
-
-        if isinstance(value, tuple):
+        if not isinstance(value, str):
             return value
         try:
-            return tuple(recipe_name(name.strip()) for name in value.split(","))
-        except RecipeError as error:
+            return self._read(value)
+        except ForgeError as error:
             self.fail(str(error), param, ctx)
+
+
+def _tensor_type(word: str) -> TensorType:
+    from gguf_forge.types import tensor_type
+
+    return tensor_type(word)
+
+
+def _tensor_override(word: str) -> Override:
+    from gguf_forge.quant.overrides import parse_override
+
+    return parse_override(word)
+
+
+def _key_and_value(word: str) -> tuple[str, Value]:
+    from gguf_forge.convert.override import parse_override
+
+    return parse_override(word)
+
+
+def _recipe_names(word: str) -> tuple[str, ...]:
+    return tuple(recipe_name(name.strip()) for name in word.split(","))
 
 
 def recipe_name(name: str) -> str:
-    """The name of a recipe or outtype as the package spells it. Raises RecipeError for an unknown one.
+    """A recipe or outtype as the package spells it; also by a file type's number, as llama-quantize takes it.
 
     Case means something only where convert_hf_to_gguf.py and llama-quantize share a name but not a result: q8_0, tq1_0
-    and tq2_0 in lower case are the converter's, in capitals the quantizer's.
+    and tq2_0 in lower case are the converter's, in capitals the quantizer's. Raises RecipeError for an unknown one.
     """
     from gguf_forge.quant.outtype import OUTTYPES
     from gguf_forge.quant.recipe import recipe
@@ -171,22 +162,8 @@ def recipe_name(name: str) -> str:
     return recipe(int(name) if name.isdecimal() else name).name
 
 
-class KeyValue(ParamType):
-    """KEY=TYPE:VALUE, as llama.cpp writes overrides of metadata."""
-
-    name = "key=type:value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Value]:
-        """The key and its typed value; a usage error where a part is missing or does not fit."""
-        from gguf_forge.convert.override import parse_override
-        from gguf_forge.errors import ForgeError
-
-        if isinstance(value, tuple):
-            return value
-        try:
-            return parse_override(value)
-        except ForgeError as error:
-            self.fail(str(error), param, ctx)
+#: Recipes and outtypes, separated by commas, as `recipe_name` spells them.
+RECIPES = Parsed("type[,type...]", _recipe_names)
 
 
 def default_threads() -> int:
@@ -209,7 +186,7 @@ def speaking(command: Command) -> Command:
 def shared(command: Command) -> Command:
     """Adds the options of `Request`, in the order of the help page."""
     path = click.Path(path_type=Path)
-    kind = TensorTypeName()
+    kind = Parsed("type", _tensor_type)
     for option in reversed(
         (
             click.option("--imatrix", type=path, help="Importance matrix (.gguf or .dat) of llama-imatrix."),
@@ -220,7 +197,7 @@ def shared(command: Command) -> Command:
             click.option("--leave-output-tensor", is_flag=True, help="Keep output.weight's type."),
             click.option("--token-embedding-type", type=kind, help="Type of the token embeddings."),
             click.option(
-                "--tensor-type", type=TensorOverride(), multiple=True, metavar="REGEX=TYPE",
+                "--tensor-type", type=Parsed("regex=type", _tensor_override), multiple=True, metavar="REGEX=TYPE",
                 help="Type of the tensors whose name has a match; repeatable, the first match counts.",
             ),
             click.option(
@@ -229,8 +206,8 @@ def shared(command: Command) -> Command:
             ),
             click.option("--no-fallback", is_flag=True, help="Fail where a tensor's width forces another type."),
             click.option(
-                "--metadata", "--override-kv", type=KeyValue(), multiple=True, metavar="KEY=TYPE:VALUE",
-                callback=lambda ctx, param, value: dict(value),
+                "--metadata", "--override-kv", type=Parsed("key=type:value", _key_and_value), multiple=True,
+                metavar="KEY=TYPE:VALUE", callback=lambda ctx, param, value: dict(value),
                 help="Set a metadata key; TYPE: str, bool, int, float, u8 ... i64, f32, f64, with [] an array as JSON.",
             ),
             click.option(

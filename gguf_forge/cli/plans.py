@@ -29,8 +29,9 @@ def show(terminal: Terminal, plans: Iterable[Planned]) -> None:
             "tensor", ">shape", "from", "to", ">size", ">bpw", "~why", spare=("bpw", "from", "why", "shape")
         )  # fmt: skip
         for cost in costs.rows:
-            shape = " x ".join(map(str, cost.shape)) or "scalar"
-            tensors.add(cost.name, shape, cost.source, cost.type, size(cost.nbytes), f"{cost.bpw:.3f}", cost.reason)
+            c = cost.choice
+            shape = " x ".join(map(str, c.shape)) or "scalar"
+            tensors.add(c.name, shape, c.source, c.type, size(cost.nbytes), f"{cost.bpw:.3f}", c.reason)
         total = (
             f"{planned.path}: {planned.type}, {size(planned.file.size)} ({planned.file.size} bytes), "
             f"{len(costs.rows)} tensors, {costs.weights} weights, {costs.bpw:.4f} bits per weight"

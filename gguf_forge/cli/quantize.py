@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import Ordered, RecipeNames, recipe_name, request, shared
+from gguf_forge.cli.options import RECIPES, Ordered, recipe_name, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
 @click.command("quantize", cls=Ordered)
 @click.argument("source", metavar="IN.gguf", type=click.Path(path_type=Path))
 @click.argument("words", metavar="[OUT.gguf] [TYPE]", nargs=-1)
-@click.option("--type", "--outtype", "types", type=RecipeNames(), help="The recipe, or COPY to keep all types.")
+@click.option("--type", "--outtype", "types", type=RECIPES, help="The recipe, or COPY to keep all types.")
 @click.option("--allow-requantize", is_flag=True, help="Quantize tensors again that are quantized already.")
 @shared
 def command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import default_threads, speaking
+from gguf_forge.cli.options import Parsed, default_threads, speaking
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal
 
@@ -17,43 +17,29 @@ if TYPE_CHECKING:
     from gguf_forge.measure import Finding, Model
     from gguf_forge.types import TensorType
 
-    ParamType = click.ParamType[Any]
-else:
-    ParamType = click.ParamType
-
 FIGURES = (">bpw", ">RMSE", ">relative", ">largest", ">SNR dB", ">cosine", "stable")
 #: What a narrow terminal does without: SNR and relative error say most.
 SPARE = ("cosine", "RMSE", "largest", "stable", "bpw", "relative")
 
 
-class TensorTypes(ParamType):
-    """Names of tensor types, separated by commas, in any case; `all` for every block type that is encoded."""
+def _tensor_types(word: str) -> tuple[TensorType, ...]:
+    """Types by name, in any case, separated by commas, each once; `all` for every block type that is encoded."""
+    from gguf_forge.errors import UnsupportedError
+    from gguf_forge.types import TENSOR_TYPES, tensor_type
 
-    name = "type[,type...]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[TensorType, ...]:
-        """The types, each once; a usage error for an unknown one, and for one that is not encoded."""
-        from gguf_forge.errors import UnsupportedError
-        from gguf_forge.types import TENSOR_TYPES, tensor_type
-
-        if isinstance(value, tuple):
-            return value
-        if value.strip().lower() == "all":
-            return tuple(t for t in TENSOR_TYPES.values() if t.encodes and t.quantized)
-        try:
-            found = dict.fromkeys(tensor_type(name.strip()) for name in value.split(","))
-        except UnsupportedError as error:
-            self.fail(str(error), param, ctx)
-        for kind in found:
-            if not kind.encodes:
-                self.fail(f"{kind} is not encoded", param, ctx)
-        return tuple(found)
+    if word.strip().lower() == "all":
+        return tuple(t for t in TENSOR_TYPES.values() if t.encodes and t.quantized)
+    found = dict.fromkeys(tensor_type(name.strip()) for name in word.split(","))
+    for kind in found:
+        if not kind.encodes:
+            raise UnsupportedError(f"{kind} is not encoded")
+    return tuple(found)
 
 
 @click.command("roundtrip")
 @click.argument("file", metavar="FILE-or-CHECKPOINT", type=click.Path(path_type=Path))
 @click.option(
-    "--types", "--type", type=TensorTypes(), default=(),
+    "--types", "--type", type=Parsed("type[,type...]", _tensor_types), default=(),
     help="Tensor types to try, or 'all'. Default: Q8_0 to Q2_K; for tensors stored as blocks, their own.",
 )  # fmt: skip
 @click.option("--tensors", metavar="GLOB", help="Only tensors whose name matches. Default: all of two or more axes.")

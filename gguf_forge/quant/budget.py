@@ -16,17 +16,12 @@ from gguf_forge.types import TensorType
 
 @dataclass(frozen=True)
 class TensorBudget:
-    """One tensor. `shape` in NumPy order, `weights` its elements; bytes are of its blocks, without alignment.
+    """What one choice costs. `weights` are the tensor's elements; bytes are of its blocks, without alignment.
 
     wanted_bytes: what the type the recipe wanted would take at its bits per weight, as if its blocks fitted the width.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    source: TensorType
-    type: TensorType
-    wanted: TensorType
-    reason: str
+    choice: Choice
     weights: int
     source_bytes: int
     nbytes: int
@@ -36,11 +31,6 @@ class TensorBudget:
     def bpw(self) -> float:
         """Bits per weight; 0 for an empty tensor."""
         return _bpw(self.nbytes, self.weights)
-
-    @property
-    def fell_back(self) -> bool:
-        """Whether the type is another than the recipe wanted."""
-        return self.type is not self.wanted
 
     @property
     def extra_bytes(self) -> int:
@@ -82,7 +72,7 @@ class Budget:
     @property
     def fallbacks(self) -> tuple[TensorBudget, ...]:
         """The tensors that got another type than the recipe wanted."""
-        return tuple(row for row in self.rows if row.fell_back)
+        return tuple(row for row in self.rows if row.choice.fell_back)
 
     @property
     def fallback_bpw(self) -> float:
@@ -93,15 +83,15 @@ class Budget:
         """For each type in use: tensors, weights, bytes; the largest share first."""
         totals: dict[TensorType, tuple[int, int, int]] = {}
         for row in self.rows:
-            tensors, weights, nbytes = totals.get(row.type, (0, 0, 0))
-            totals[row.type] = (tensors + 1, weights + row.weights, nbytes + row.nbytes)
+            tensors, weights, nbytes = totals.get(row.choice.type, (0, 0, 0))
+            totals[row.choice.type] = (tensors + 1, weights + row.weights, nbytes + row.nbytes)
         return dict(sorted(totals.items(), key=lambda item: -item[1][2]))
 
     def fallback_lines(self) -> list[str]:
         """A line for each fallback and one for all: tensor, wanted, got, bytes, effect on bits per weight."""
         lines = [
-            f"{escaped(row.name)}: wanted {row.wanted}, got {row.type} ({row.reason}); {row.nbytes} bytes, "
-            f"{row.extra_bytes:+d}, {_bpw(row.extra_bytes, self.weights):+.4f} bpw"
+            f"{escaped(row.choice.name)}: wanted {row.choice.wanted}, got {row.choice.type} ({row.choice.reason}); "
+            f"{row.nbytes} bytes, {row.extra_bytes:+d}, {_bpw(row.extra_bytes, self.weights):+.4f} bpw"
             for row in self.fallbacks
         ]
         if lines:
@@ -117,12 +107,7 @@ def budget(choices: Iterable[Choice]) -> Budget:
 
 def _row(choice: Choice) -> TensorBudget:
     return TensorBudget(
-        name=choice.name,
-        shape=choice.shape,
-        source=choice.source,
-        type=choice.type,
-        wanted=choice.wanted,
-        reason=choice.reason,
+        choice=choice,
         weights=math.prod(choice.shape),
         source_bytes=choice.source.nbytes(choice.shape),
         nbytes=choice.type.nbytes(choice.shape),

@@ -135,27 +135,27 @@ def times(repeat: int, call: Callable[[], object]) -> Callable[[], None]:
 
 
 def gguf_encoder(rows: Array, kind: TensorType) -> Callable[[], object] | None:
-    from gguf import GGMLQuantizationType
     from gguf.quants import quantize as encode
 
-    try:
-        which = GGMLQuantizationType[kind.name]
-        encode(rows[:1], which)
-    except (KeyError, NotImplementedError):
-        return None
-    return partial(encode, rows, which)
+    return _gguf_call(encode, rows, kind)
 
 
 def gguf_decoder(block: Array, kind: TensorType) -> Callable[[], object] | None:
-    from gguf import GGMLQuantizationType
     from gguf.quants import dequantize as decode
+
+    return _gguf_call(decode, block, kind)
+
+
+def _gguf_call(function: Callable[[Array, Any], object], data: Array, kind: TensorType) -> Callable[[], object] | None:
+    """The call on this data; None where gguf-py has no such type, or does not do this with it."""
+    from gguf import GGMLQuantizationType
 
     try:
         which = GGMLQuantizationType[kind.name]
-        decode(block[:1], which)
+        function(data[:1], which)
     except (KeyError, NotImplementedError):
         return None
-    return partial(decode, block, which)
+    return partial(function, data, which)
 
 
 def figure(value: float | None) -> str:

@@ -220,7 +220,10 @@ def test_long_arrays_of_strings(long_at: int | None, order: str, tmp_path: Path)
     words = [f"{i:x}" * (i % 3) for i in range(100_000)]
     if long_at is not None:
         words[long_at] = "é" * 1000
-    path = tmp_path / "f.gguf"
+    assert_read_back(words, tmp_path / "f.gguf", order)
+
+
+def assert_read_back(words: list[str], path: Path, order: str) -> None:
     with GGUFWriter(path, endian=order) as out:
         out.add("a.words", words)
         out.add("a.after", 7)
@@ -235,14 +238,7 @@ def test_long_arrays_of_strings(long_at: int | None, order: str, tmp_path: Path)
     [[""], ["", "", "abc"], ["x" * 290, ""], ["\0" * 12], ["a\0\0", "é", ""], ["\1" + "\0" * 7], ["\udcff", "ok"]],
 )
 def test_strings_that_look_like_lengths(pattern: list[str], order: str, tmp_path: Path) -> None:
-    words = pattern * 3000
-    path = tmp_path / "f.gguf"
-    with GGUFWriter(path, endian=order) as out:
-        out.add("a.words", words)
-        out.add("a.after", 7)
-    with gguf_forge.open(path) as file:
-        assert file.metadata["a.after"] == 7
-        assert file.metadata["a.words"] == words
+    assert_read_back(pattern * 3000, tmp_path / "f.gguf", order)
 
 
 def test_a_long_string_at_the_end_of_the_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gguf_forge import _native
 from gguf_forge.types import TENSOR_TYPES, TensorType
 from tests.native.conftest import BLOCK_TYPES, F32, ISAS, decode, encode, same_floats
-from tests.reference import DECODERS
+from tests.reference_iq import DECODERS
 
 ENCODED = [t for t in BLOCK_TYPES if t.encodes]
 ALIGN = 64

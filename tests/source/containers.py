@@ -8,6 +8,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from gguf_forge.errors import ForgeError
+from gguf_forge.source import open_checkpoint
+
 
 def safetensors_bytes(header: Any, data: bytes = b"", *, length: int | None = None) -> bytes:
     """A safetensors file of this header (an object for JSON, or its raw text) and data."""
@@ -18,6 +21,16 @@ def safetensors_bytes(header: Any, data: bytes = b"", *, length: int | None = No
 def entry(dtype: str = "F32", shape: Any = (4,), offsets: Any = (0, 16), **more: Any) -> dict[str, Any]:
     """One tensor of a safetensors header."""
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
+
+
+def assert_a_checkpoint_or_an_error(path: Path) -> None:
+    """That a weight file can be read to its end, or is refused by an error that names it."""
+    try:
+        with open_checkpoint(path) as checkpoint:
+            for tensor in checkpoint.tensors.values():
+                assert tensor.read().shape == tensor.shape
+    except ForgeError as error:
+        assert str(path) in str(error)  # noqa: PT017
 
 
 def torch_zip(path: Path, pickled: bytes, members: dict[str, bytes] | None = None) -> Path:

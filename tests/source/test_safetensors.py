@@ -24,7 +24,7 @@ from gguf_forge.errors import (
     UnsupportedError,
 )
 from gguf_forge.source import open_checkpoint
-from tests.source.containers import entry, safetensors_bytes
+from tests.source.containers import assert_a_checkpoint_or_an_error, entry, safetensors_bytes
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "safetensors"
 
@@ -183,12 +183,7 @@ def test_every_changed_bit_of_the_header_is_an_error_or_a_file(tmp_path: Path) -
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
-        try:
-            with open_checkpoint(path) as checkpoint:
-                for tensor in checkpoint.tensors.values():
-                    assert tensor.read().shape == tensor.shape
-        except ForgeError as error:
-            assert str(path) in str(error)  # noqa: PT017
+        assert_a_checkpoint_or_an_error(path)
 
 
 NUMPY_KINDS = ["<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "u1", "<u2", "<u4", "?"]
