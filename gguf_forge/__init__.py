@@ -6,29 +6,72 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge import values as values
     from gguf_forge.convert.files import Planned as Planned
     from gguf_forge.convert.files import convert_checkpoint as convert_checkpoint
     from gguf_forge.convert.files import quantize_file as quantize_file
     from gguf_forge.convert.job import Quantization as Quantization
+    from gguf_forge.errors import ChangedInputError as ChangedInputError
+    from gguf_forge.errors import CheckpointError as CheckpointError
+    from gguf_forge.errors import ConversionError as ConversionError
     from gguf_forge.errors import ForgeError as ForgeError
+    from gguf_forge.errors import FormatError as FormatError
+    from gguf_forge.errors import InputError as InputError
+    from gguf_forge.errors import InvalidError as InvalidError
+    from gguf_forge.errors import LimitError as LimitError
+    from gguf_forge.errors import OutputError as OutputError
+    from gguf_forge.errors import QuantError as QuantError
+    from gguf_forge.errors import RecipeError as RecipeError
+    from gguf_forge.errors import RequestError as RequestError
+    from gguf_forge.errors import TruncatedError as TruncatedError
+    from gguf_forge.errors import UnsafeInputError as UnsafeInputError
+    from gguf_forge.errors import UnsupportedError as UnsupportedError
+    from gguf_forge.format.layout import Limits as Limits
     from gguf_forge.format.layout import ValueType as ValueType
+    from gguf_forge.format.reader import GGUFFile as GGUFFile
+    from gguf_forge.format.reader import Metadata as Metadata
+    from gguf_forge.format.reader import Tensor as Tensor
+    from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
     from gguf_forge.quant.codec import dequantize as dequantize
     from gguf_forge.quant.codec import quantize as quantize
+    from gguf_forge.quant.imatrix import Imatrix as Imatrix
     from gguf_forge.quant.imatrix import load_imatrix as load_imatrix
     from gguf_forge.quant.roundtrip import RoundTrip as RoundTrip
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
+    from gguf_forge.types import TensorType as TensorType
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
 _PUBLIC = {
+    "ChangedInputError": "gguf_forge.errors",
+    "CheckpointError": "gguf_forge.errors",
+    "ConversionError": "gguf_forge.errors",
     "ForgeError": "gguf_forge.errors",
+    "FormatError": "gguf_forge.errors",
+    "GGUFFile": "gguf_forge.format.reader",
     "GGUFWriter": "gguf_forge.format.writer",
+    "Imatrix": "gguf_forge.quant.imatrix",
+    "InputError": "gguf_forge.errors",
+    "InvalidError": "gguf_forge.errors",
+    "LimitError": "gguf_forge.errors",
+    "Limits": "gguf_forge.format.layout",
+    "Metadata": "gguf_forge.format.reader",
+    "OutputError": "gguf_forge.errors",
     "Planned": "gguf_forge.convert.files",
+    "QuantError": "gguf_forge.errors",
     "Quantization": "gguf_forge.convert.job",
+    "RecipeError": "gguf_forge.errors",
+    "RequestError": "gguf_forge.errors",
     "RoundTrip": "gguf_forge.quant.roundtrip",
     "TENSOR_TYPES": "gguf_forge.types",
+    "Tensor": "gguf_forge.format.reader",
+    "TensorType": "gguf_forge.types",
+    "TruncatedError": "gguf_forge.errors",
+    "UnsafeInputError": "gguf_forge.errors",
+    "UnsupportedError": "gguf_forge.errors",
+    "Value": "gguf_forge.format.values",
     "ValueType": "gguf_forge.format.layout",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
@@ -38,9 +81,15 @@ _PUBLIC = {
     "quantize_file": "gguf_forge.convert.files",
     "roundtrip": "gguf_forge.quant.roundtrip",
 }
+#: Public modules.
+_MODULES = ("values",)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"gguf_forge.{name}")
+    if name == "__all__":
+        return __dir__()
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'gguf_forge' has no attribute {name!r}")
@@ -48,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted([*_PUBLIC, *_MODULES])

@@ -25,10 +25,11 @@ from gguf_forge.cli.terminal import Terminal
 )  # fmt: skip
 @click.option("--pre", metavar="NAME", help="The pre-tokenizer, where it is not recognised.")
 @click.option("--model-name", metavar="NAME", help="The model's name in the metadata.")
+@click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
 @shared
 def command(
     source: Path, outfile: Path | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
-    quiet: bool, verbose: bool, **options: Any,
+    bigendian: bool, quiet: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Convert the Hugging Face checkpoint in folder SOURCE to GGUF.
 
@@ -52,6 +53,7 @@ def command(
             pre=pre,
             model_name=model_name,
             threads=wanted.threads,
+            endian="big" if bigendian else "little",
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
             progress=progress,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,12 @@ from gguf_forge.convert.destination import output_paths, require_other
 from gguf_forge.convert.job import Job, Quantization, type_name
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
-from gguf_forge.errors import RecipeError, UnsupportedError
+from gguf_forge.errors import RecipeError, UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.plan import FilePlan
-from gguf_forge.format.values import Value
+from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.quant.codec import thread_count
 from gguf_forge.quant.recipe import Choice
 from gguf_forge.source.checkpoint import open_checkpoint
 
@@ -47,6 +49,10 @@ class Planned:
         elements = sum(int(np.prod(c.shape)) for c in self.choices)
         return 8 * sum(e.nbytes for e in self.file.tensors.values()) / elements if elements else 0.0
 
+    def __repr__(self) -> str:
+        what = f"{self.type}, {len(self.metadata)} keys, {len(self.choices)} tensors, {self.file.size} bytes"
+        return f"<Planned {escaped(str(self.path), 4096)}: {what}>"
+
 
 def convert_checkpoint(
     source: StrPath,
@@ -54,7 +60,7 @@ def convert_checkpoint(
     types: str | Iterable[str] = "auto",
     *,
     quantization: Quantization | None = None,
-    metadata: Mapping[str, Value] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     pre: str | None = None,
     model_name: str | None = None,
     threads: int | None = None,
@@ -68,11 +74,13 @@ def convert_checkpoint(
     `types`: names, or one text of names separated by commas. The converter's outtypes in lower case (f32, f16, bf16,
     q8_0, tq1_0, tq2_0, auto) give what convert_hf_to_gguf.py gives; any other name or case is a recipe and gives what
     llama-quantize makes of the F32 conversion. `output`: a file, a folder, or a template with {ftype} or {FTYPE};
-    by default a file named after the model, in the checkpoint's folder. `metadata` replaces or adds keys. `pre` names
-    the pre-tokenizer when it is not recognised. `dry_run` plans only. Raises ForgeError; files appear only whole.
+    by default a file named after the model, in the checkpoint's folder. `metadata` replaces or adds keys: a Value, or
+    an object that GGUFWriter.add takes. `pre` names the pre-tokenizer when it is not recognised. `endian`: "little", or
+    "big" for F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans
+    only. Raises ForgeError; files appear only whole.
     """
     with open_checkpoint(source) as checkpoint:
-        model = checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=metadata or {})
+        model = checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=typed(metadata or {}))
         how = quantization or Quantization()
         jobs = {name: Job.of_type(name, model, how, dry_run) for name in _type_names(types, model.auto)}
         paths = output_paths(output, checkpoint.path, jobs)
@@ -86,7 +94,7 @@ def quantize_file(
     type: str,
     *,
     quantization: Quantization | None = None,
-    metadata: Mapping[str, Value] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     allow_requantize: bool = False,
     threads: int | None = None,
     dry_run: bool = False,
@@ -101,7 +109,8 @@ def quantize_file(
     with reader.open(source) as file:
         require_other(file.paths, [Path(output)])
         model = gguf_model(file)
-        job = Job.of_recipe(type, model, quantization or Quantization(), metadata or {}, dry_run, allow_requantize)
+        how, overrides = quantization or Quantization(), typed(metadata or {})
+        job = Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize)
         return _execute([job], [Path(output)], model, threads, "little", dry_run, overwrite, progress)[0]
 
 
@@ -125,6 +134,7 @@ def _execute(
     progress: Progress | None,
 ) -> list[Planned]:
     """Plans every file; unless it is a dry run, also makes them all, from one reading."""
+    threads = thread_count(threads)
     plans: list[Planned] = []
     targets: list[Target] = []
     with ExitStack() as unfinished:
@@ -132,13 +142,13 @@ def _execute(
             writer = GGUFWriter(path, job.metadata, endian=endian, overwrite=overwrite)
             for choice in job.choices:
                 writer.declare(choice.name, choice.shape, choice.type)
+            if endian == "big":
+                _require_plain(path, job.choices)
             notes = (*model.notes, *job.notes)
             plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, notes))
             targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights))
         if dry_run:
             return plans
-        if endian != "little":
-            raise UnsupportedError("only little-endian files are written by a conversion")
         for target in targets:
             unfinished.callback(target.writer.abort)
             target.writer.begin()
@@ -151,6 +161,14 @@ def _execute(
             target.writer.publish()
         unfinished.pop_all()
     return plans
+
+
+def _require_plain(path: Path, choices: Iterable[Choice]) -> None:
+    """UnsupportedError for blocks, which are not written big-endian: only plain numbers are."""
+    blocks = next((c for c in choices if c.type.quantized), None)
+    if blocks is not None:
+        place = f'tensor "{escaped(blocks.name)}"'
+        raise UnsupportedError(f"{blocks.type} blocks are not written big-endian", path=path, field=place)
 
 
 def _overflows(target: Target) -> list[str]:

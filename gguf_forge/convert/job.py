@@ -21,7 +21,7 @@ from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.header import quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
 from gguf_forge.quant.outtype import OUTTYPES, choose_outtype, outtype_recipe
-from gguf_forge.quant.overrides import Override
+from gguf_forge.quant.overrides import Override, parse_override
 from gguf_forge.quant.recipe import (
     Choice,
     ModelFacts,
@@ -45,6 +45,7 @@ class Quantization:
     """How tensors get their types, beyond the recipe; as llama-quantize's options of these names.
 
     `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
+    `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
     """
 
@@ -52,7 +53,7 @@ class Quantization:
     pure: bool = False
     output_tensor_type: str | TensorType | None = None
     token_embedding_type: str | TensorType | None = None
-    overrides: Sequence[Override] = ()
+    overrides: Sequence[Override | str] = ()
     leave_output: bool = False
     fallback: bool = True
 
@@ -102,13 +103,14 @@ class Job:
         A dry run plans also what only an importance matrix would allow, and notes it.
         """
         copying = name.upper() == "COPY"
+        named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
         matrix = _matrix(how.imatrix)
         known = None if matrix is None else list(matrix.entries)
         options = Options(
             pure=how.pure,
             output_type=_optional_type(how.output_tensor_type),
             token_embedding_type=_optional_type(how.token_embedding_type),
-            overrides=how.overrides,
+            overrides=named,
             imatrix_names=known,
             leave_output=how.leave_output,
             only_copy=copying,
@@ -120,7 +122,7 @@ class Job:
         ]  # fmt: skip
         facts = ModelFacts.from_metadata({**model.metadata, **overrides})
         choices = choose(specs, facts, which, options)
-        notes = _unmatched(how.overrides, model.views)
+        notes = _unmatched(named, model.views)
         try:
             require_imatrix(choices, known)
         except RecipeError as error:

@@ -6,6 +6,7 @@ threads and the longest row, never on the model. Must not know where rows come f
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from gguf_forge.convert.ops import F16, Array, View, widen
 from gguf_forge.errors import QuantError
 from gguf_forge.format.writer import GGUFWriter
-from gguf_forge.quant.codec import available_threads, encode_rows
+from gguf_forge.quant.codec import encode_rows, thread_count
 from gguf_forge.types import TensorType
 
 #: Elements of a run: 4 MiB as float32, which keeps a run in cache and the share of Python small.
@@ -66,9 +67,7 @@ def run(
     `threads`: how many work; None for one a processor. `progress(done, total)` is called in bytes of source, from the
     working threads, one at a time. The first error stops all and is raised; the writers are left to their owner.
     """
-    count = threads or available_threads()
-    if count < 1:
-        raise QuantError(f"threads must be at least 1, found {count}")
+    count = thread_count(threads)
     work = _Work(views, targets, progress)
     count = min(count, sum(1 for _ in islice(_runs(views), count)))
     if count <= 1:
@@ -171,7 +170,14 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
             encoded[key] = _encode(rows, taken, kind, weights)
         if kind is F16 and view.type is not F16 and _overflows(encoded[key]):
             target.overflows.add(view.name)
-        target.writer.write(view.name, encoded[key], taken.start)
+        target.writer.write(view.name, _in_order(encoded[key], kind, target.writer.endian), taken.start)
+
+
+def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
+    """Numbers in the file's byte order. Blocks have one order only."""
+    if kind.quantized or endian == sys.byteorder:
+        return blocks
+    return blocks.view(f"u{kind.block_bytes}").byteswap()
 
 
 def _overflows(blocks: Array) -> bool:

@@ -64,6 +64,9 @@ class FilePlan:
     alignment: int
     endian: str
 
+    def __repr__(self) -> str:
+        return f"<FilePlan: {len(self.tensors)} tensors, {self.size} bytes>"
+
 
 def plan_file(
     metadata: Mapping[str, Value],

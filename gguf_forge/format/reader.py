@@ -164,6 +164,13 @@ class Tensor:
 _PLAIN = {"F32": "f4", "F16": "f2", "BF16": "u2", "F64": "f8", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8"}
 
 
+class Tensors(dict[str, Tensor]):
+    """Tensors by name, in the files' order."""
+
+    def __repr__(self) -> str:
+        return f"<Tensors: {len(self)}>"
+
+
 class GGUFFile:
     """An open GGUF file, or a set of shards as one model. A context manager; made by `open`.
 
@@ -183,9 +190,9 @@ class GGUFFile:
         self.nbytes = sum(p.size for p in parts)
         hidden = shards.SPLIT_KEYS if len(parts) > 1 else ()
         self.metadata = Metadata(first, {k: e for k, e in first.entries.items() if k not in hidden})
-        self.tensors: Mapping[str, Tensor] = {
-            t.info.name: Tensor(part, t, decode_rows) for part in parts for t in part.checked.tensors
-        }
+        self.tensors: Mapping[str, Tensor] = Tensors(
+            (t.info.name, Tensor(part, t, decode_rows)) for part in parts for t in part.checked.tensors
+        )
 
     def close(self) -> None:
         """Closes all files. Arrays that `data` gave stay valid; metadata and tensors can no longer be read."""

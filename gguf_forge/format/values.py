@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Value:
 
     def __hash__(self) -> int:
         return hash((self.type, self.element, encode(self)))
+
+    def __repr__(self) -> str:
+        if self.element is not None:
+            return f"<Value: {len(self.value)} of {self.element.name}>"
+        return f"<Value: {self.type.name} {_shown(self.value)}>"
 
     def plain(self) -> Any:
         """The value without types: as `value`, but nested arrays as lists."""
@@ -201,10 +206,23 @@ def infer(value: Any) -> Value:
     raise InvalidError(f"{_shown(value)} has no GGUF type")
 
 
+def typed(metadata: Mapping[str, Any]) -> dict[str, Value]:
+    """Metadata with types: each Value as it is, anything else by `infer`. Raises InvalidError naming the key."""
+    found: dict[str, Value] = {}
+    for key, value in metadata.items():
+        if not isinstance(key, str):
+            raise InvalidError(f"metadata key {_shown(key)} is no string")
+        try:
+            found[key] = infer(value)
+        except InvalidError as error:
+            raise InvalidError(error.text, field=f'key "{escaped(key)}"') from error
+    return found
+
+
 def _infer_array(values: Sequence[Any]) -> Value:
     kinds = {bool if isinstance(v, (bool, np.bool_)) else type(v) for v in values}
     if not values:
-        raise InvalidError("the element type of an empty array cannot be told; use array(ValueType..., [])")
+        raise InvalidError("an empty array has no element type; gguf_forge.values.array(ValueType.STRING, []) has one")
     if kinds == {str}:
         return strings(values)
     if kinds == {bool}:

@@ -14,7 +14,7 @@ from gguf_forge.errors import InvalidError, OutputError, UnsupportedError, escap
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.plan import Declared, FilePlan, plan_file
-from gguf_forge.format.values import Value, array, infer, scalar
+from gguf_forge.format.values import Value, array, infer, scalar, typed
 from gguf_forge.types import TensorType, tensor_type
 
 if TYPE_CHECKING:
@@ -27,29 +27,30 @@ _STORED = {"f4": "F32", "f2": "F16", "f8": "F64", "i1": "I8", "i2": "I16", "i4":
 class GGUFWriter:
     """Builds one GGUF file, version 3.
 
-        with GGUFWriter("model.gguf", {"general.architecture": values.string("llama")}) as out:
+        with GGUFWriter("model.gguf", {"general.architecture": "llama"}) as out:
             out.add("llama.block_count", 2)
             out.add_tensor("token_embd.weight", embedding)
 
     or, for tensors that come in pieces: `declare` them all, `begin`, `write` rows in any order and from any thread.
     Leaving the block commits; an exception, KeyboardInterrupt too, aborts, and the old file stays as it was.
 
-    path: the output; a symlink stays and its target is replaced. metadata: keys in the order of the file. endian:
-    "little" or "big". alignment in bytes: a power of two, by default general.alignment of the metadata, or 32.
+    path: the output; a symlink stays and its target is replaced. metadata: keys in the order of the file, each with a
+    Value or an object that `add` takes. endian: "little" or "big". alignment in bytes: a power of two, by default
+    general.alignment of the metadata, or 32.
     overwrite: False refuses an output that exists.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        metadata: Mapping[str, Value] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         *,
         endian: str = "little",
         alignment: int | None = None,
         overwrite: bool = True,
     ) -> None:
         self.path = path
-        self.metadata: dict[str, Value] = dict(metadata or {})
+        self.metadata: dict[str, Value] = typed(metadata or {})
         self.endian = endian
         self.alignment = alignment
         self._overwrite = overwrite

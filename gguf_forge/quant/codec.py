@@ -150,9 +150,7 @@ def _weights(imatrix: NDArray[Any], width: int) -> NDArray[np.float32]:
 
 def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: int | None) -> None:
     """Calls run(start, stop) over chunks of rows, on `threads` threads."""
-    if threads is not None and threads < 1:
-        raise QuantError(f"threads must be at least 1, found {threads}")
-    count = threads or available_threads()
+    count = thread_count(threads)
     step = max(1, min(CHUNK // max(width, 1), -(-rows // count)))
     starts = range(0, rows, step)
     if count == 1 or len(starts) <= 1:
@@ -162,6 +160,15 @@ def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: 
     with ThreadPoolExecutor(min(count, len(starts))) as pool:
         for done in [pool.submit(run, start, min(start + step, rows)) for start in starts]:
             done.result()
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads to use: `threads`, or one a processor. Raises QuantError for what is no number of threads."""
+    if threads is None:
+        return available_threads()
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads.__index__() < 1:
+        raise QuantError(f"threads must be a whole number of at least 1, found {threads!r:.40}")
+    return threads.__index__()
 
 
 def available_threads() -> int:

@@ -70,6 +70,9 @@ class Imatrix:
     chunk_size: int = 0
     legacy: bool = False
 
+    def __repr__(self) -> str:
+        return f"<Imatrix {escaped(self.path, 4096)}: {len(self.entries)} entries, {self.chunks} chunks>"
+
     def weights(self, name: str, shape: Sequence[int] | None = None) -> Floats | None:
         """The weights of a tensor's inputs: float32 (n,), or (experts, n) where several matrices are stacked.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import QuantError
-from gguf_forge.quant.codec import available_threads, dequantize, encode_rows
+from gguf_forge.quant.codec import dequantize, encode_rows, thread_count
 from gguf_forge.quant.imatrix import matrix_runs
 from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
 
@@ -301,9 +301,7 @@ def _over_runs(
     rows, width = math.prod(shape[:-1]), shape[-1] if shape else 1
     step = max(1, CHUNK // max(width, 1) // granule) * granule
     runs = (run for start in range(0, rows, step) for run in matrix_runs(shape, start, min(start + step, rows)))
-    count = available_threads() if threads is None else threads
-    if count < 1:
-        raise QuantError(f"threads must be at least 1, found {count}")
+    count = thread_count(threads)
     if count == 1 or rows <= step:
         for run in runs:
             yield run, work(run)

@@ -130,7 +130,7 @@ def bad(value: float, place: tuple[int, ...] = (1, 2, 7)) -> NDArray[np.float32]
         ),
         (lambda: quantize(X, "IQ2_XS"), "IQ2_XS needs an importance matrix"),
         (lambda: quantize(X, "I8"), "encoding I8 is not supported"),
-        (lambda: quantize(X, "Q4_K", threads=0), "threads must be at least 1, found 0"),
+        (lambda: quantize(X, "Q4_K", threads=0), "threads must be a whole number of at least 1, found 0"),
         (lambda: dequantize(X, "Q4_K"), "blocks must be uint8, found float32"),
         (lambda: dequantize(np.zeros((2, 145), np.uint8), "Q4_K"), r"multiple of 144 bytes, found shape \(2, 145\)"),
         (lambda: dequantize(np.zeros(144, np.uint8), "Q4_K", np.int8), "cannot decode to int8"),
