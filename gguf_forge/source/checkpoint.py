@@ -60,7 +60,7 @@ class Checkpoint:
             undo.callback(self.close)
             if os.path.isdir(given):
                 self.path = given
-                names, reader, weight_map = _weight_files(given)
+                names, reader, weight_map = _weight_files(given, self.notes)
             else:
                 self.path = given.parent
                 names, reader, weight_map = [given.name], _reader_of(given), {}
@@ -158,7 +158,7 @@ def _reader_of(path: Path) -> _Reader:
     raise InvalidError(f"neither a folder nor a file of {_listed(suffix for _, suffix, _ in _CONTAINERS)}", path=path)
 
 
-def _weight_files(folder: Path) -> tuple[list[str], _Reader, dict[str, str]]:
+def _weight_files(folder: Path, notes: list[str]) -> tuple[list[str], _Reader, dict[str, str]]:
     """Names of the weight files in reading order, how to read one, and the index (empty when there is none)."""
     try:
         present = sorted(os.listdir(folder))
@@ -175,10 +175,27 @@ def _weight_files(folder: Path) -> tuple[list[str], _Reader, dict[str, str]]:
             return names, reader, weight_map
         names = [name for name in present if name.startswith(prefix) and name.endswith(suffix)]
         if names:
+            names = _without_variants(names, prefix, suffix, notes)
             _check_numbered(folder, names)
             return names, reader, {}
     known = _listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
-    raise CheckpointError(f"no weights; looked for {known}", path=folder)
+    others = [name for name in present if name.endswith(tuple(suffix for _, suffix, _ in _CONTAINERS))]
+    found = f"; found {_listed(others)}, which must be named itself to be read" if others else ""
+    raise CheckpointError(f"no weights; looked for {known}{found}", path=folder)
+
+
+def _without_variants(names: list[str], prefix: str, suffix: str, notes: list[str]) -> list[str]:
+    """The files without those that hold the same model in another precision.
+
+    Such a variant is named by a word more, model.fp16.safetensors; it counts where there is nothing else, as in the
+    reference, which reads the plain file over it.
+    """
+    variant = re.compile(rf"{re.escape(prefix)}\.[^.]+{re.escape(suffix)}")
+    plain = [name for name in names if not variant.fullmatch(name)]
+    if not plain:
+        return names
+    notes.extend(f"{name} is left out: a variant of {plain[0]}" for name in names if name not in plain)
+    return plain
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -85,6 +85,24 @@ def test_safetensors_come_before_pickles(sharded: Path) -> None:
         assert "w" not in checkpoint.tensors
 
 
+def test_a_variant_counts_only_where_there_is_nothing_else(tmp_path: Path) -> None:
+    plain = shard(tmp_path, "model.safetensors", "a", fill=1)
+    variant = shard(tmp_path, "model.fp16.safetensors", "a", fill=2)
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert (checkpoint.files, checkpoint.tensors["a"].read().tolist()) == ((plain,), [1])
+        assert checkpoint.notes[0] == "model.fp16.safetensors is left out: a variant of model.safetensors"
+    plain.unlink()
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.files == (variant,)
+
+
+def test_weights_of_another_name_are_said(tmp_path: Path) -> None:
+    other = shard(tmp_path, "weights.safetensors", "a")
+    refused(tmp_path, CheckpointError, "looked for model*.safetensors", "found weights.safetensors, which must")
+    with open_checkpoint(other) as checkpoint:
+        assert list(checkpoint.tensors) == ["a"]
+
+
 def test_sharded_pickles(tmp_path: Path) -> None:
     torch_zip(tmp_path / "pytorch_model-00001-of-00001.bin", tensor_pickle(), {"data/0": bytes(16)})
     index(tmp_path, {"w": "pytorch_model-00001-of-00001.bin"}, "pytorch_model.bin.index.json")
