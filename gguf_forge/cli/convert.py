@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import RECIPES, Ordered, request, shared
+from gguf_forge.cli.options import PATH, RECIPES, Ordered, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
 @click.command("convert", cls=Ordered)
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @click.option(
-    "-o", "--outfile", type=click.Path(path_type=Path),
+    "-o", "--outfile", type=PATH,
     help="A file, a folder, or a name with {ftype} in it. Default: named after the model, in its folder.",
 )  # fmt: skip
 @click.option(
@@ -40,7 +40,10 @@ def command(
     from gguf_forge.convert.files import convert_checkpoint
 
     terminal = Terminal(quiet, verbose)
-    wanted = request([name for names in types for name in names] or ["auto"], options)
+    named = [name for names in types for name in names] or ["auto"]
+    if "COPY" in named:
+        raise click.UsageError("COPY is a type for quantize; auto keeps a checkpoint's precision")
+    wanted = request(named, options)
     imatrix = wanted.load_imatrix()
     start = time.monotonic()
     with terminal.progress(source.name or str(source)) as progress:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_forge.cli.options import PATH
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal, count, printable, size
 
@@ -19,7 +20,7 @@ SHOWN_TEXT, SHOWN_ITEMS = 160, 6
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--tensors", is_flag=True, help="List every tensor: type, shape (last axis contiguous), size, offset.")
 @click.option("--keys", metavar="GLOB", help="List the metadata keys that match, with type and value ('*': all).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document (--keys narrows it).")

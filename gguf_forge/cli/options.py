@@ -106,6 +106,20 @@ def _interleaved(options: dict[str, Any], names: Sequence[str]) -> Iterator[Any]
     return (next(values[name]) for name in click.get_current_context().meta[ORDER] if name in values)
 
 
+class NamedPath(click.Path):
+    """A path of one character at least: Python takes an empty one for the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error for an empty one."""
+        if value == "":
+            self.fail("an empty path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+#: What every argument and option that names a file or folder is.
+PATH = NamedPath(path_type=Path)
+
+
 class Parsed(ParamType):
     """A word that a function reads; what the package refuses about it is wrong usage."""
 
@@ -185,11 +199,10 @@ def speaking(command: Command) -> Command:
 
 def shared(command: Command) -> Command:
     """Adds the options of `Request`, in the order of the help page."""
-    path = click.Path(path_type=Path)
     kind = Parsed("type", _tensor_type)
     for option in reversed(
         (
-            click.option("--imatrix", type=path, help="Importance matrix (.gguf or .dat) of llama-imatrix."),
+            click.option("--imatrix", type=PATH, help="Importance matrix (.gguf or .dat) of llama-imatrix."),
             click.option("--include-weights", multiple=True, metavar="NAME", help="Use it for these tensors only."),
             click.option("--exclude-weights", multiple=True, metavar="NAME", help="Do not use it for these tensors."),
             click.option("--pure", is_flag=True, help="The recipe's main type for every tensor."),
@@ -201,7 +214,7 @@ def shared(command: Command) -> Command:
                 help="Type of the tensors whose name has a match; repeatable, the first match counts.",
             ),
             click.option(
-                "--tensor-type-file", type=path, multiple=True,
+                "--tensor-type-file", type=PATH, multiple=True,
                 help="A file of REGEX=TYPE, separated by space or new line, as if given here one by one.",
             ),
             click.option("--no-fallback", is_flag=True, help="Fail where a tensor's width forces another type."),

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import RECIPES, Ordered, recipe_name, request, shared
+from gguf_forge.cli.options import PATH, RECIPES, Ordered, recipe_name, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
 @click.command("quantize", cls=Ordered)
-@click.argument("source", metavar="IN.gguf", type=click.Path(path_type=Path))
-@click.argument("words", metavar="[OUT.gguf] [TYPE]", nargs=-1)
+@click.argument("source", metavar="IN.gguf", type=PATH)
+@click.argument("words", metavar="[OUT.gguf] [TYPE [THREADS]]", nargs=-1)
 @click.option("--type", "--outtype", "types", type=RECIPES, help="The recipe, or COPY to keep all types.")
 @click.option("--allow-requantize", is_flag=True, help="Quantize tensors again that are quantized already.")
 @shared
@@ -25,14 +26,15 @@ def command(
 ) -> None:  # fmt: skip
     """Quantize IN.gguf (F32, F16 or BF16; any shard of a set) with a recipe.
 
-    The type may follow the files, as llama-quantize takes it. Without OUT.gguf the result is ggml-model-TYPE.gguf in
-    the folder of the input.
+    The type may follow the files, and a number of threads the type, as llama-quantize takes them. Without OUT.gguf the
+    result is ggml-model-TYPE.gguf in the folder of the input.
     """
     from gguf_forge.convert.files import quantize_file
 
     terminal = Terminal(quiet, verbose)
+    words, threads = _without_threads(words) if types is None else (words, None)
     output, name = _output_and_type(source, words, types)
-    wanted = request([name], options)
+    wanted = request([name], options if threads is None else {**options, "threads": threads})
     imatrix = wanted.load_imatrix()
     start = time.monotonic()
     with terminal.progress(source.name) as progress:
@@ -55,6 +57,23 @@ def command(
         plans.made(terminal, [done], time.monotonic() - start)
 
 
+def _without_threads(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
+    """The words before the number of threads, and that number: a last word of digits after a type."""
+    from gguf_forge.errors import RecipeError
+
+    if len(words) < 2 or not words[-1].isdecimal():
+        return words, None
+    try:
+        recipe_name(words[-2])
+    except RecipeError:
+        return words, None
+    if int(words[-1]) < 1:
+        raise click.UsageError(f"{words[-1]} threads: at least one is needed")
+    if click.get_current_context().get_parameter_source("threads") is not ParameterSource.DEFAULT:
+        raise click.UsageError(f"--threads is given, and {words[-1]} after the type as well")
+    return words[:-1], int(words[-1])
+
+
 def _output_and_type(source: Path, words: tuple[str, ...], types: tuple[str, ...] | None) -> tuple[Path, str]:
     """The output's path and the recipe, from the words after the input and --type."""
     from gguf_forge.errors import RecipeError
@@ -74,4 +93,6 @@ def _output_and_type(source: Path, words: tuple[str, ...], types: tuple[str, ...
     name = types[0] if types[0] == "COPY" else types[0].upper()
     if name == "AUTO":
         raise click.UsageError("auto is a type for convert")
+    if given == [""]:
+        raise click.UsageError("an empty path for the output")
     return Path(given[0]) if given else source.with_name(f"ggml-model-{name}.gguf"), name

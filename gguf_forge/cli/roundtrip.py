@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import Parsed, default_threads, speaking
+from gguf_forge.cli.options import PATH, Parsed, default_threads, speaking
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal
 
@@ -37,15 +37,15 @@ def _tensor_types(word: str) -> tuple[TensorType, ...]:
 
 
 @click.command("roundtrip")
-@click.argument("file", metavar="FILE-or-CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE-or-CHECKPOINT", type=PATH)
 @click.option(
     "--types", "--type", type=Parsed("type[,type...]", _tensor_types), default=(),
     help="Tensor types to try, or 'all'. Default: Q8_0 to Q2_K; for tensors stored as blocks, their own.",
 )  # fmt: skip
 @click.option("--tensors", metavar="GLOB", help="Only tensors whose name matches. Default: all of two or more axes.")
-@click.option("--imatrix", type=click.Path(path_type=Path), help="Importance matrix (.gguf or .dat) to encode with.")
+@click.option("--imatrix", type=PATH, help="Importance matrix (.gguf or .dat) to encode with.")
 @click.option(
-    "--source", type=click.Path(path_type=Path),
+    "--source", type=PATH,
     help="What a quantized FILE was made from (.gguf or checkpoint): tells which blocks our encoder makes of it.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=default_threads, show_default="all cores")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from gguf_forge.convert.job import Job
 from gguf_forge.convert.naming import fill_file_name
 from gguf_forge.errors import OutputError, RequestError
 
+_PLACEHOLDER = re.compile(r"\{\w+\}")
+
 
 def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapping[str, Job]) -> list[Path]:
     """Where the file of each job goes; `jobs` by the names of their types as asked for.
 
-    RequestError when two would be one file, also by way of symlinks, which are followed.
+    RequestError when two would be one file, also by way of symlinks, which are followed, and for a placeholder in the
+    output's name that is none.
     """
     paths = []
     taken: dict[str, str] = {}
@@ -23,7 +27,7 @@ def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapp
         if output is None or os.path.isdir(output):
             path = Path(folder if output is None else output) / default_file_name(job.metadata, job.type)
         else:
-            path = Path(output).with_name(fill_file_name(Path(output).name, job.type))
+            path = Path(output).with_name(_filled(Path(output).name, job.type))
         other = taken.setdefault(os.path.realpath(path), name)
         if other != name:
             alike = other.lower() == name.lower()
@@ -31,6 +35,14 @@ def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapp
             raise RequestError(f"{path}: {other} and {name} would be one file; {how}")
         paths.append(path)
     return paths
+
+
+def _filled(template: str, kind: str) -> str:
+    name = fill_file_name(template, kind)
+    unknown = _PLACEHOLDER.search(name)
+    if unknown is not None:
+        raise RequestError(f"{template}: {unknown[0]} stands for nothing; {{ftype}} and {{FTYPE}} stand for the type")
+    return name
 
 
 def require_other(sources: Iterable[Path], outputs: Sequence[Path]) -> None:

@@ -142,11 +142,14 @@ class Job:
 def type_name(name: str, auto: str) -> str:
     """The one name of a type that may have several: for `auto` the outtype it stands for, for an alias its recipe.
 
-    The converter's outtypes are in lower case; what is not one is a recipe. Raises RecipeError for an unknown one.
+    The converter's outtypes are in lower case; what is not one is a recipe. Raises RecipeError for an unknown one, and
+    for COPY, which a checkpoint has no types for.
     """
     if name in OUTTYPES:
         return auto if name == "auto" else name
-    return "COPY" if name.upper() == "COPY" else recipe(name).name
+    if name.upper() == "COPY":
+        raise RecipeError("COPY keeps the types of a GGUF file, and this is a checkpoint; auto keeps its precision")
+    return recipe(name).name
 
 
 def _unmatched(overrides: Iterable[Override], views: Sequence[View]) -> list[str]:

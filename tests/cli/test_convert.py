@@ -17,6 +17,7 @@ import pytest
 import gguf_forge
 from gguf_forge.cli.plans import grouped
 from gguf_forge.convert.files import convert_checkpoint
+from gguf_forge.errors import RequestError
 from tests import manifest
 from tests.bench.make_checkpoint import make
 from tests.cli.conftest import Forge
@@ -168,6 +169,11 @@ def test_of_patterns_and_files_of_them_the_first_match_on_the_command_line_count
         ["--metadata", "a=u8:300"],
         ["--output-tensor-type", "q4_k_m"],
         ["--include-weights", "a", "--exclude-weights", "b"],
+        ["--type", "COPY"],
+        ["--type", "q8_0,copy"],
+        ["-o", ""],
+        ["-o", "{type}.gguf"],
+        ["-o", "out/{ftype}-{QUANT}.gguf"],
     ],
 )
 def test_wrong_options_are_exit_2(forge: Forge, tmp_path: Path, words: list[str]) -> None:
@@ -227,6 +233,46 @@ def test_quantize_names_its_output_as_the_reference_does(forge: Forge, f32: Path
     source = Path(shutil.copy(f32, tmp_path / "f32.gguf"))
     assert forge("quantize", source, "q5_k_s").code == 0
     assert differences(tmp_path / "ggml-model-Q5_K_S.gguf", "Q5_K_S") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "threads"),
+    [
+        (["b.gguf", "Q4_0", "3"], 3),
+        (["b.gguf", "2", "3"], 3),
+        (["Q4_0", "3"], 3),
+        (["b.gguf", "2", "--threads", "2"], 2),
+    ],
+)
+def test_quantize_takes_the_threads_after_the_type(
+    forge: Forge, f32: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], threads: int
+) -> None:
+    seen = []
+
+    def quantize_file(source: Path, output: Path, name: str, **how: object) -> None:
+        seen.append((name, how["threads"]))
+        raise RequestError("seen")
+
+    monkeypatch.setattr("gguf_forge.convert.files.quantize_file", quantize_file)
+    forge("quantize", f32, *words)
+    assert seen == [("Q4_0", threads)]
+
+
+@pytest.mark.parametrize(
+    "words", [["b.gguf", "Q4_0", "0"], ["b.gguf", "Q4_0", "x"], ["b.gguf", "Q4_0", "3", "--threads", "2"], ["", "Q4_0"]]
+)
+def test_wrong_words_after_the_input_are_exit_2(
+    forge: Forge, f32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (forge("quantize", f32, *words).code, list(tmp_path.iterdir())) == (2, [])
+
+
+@pytest.mark.parametrize("name", ["convert", "inspect", "roundtrip", "quantize"])
+def test_an_empty_path_is_not_the_current_folder(forge: Forge, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(MODEL)
+    ended = forge(name, "", *(["Q4_0"] if name == "quantize" else []), *(["--dry-run"] if name == "convert" else []))
+    assert (ended.code, "an empty path" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize("words", [[], ["out.gguf"], ["a.gguf", "b.gguf", "Q4_0"], ["--type", "Q4_0,Q8_0"], ["auto"]])
