@@ -5,9 +5,11 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-# A shell starts background jobs with interrupts ignored, and children inherit that: tests that interrupt would wait.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with interrupts ignored, nohup with SIGHUP, and children inherit that: tests that send
+# these signals would wait.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Nothing here is judged by time, how slow a machine or a sanitizer may be. CI draws the same examples every time.
 settings.register_profile(
