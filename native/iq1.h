@@ -14,10 +14,9 @@ static const float iq1_shifts[4][16] = {{IQ1_EIGHT(0.125f), IQ1_EIGHT(0.125f)},
 /* 16 weights: scale * (point + shift); i0 and i1 are the indices of the two points. */
 V_FN void iq1_store(unsigned i0, unsigned i1, const float shift[16], float scale, float *y)
 {
-    const VB points = vb_set(forge_grid_iq1[i0], forge_grid_iq1[i1]);
-    for (int i = 0; i < 16 / VN; i++) {
-        VF v = vf_add(vi_to_f(vb_widen(points, i)), vf_load(shift + i * VN));
-        vf_store(y + i * VN, vf_mul(vf_set1(scale), v));
+    for (int i = 0; i < 16; i += VN) {
+        VF points = vi_to_f(vi_eights(forge_grid_iq1 + i0, forge_grid_iq1 + i1, i));
+        vf_store(y + i, vf_mul(vf_set1(scale), vf_add(points, vf_load(shift + i))));
     }
 }
 

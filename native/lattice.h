@@ -7,13 +7,15 @@
 
 #include <stdint.h>
 
-/* One byte a component, as the decoders need it; the first component is the lowest byte. */
+/* As the decoders need them: one byte a component, the first lowest, or one float. */
 extern const uint64_t forge_grid_iq2_xxs[256], forge_grid_iq2_xs[512], forge_grid_iq2_s[1024];
 extern const uint64_t forge_grid_iq1[2048]; /* signed */
-extern const uint32_t forge_grid_iq3_xxs[256], forge_grid_iq3_s[512];
+extern const float forge_grid_iq3_xxs[256][4], forge_grid_iq3_s[512][4];
 
-/* Eight signs as eight bytes of 0 or 255; the even ones are for seven signs, the eighth making their number even. */
-extern const uint64_t forge_signs[256], forge_even_signs[128];
+/* Seven signs as seven bytes of 0 or 255, and an eighth that makes their number even. */
+extern const uint64_t forge_even_signs[128];
+/* Eight bits as eight bytes of 0 or 1. */
+extern const uint64_t forge_bits[256];
 
 enum {
     LATTICE_IQ2_XXS,

@@ -137,25 +137,34 @@ static void iq1_m_encode(const float *x, uint8_t *out, int64_t blocks, const flo
     }
 }
 
+static void iq1_m_read(grid_parts *parts, const void *in)
+{
+    const iq1_m_block *block = in;
+    const VB high = vb_load_u8(block->high), even = vb_field(high, 0, 7), odd = vb_field(high, 4, 7);
+    grid_indices(parts->index, vb_load_u8(block->index), vb_zip(even, odd, 0));
+    grid_indices(parts->index + 16, vb_load_u8(block->index + 16), vb_zip(even, odd, 1));
+    uint64_t s[2];
+    unsigned half = 0;
+    for (int k = 0; k < 2; k++) {
+        const unsigned w0 = load_u16(block->scales + 4 * k), w1 = load_u16(block->scales + 4 * k + 2);
+        half |= (w0 >> 12 | w1 >> 12 << 4) << 8 * k;
+        s[k] = (w0 & 0xfff) | (uint64_t)(w1 & 0xfff) << 32; /* fields of three bits to bytes: */
+        s[k] = (s[k] | s[k] << 10) & 0x003f003f003f003fu;
+        s[k] = (s[k] | s[k] << 5) & 0x0707070707070707u;
+    }
+    grid_scales(parts->scale, vb_set(s[0], s[1]), f16_to_f32((uint16_t)half));
+}
+
+static void iq1_m_write(const grid_parts *parts, const void *in, float *y)
+{
+    const iq1_m_block *block = in;
+    for (int k = 0; k < 16; k++) {
+        const float *shift = iq1_shifts[(block->high[k] >> 3 & 1) | (block->high[k] >> 6 & 2)];
+        iq1_store(parts->index[2 * k], parts->index[2 * k + 1], shift, parts->scale[k], y + 16 * k);
+    }
+}
+
 static void iq1_m_decode(const uint8_t *in, float *y, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, y += 256) {
-        const iq1_m_block *block = (const iq1_m_block *)in + b;
-        unsigned half = 0;
-        for (int k = 0; k < 4; k++) {
-            half |= (unsigned)block->scales[2 * k + 1] >> 4 << 4 * k;
-        }
-        const float d = f16_to_f32((uint16_t)half);
-        for (int k = 0; k < 4; k++) {
-            const unsigned word = load_u16(block->scales + 2 * k);
-            for (int j = 0; j < 4; j++) {
-                const uint8_t *index = block->index + 8 * k + 2 * j;
-                const unsigned high = block->high[4 * k + j];
-                const float *shift = iq1_shifts[(high >> 3 & 1) | (high >> 6 & 2)];
-                const float scale = d * signed_grid_odd[word >> 3 * j & 7];
-                iq1_store(index[0] | (high << 8 & 0x700), index[1] | (high << 4 & 0x700), shift, scale,
-                          y + 64 * k + 16 * j);
-            }
-        }
-    }
+    grid_decode(iq1_m_read, iq1_m_write, sizeof(iq1_m_block), in, y, blocks);
 }

@@ -50,20 +50,27 @@ static void iq2_s_encode(const float *x, uint8_t *out, int64_t blocks, const flo
     lattice_encode(iq2_s_kind, iq2_s_fit, iq2_s_pack, sizeof(iq2_s_block), x, out, blocks, w, row_blocks);
 }
 
+static void iq2_s_read(grid_parts *parts, const void *in)
+{
+    const iq2_s_block *block = in;
+    const VB high = vb_set(load_u64(block->high), 0);
+    const VB even = vb_zip(vb_field(high, 0, 3), vb_field(high, 4, 3), 0);
+    const VB odd = vb_zip(vb_field(high, 2, 3), vb_field(high, 6, 3), 0);
+    grid_indices(parts->index, vb_load_u8(block->index), vb_zip(even, odd, 0));
+    grid_indices(parts->index + 16, vb_load_u8(block->index + 16), vb_zip(even, odd, 1));
+    grid_scales(parts->scale, grid_nibbles(load_u64(block->scales)), load_f16(block->d) * 0.125f);
+}
+
+static void iq2_s_write(const grid_parts *parts, const void *in, float *y)
+{
+    const iq2_s_block *block = in;
+    for (int k = 0; k < 16; k++) {
+        const uint64_t *a = forge_grid_iq2_s + parts->index[2 * k], *b = forge_grid_iq2_s + parts->index[2 * k + 1];
+        grid_eights(a, b, load_u16(block->signs + 2 * k), parts->scale[k], y + 16 * k);
+    }
+}
+
 static void iq2_s_decode(const uint8_t *in, float *y, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, y += 256) {
-        const iq2_s_block *block = (const iq2_s_block *)in + b;
-        const float d = load_f16(block->d) * 0.125f;
-        for (int k = 0; k < 8; k++) {
-            const uint8_t *index = block->index + 4 * k;
-            const unsigned high = block->high[k], s = block->scales[k];
-            for (int i = 0; i < 4; i += 2) {
-                const VB points = vb_set(forge_grid_iq2_s[index[i] | (high << (8 - 2 * i) & 0x300)],
-                                         forge_grid_iq2_s[index[i + 1] | (high << (6 - 2 * i) & 0x300)]);
-                const VB bytes = vb_negate_bits(points, load_u16(block->signs + 4 * k + i));
-                signed_grid_store(bytes, d * signed_grid_odd[s >> 2 * i & 15], y + 32 * k + 8 * i);
-            }
-        }
-    }
+    grid_decode(iq2_s_read, iq2_s_write, sizeof(iq2_s_block), in, y, blocks);
 }

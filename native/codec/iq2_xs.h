@@ -60,7 +60,7 @@ static void iq2_xs_decode(const uint8_t *in, float *y, int64_t blocks)
                 const unsigned q0 = load_u16(block->qs + 8 * k + 2 * i), q1 = load_u16(block->qs + 8 * k + 2 * i + 2);
                 const VB points = vb_set(forge_grid_iq2_xs[q0 & 511], forge_grid_iq2_xs[q1 & 511]);
                 const VB minus = vb_set(forge_even_signs[q0 >> 9], forge_even_signs[q1 >> 9]);
-                signed_grid_store(vb_negate(points, minus), d * signed_grid_odd[s >> 2 * i & 15], y + 32 * k + 8 * i);
+                vb_times(y + 32 * k + 8 * i, vb_negate(points, minus), vf_set1(d * signed_grid_odd[s >> 2 * i & 15]));
             }
         }
     }

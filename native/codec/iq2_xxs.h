@@ -129,7 +129,7 @@ static void iq2_xxs_decode(const uint8_t *in, float *y, int64_t blocks)
                 const VB points = vb_set(forge_grid_iq2_xxs[index[i]], forge_grid_iq2_xxs[index[i + 1]]);
                 const uint32_t signs = word >> 7 * i;
                 const VB minus = vb_set(forge_even_signs[signs & 127], forge_even_signs[signs >> 7 & 127]);
-                signed_grid_store(vb_negate(points, minus), scale, y + 32 * k + 8 * i);
+                vb_times(y + 32 * k + 8 * i, vb_negate(points, minus), vf_set1(scale));
             }
         }
     }

@@ -57,29 +57,28 @@ static void iq3_s_encode(const float *x, uint8_t *out, int64_t blocks, const flo
     lattice_encode(iq3_s_kind, iq3_s_fit, iq3_s_pack, sizeof(iq3_s_block), x, out, blocks, w, row_blocks);
 }
 
-/* 16 weights. */
-V_FN void iq3_s_store(const uint8_t *index, unsigned high, unsigned signs, float scale, float *y)
+static void iq3_s_read(grid_parts *parts, const void *in)
 {
-    const uint32_t *grid = forge_grid_iq3_s;
-    const VB points = vb_set4(grid[index[0] | (high << 8 & 256)], grid[index[1] | (high << 7 & 256)],
-                              grid[index[2] | (high << 6 & 256)], grid[index[3] | (high << 5 & 256)]);
-    signed_grid_store(vb_negate_bits(points, signs), scale, y);
+    const iq3_s_block *block = in;
+    for (int k = 0; k < 8; k += 2) {
+        const VB high = vb_set(forge_bits[block->high[k]], forge_bits[block->high[k + 1]]);
+        grid_indices(parts->index + 8 * k, vb_load_u8(block->index + 8 * k), high);
+    }
+    grid_scales(parts->scale, grid_nibbles(load_u32(block->scales)), load_f16(block->d));
+}
+
+static void iq3_s_write(const grid_parts *parts, const void *in, float *y)
+{
+    const iq3_s_block *block = in;
+    for (int k = 0; k < 8; k++, y += 32) {
+        const uint16_t *index = parts->index + 8 * k;
+        const uint32_t minus = load_u32(block->signs + 4 * k);
+        grid_fours(forge_grid_iq3_s, index, minus, 0, parts->scale[k], y);
+        grid_fours(forge_grid_iq3_s, index + 4, minus, 16, parts->scale[k], y + 16);
+    }
 }
 
 static void iq3_s_decode(const uint8_t *in, float *y, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, y += 256) {
-        const iq3_s_block *block = (const iq3_s_block *)in + b;
-        const float d = load_f16(block->d);
-        for (int k = 0; k < 4; k++) {
-            const uint8_t *index = block->index + 16 * k, *signs = block->signs + 8 * k;
-            const float s0 = d * signed_grid_odd[block->scales[k] & 15];
-            const float s1 = d * signed_grid_odd[block->scales[k] >> 4];
-            const unsigned h0 = block->high[2 * k], h1 = block->high[2 * k + 1];
-            iq3_s_store(index, h0, load_u16(signs), s0, y + 64 * k);
-            iq3_s_store(index + 4, h0 >> 4, load_u16(signs + 2), s0, y + 64 * k + 16);
-            iq3_s_store(index + 8, h1, load_u16(signs + 4), s1, y + 64 * k + 32);
-            iq3_s_store(index + 12, h1 >> 4, load_u16(signs + 6), s1, y + 64 * k + 48);
-        }
-    }
+    grid_decode(iq3_s_read, iq3_s_write, sizeof(iq3_s_block), in, y, blocks);
 }

@@ -51,19 +51,17 @@ static void iq3_xxs_encode(const float *x, uint8_t *out, int64_t blocks, const f
 
 static void iq3_xxs_decode(const uint8_t *in, float *y, int64_t blocks)
 {
-    for (int64_t b = 0; b < blocks; b++, y += 256) {
+    for (int64_t b = 0; b < blocks; b++) {
         const iq3_xxs_block *block = (const iq3_xxs_block *)in + b;
         const float d = load_f16(block->d) * 0.25f;
-        for (int k = 0; k < 8; k++) {
-            const uint32_t word = load_u32(block->word + 4 * k);
-            const float scale = d * signed_grid_odd[word >> 28];
-            for (int i = 0; i < 4; i += 2) {
-                const uint8_t *index = block->index + 8 * k + 2 * i;
-                const VB points = vb_set4(forge_grid_iq3_xxs[index[0]], forge_grid_iq3_xxs[index[1]],
-                                          forge_grid_iq3_xxs[index[2]], forge_grid_iq3_xxs[index[3]]);
-                const uint32_t signs = word >> 7 * i;
-                const VB minus = vb_set(forge_even_signs[signs & 127], forge_even_signs[signs >> 7 & 127]);
-                signed_grid_store(vb_negate(points, minus), scale, y + 32 * k + 8 * i);
+        for (int k = 0; k < 8; k += 2) {
+            const uint64_t words = load_u64(block->word + 4 * k), minus = signed_grid_eights(words);
+            for (int i = 0; i < 4; i++, y += 16) {
+                const uint8_t *q = block->index + 8 * k + 4 * i;
+                const uint16_t index[4] = {q[0], q[1], q[2], q[3]};
+                const int half = 32 * (i / 2);
+                const float scale = d * signed_grid_odd[words >> half >> 28 & 15];
+                grid_fours(forge_grid_iq3_xxs, index, (uint32_t)(minus >> half), 16 * (i % 2), scale, y);
             }
         }
     }

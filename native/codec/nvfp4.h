@@ -80,10 +80,7 @@ static void nvfp4_decode(const uint8_t *in, float *y, int64_t blocks)
         const nvfp4_block *block = (const nvfp4_block *)in + b;
         for (int s = 0; s < 4; s++) {
             const VB bytes = vb_lookup(table, vb_nibbles(block->qs + 8 * s));
-            const VF scale = vf_set1(nvfp4_scales[block->d[s]]);
-            for (int i = 0; i < 16 / VN; i++) {
-                vf_store(y + 16 * s + i * VN, vf_mul(vi_to_f(vb_widen(bytes, i)), scale));
-            }
+            vb_times(y + 16 * s, bytes, vf_set1(nvfp4_scales[block->d[s]]));
         }
     }
 }

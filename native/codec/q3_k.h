@@ -137,8 +137,7 @@ static void q3_k_encode(const float *x, uint8_t *out, int64_t blocks, const floa
 
 static void q3_k_decode(const uint8_t *in, float *y, int64_t blocks)
 {
-    static const int8_t signed_levels[16] = {-4, -3, -2, -1, 0, 1, 2, 3};
-    const VB levels = vb_load(signed_levels);
+    const VB four = vb_set1(4);
     for (int64_t b = 0; b < blocks; b++, in += sizeof(block_q3_k), y += 256) {
         const block_q3_k *x = (const block_q3_k *)(const void *)in;
         const float d = load_f16(x->d);
@@ -155,10 +154,8 @@ static void q3_k_decode(const uint8_t *in, float *y, int64_t blocks)
                 const VB h = vb_field(vb_load_u8(x->h + 16 * side), 4 * half, 15);
                 for (int k = 0; k < 4; k++) {
                     const int j = 8 * half + 2 * k + side;
-                    VB level = vb_lookup(levels, vb_or(vb_field(q, 2 * k, 3), vb_field(h, k - 2, 4)));
-                    for (int i = 0; i < 16 / VN; i++) {
-                        vf_store(y + 16 * j + i * VN, vf_mul(vf_set1(scales[j]), vi_to_f(vb_widen(level, i))));
-                    }
+                    VB level = vb_sub(vb_or(vb_field(q, 2 * k, 3), vb_field(h, k - 2, 4)), four);
+                    vb_times(y + 16 * j, level, vf_set1(scales[j]));
                 }
             }
         }

@@ -63,10 +63,8 @@ static void q5_k_decode(const uint8_t *in, float *y, int64_t blocks)
                 VB level0 = vb_or(vb_field(q, 0, 15), vb_field(bits, -4, 16));
                 VB level1 = vb_or(vb_field(q, 4, 15), vb_field(bits, -3, 16));
                 float *to = y + 32 * j + 16 * half;
-                for (int i = 0; i < 16 / VN; i++, to += VN) {
-                    vf_store(to, vf_sub(vf_mul(d0, vi_to_f(vb_widen(level0, i))), m0));
-                    vf_store(to + 32, vf_sub(vf_mul(d1, vi_to_f(vb_widen(level1, i))), m1));
-                }
+                vb_times_less(to, level0, d0, m0);
+                vb_times_less(to + 32, level1, d1, m1);
             }
         }
     }

@@ -56,34 +56,31 @@ static void tq1_0_encode(const float *x, uint8_t *out, int64_t blocks, const flo
     }
 }
 
-/* The next trit of each lane's fraction, times d; *q keeps the rest. */
-V_FN VF tq1_0_next(VI *q, VF d)
+/* 16 weights: the next trit of each fraction, less one, times d; *q keeps the rest. */
+V_FN void tq1_0_next(VB *q, VF d, float *y)
 {
-    VI tripled = vi_add(*q, vi_shl(*q, 1));
-    *q = vi_and(tripled, vi_set1(0xff));
-    return vf_mul(vi_to_f(vi_sub(vi_shr(tripled, 8), vi_set1(1))), d);
+    vb_times(y, vb_sub(vb_triple(q), vb_set1(1)), d);
+}
+
+/* Four fractions without their first digits. */
+static inline uint32_t tq1_0_rest(uint32_t q)
+{
+    return ((q & 0x00ff00ff) * 3 & 0x00ff00ff) | ((q >> 8 & 0x00ff00ff) * 3 & 0x00ff00ff) << 8;
 }
 
 static void tq1_0_decode(const uint8_t *in, float *y, int64_t blocks)
 {
     for (int64_t b = 0; b < blocks; b++, y += 256) {
         const tq1_0_block *block = (const tq1_0_block *)in + b;
-        VF d = vf_set1(load_f16(block->d));
-        for (int m = 0; m < 48; m += VN) {
-            VI q = vi_load_u8(block->qs + m);
+        const VF d = vf_set1(load_f16(block->d));
+        for (int m = 0; m < 48; m += 16) {
+            VB q = vb_load_u8(block->qs + m);
             for (int n = 0; n < 5; n++) {
-                vf_store(m < 32 ? y + m + 32 * n : y + 160 + m - 32 + 16 * n, tq1_0_next(&q, d));
+                tq1_0_next(&q, d, m < 32 ? y + m + 32 * n : y + 160 + 16 * n);
             }
         }
-        uint8_t tail[16] = {0};
-        float part[16];
-        memcpy(tail, block->qh, 4);
-        for (int j = 0; j < 4; j += VN) {
-            VI q = vi_load_u8(tail + j);
-            for (int n = 0; n < 4; n++) {
-                vf_store(part, tq1_0_next(&q, d));
-                memcpy(y + 240 + 4 * n + j, part, (VN < 4 ? VN : 4) * sizeof *y);
-            }
-        }
+        const uint32_t q0 = load_u32(block->qh), q1 = tq1_0_rest(q0), q2 = tq1_0_rest(q1);
+        VB q = vb_set4(q0, q1, q2, tq1_0_rest(q2));
+        tq1_0_next(&q, d, y + 240);
     }
 }

@@ -138,6 +138,9 @@ V_FN VB vb_nibbles(const uint8_t *p)
     return _mm_and_si128(_mm_unpacklo_epi64(q, _mm_srli_epi16(q, 4)), _mm_set1_epi8(15));
 }
 V_FN VB vb_load_u8(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+V_FN void vb_store(uint8_t *p, VB a) { _mm_storeu_si128((__m128i *)p, a); }
+V_FN VB vb_set1(int i) { return _mm_set1_epi8((char)i); }
+V_FN VB vb_sub(VB a, VB b) { return _mm_sub_epi8(a, b); }
 V_FN VB vb_or(VB a, VB b) { return _mm_or_si128(a, b); }
 V_FN VB vb_field(VB a, int k, int mask)
 {
@@ -150,11 +153,13 @@ V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
     return _mm_setr_epi32((int)a, (int)b, (int)c, (int)d);
 }
 V_FN VB vb_negate(VB a, VB where) { return _mm_sub_epi8(_mm_xor_si128(a, where), where); }
-V_FN VB vb_negate_bits(VB a, uint32_t u)
+V_FN VB vb_zip(VB a, VB b, int half) { return half ? _mm_unpackhi_epi8(a, b) : _mm_unpacklo_epi8(a, b); }
+V_FN VB vb_triple(VB *a)
 {
-    const VB spread = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    const VB bit = _mm_set1_epi64x((long long)0x8040201008040201u);
-    return vb_negate(a, _mm_cmpeq_epi8(_mm_and_si128(_mm_shuffle_epi8(_mm_cvtsi32_si128((int)u), spread), bit), bit));
+    const VB top = _mm_xor_si128(*a, _mm_set1_epi8(-128)); /* to compare as signed */
+    const VB one = _mm_cmpgt_epi8(top, _mm_set1_epi8(85 - 128)), two = _mm_cmpgt_epi8(top, _mm_set1_epi8(170 - 128));
+    *a = _mm_add_epi8(_mm_add_epi8(*a, *a), *a);
+    return _mm_sub_epi8(_mm_setzero_si128(), _mm_add_epi8(one, two));
 }
 V_FN VI vb_widen(VB a, int i) { return _mm256_cvtepi8_epi32(i ? _mm_unpackhi_epi64(a, a) : a); }
 
@@ -174,6 +179,21 @@ V_FN VF vf_lookup16(VFT t, VI i)
 }
 V_FN VF vf_lookup8(VFT t, VI i) { return _mm256_permutevar8x32_ps(t.low, i); }
 V_FN VF vf_lookup4(VFT t, VI i) { return _mm256_permutevar_ps(t.low, i); }
+V_FN VI vi_eights(const uint64_t *a, const uint64_t *b, int i)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(i ? b : a)));
+}
+V_FN VF vf_fours(const float (*grid)[4], const uint16_t *index, int i)
+{
+    __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(grid[index[i / 4]]));
+    return _mm256_insertf128_ps(low, _mm_loadu_ps(grid[index[i / 4 + 1]]), 1);
+}
+V_FN VF vf_negate_bits(VF a, uint32_t u, int i)
+{
+    VI to_top = vi_sub(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), vi_set1(i));
+    VI sign = vi_and(_mm256_sllv_epi32(vi_set1((int32_t)u), to_top), vi_set1(INT_MIN));
+    return _mm256_xor_ps(a, vi_as_f(sign));
+}
 
 V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }

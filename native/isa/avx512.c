@@ -99,6 +99,9 @@ V_FN VB vb_nibbles(const uint8_t *p)
     return _mm_and_si128(_mm_unpacklo_epi64(q, _mm_srli_epi16(q, 4)), _mm_set1_epi8(15));
 }
 V_FN VB vb_load_u8(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+V_FN void vb_store(uint8_t *p, VB a) { _mm_storeu_si128((__m128i *)p, a); }
+V_FN VB vb_set1(int i) { return _mm_set1_epi8((char)i); }
+V_FN VB vb_sub(VB a, VB b) { return _mm_sub_epi8(a, b); }
 V_FN VB vb_or(VB a, VB b) { return _mm_or_si128(a, b); }
 V_FN VB vb_field(VB a, int k, int mask)
 {
@@ -111,7 +114,14 @@ V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
     return _mm_setr_epi32((int)a, (int)b, (int)c, (int)d);
 }
 V_FN VB vb_negate(VB a, VB where) { return _mm_sub_epi8(_mm_xor_si128(a, where), where); }
-V_FN VB vb_negate_bits(VB a, uint32_t u) { return _mm_mask_sub_epi8(a, (__mmask16)u, _mm_setzero_si128(), a); }
+V_FN VB vb_zip(VB a, VB b, int half) { return half ? _mm_unpackhi_epi8(a, b) : _mm_unpacklo_epi8(a, b); }
+V_FN VB vb_triple(VB *a)
+{
+    const VB top = _mm_xor_si128(*a, _mm_set1_epi8(-128)); /* to compare as signed */
+    const VB one = _mm_cmpgt_epi8(top, _mm_set1_epi8(85 - 128)), two = _mm_cmpgt_epi8(top, _mm_set1_epi8(170 - 128));
+    *a = _mm_add_epi8(_mm_add_epi8(*a, *a), *a);
+    return _mm_sub_epi8(_mm_setzero_si128(), _mm_add_epi8(one, two));
+}
 V_FN VI vb_widen(VB a, int i)
 {
     (void)i;
@@ -125,6 +135,22 @@ V_FN VFT vf_table4(const float *p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(
 V_FN VF vf_lookup16(VFT t, VI i) { return _mm512_permutexvar_ps(i, t); }
 V_FN VF vf_lookup8(VFT t, VI i) { return _mm512_permutexvar_ps(i, t); } /* both halves hold the table */
 V_FN VF vf_lookup4(VFT t, VI i) { return _mm512_permutevar_ps(t, i); }
+V_FN VI vi_eights(const uint64_t *a, const uint64_t *b, int i)
+{
+    (void)i;
+    return _mm512_cvtepi8_epi32(vb_set(*a, *b));
+}
+V_FN VF vf_fours(const float (*grid)[4], const uint16_t *index, int i)
+{
+    (void)i;
+    __m256 half[2];
+    for (int k = 0; k < 2; k++, index += 2) {
+        __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(grid[index[0]]));
+        half[k] = _mm256_insertf128_ps(low, _mm_loadu_ps(grid[index[1]]), 1);
+    }
+    return _mm512_insertf32x8(_mm512_castps256_ps512(half[0]), half[1], 1);
+}
+V_FN VF vf_negate_bits(VF a, uint32_t u, int i) { return _mm512_mask_xor_ps(a, (VM)(u >> i), a, vf_set1(-0.0f)); }
 
 V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }

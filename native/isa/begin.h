@@ -9,7 +9,9 @@
 
 #if defined(_MSC_VER)
 #define V_FN static __forceinline
+#define V_OUT static __declspec(noinline)
 #else
+#define V_OUT static __attribute__((noinline, unused))
 #define V_FN static inline __attribute__((always_inline, unused))
 #endif
 

@@ -123,6 +123,9 @@ V_FN VB vb_nibbles(const uint8_t *p)
     return vreinterpretq_s8_u8(vcombine_u8(vand_u8(q, vdup_n_u8(15)), vshr_n_u8(q, 4)));
 }
 V_FN VB vb_load_u8(const uint8_t *p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
+V_FN void vb_store(uint8_t *p, VB a) { vst1q_u8(p, vreinterpretq_u8_s8(a)); }
+V_FN VB vb_set1(int i) { return vdupq_n_s8((int8_t)i); }
+V_FN VB vb_sub(VB a, VB b) { return vsubq_s8(a, b); }
 V_FN VB vb_or(VB a, VB b) { return vorrq_s8(a, b); }
 V_FN VB vb_field(VB a, int k, int mask)
 {
@@ -136,11 +139,12 @@ V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)
     return vb_set(a | (uint64_t)b << 32, c | (uint64_t)d << 32);
 }
 V_FN VB vb_negate(VB a, VB where) { return vsubq_s8(veorq_s8(a, where), where); }
-V_FN VB vb_negate_bits(VB a, uint32_t u)
+V_FN VB vb_zip(VB a, VB b, int half) { return half ? vzip2q_s8(a, b) : vzip1q_s8(a, b); }
+V_FN VB vb_triple(VB *a)
 {
-    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
-    const uint8x16_t both = vcombine_u8(vdup_n_u8((uint8_t)u), vdup_n_u8((uint8_t)(u >> 8)));
-    return vb_negate(a, vreinterpretq_s8_u8(vtstq_u8(both, bit)));
+    uint8x16_t q = vreinterpretq_u8_s8(*a), one = vcgtq_u8(q, vdupq_n_u8(85)), two = vcgtq_u8(q, vdupq_n_u8(170));
+    *a = vaddq_s8(vaddq_s8(*a, *a), *a);
+    return vnegq_s8(vreinterpretq_s8_u8(vaddq_u8(one, two)));
 }
 V_FN VI vb_widen(VB a, int i)
 {
@@ -168,6 +172,19 @@ V_FN VFT vf_table4(const float *p) { return table_words((const uint8_t *)p, 4); 
 V_FN VF vf_lookup16(VFT t, VI i) { return vreinterpretq_f32_u8(table_at(t, i)); }
 V_FN VF vf_lookup8(VFT t, VI i) { return vf_lookup16(t, vandq_s32(i, vdupq_n_s32(7))); }
 V_FN VF vf_lookup4(VFT t, VI i) { return vf_lookup16(t, vandq_s32(i, vdupq_n_s32(3))); }
+
+V_FN VI vi_eights(const uint64_t *a, const uint64_t *b, int i)
+{
+    int16x8_t eight = vmovl_s8(vcreate_s8(i < 8 ? *a : *b));
+    return vmovl_s16(i % 8 ? vget_high_s16(eight) : vget_low_s16(eight));
+}
+V_FN VF vf_fours(const float (*grid)[4], const uint16_t *index, int i) { return vf_load(grid[index[i / 4]]); }
+V_FN VF vf_negate_bits(VF a, uint32_t u, int i)
+{
+    static const int32_t to_top[4] = {31, 30, 29, 28};
+    uint32x4_t up = vshlq_u32(vdupq_n_u32(u), vsubq_s32(vld1q_s32(to_top), vdupq_n_s32(i)));
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(a), vandq_u32(up, vdupq_n_u32(0x80000000u))));
+}
 
 V_FN VF vf_from_f16(VI h) { return vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(i2u(h)))); }
 V_FN VI vf_to_f16(VF a)

@@ -112,29 +112,83 @@ V_FN VB vb_load_u8(const uint8_t *p)
     memcpy(&a, p, sizeof a);
     return a;
 }
+V_FN void vb_store(uint8_t *p, VB a) { memcpy(p, &a, sizeof a); }
 V_FN VB vb_or(VB a, VB b) { return vb_set(a.at[0] | b.at[0], a.at[1] | b.at[1]); }
 V_FN uint64_t field8(uint64_t a, int k, int mask)
 {
     return (k < 0 ? a << -k : a >> k) & (uint64_t)mask * 0x0101010101010101u;
 }
 V_FN VB vb_field(VB a, int k, int mask) { return vb_set(field8(a.at[0], k, mask), field8(a.at[1], k, mask)); }
+V_FN VB vb_sub(VB a, VB b)
+{
+    const uint64_t top = 0x8080808080808080u; /* set before, so that no byte borrows from the next */
+    for (int h = 0; h < 2; h++) {
+        a.at[h] = ((a.at[h] | top) - (b.at[h] & ~top)) ^ ((a.at[h] ^ ~b.at[h]) & top);
+    }
+    return a;
+}
+V_FN VB vb_set1(int i) { return vb_set((uint8_t)i * 0x0101010101010101u, (uint8_t)i * 0x0101010101010101u); }
 V_FN VB vb_lookup(VB t, VB i)
 {
-    int8_t entry[16], index[16];
+    int8_t entry[16];
     memcpy(entry, &t, sizeof t);
-    memcpy(index, &i, sizeof i);
+    VB a = {{0, 0}};
     for (int k = 0; k < 16; k++) {
-        index[k] = entry[index[k]];
+        a.at[k / 8] |= (uint64_t)(uint8_t)entry[i.at[k / 8] >> k % 8 * 8 & 15] << k % 8 * 8;
     }
-    return vb_load(index);
+    return a;
+}
+V_FN uint64_t spread4(uint64_t a)
+{
+    a = (a & 0xffffu) | (a & 0xffff0000u) << 16;
+    return (a | a << 8) & 0x00ff00ff00ff00ffu;
+}
+V_FN VB vb_zip(VB a, VB b, int half)
+{
+    uint64_t u = a.at[half], v = b.at[half];
+    return vb_set(spread4(u) | spread4(v) << 8, spread4(u >> 32) | spread4(v >> 32) << 8);
 }
 V_FN uint64_t negate8(uint64_t a, uint64_t where) { return (a ^ where) + (where & 0x0101010101010101u); }
 V_FN VB vb_negate(VB a, VB where) { return vb_set(negate8(a.at[0], where.at[0]), negate8(a.at[1], where.at[1])); }
-V_FN VB vb_negate_bits(VB a, uint32_t u)
-{
-    return vb_negate(a, vb_set(forge_signs[u & 255], forge_signs[u >> 8 & 255]));
-}
 V_FN VI vb_widen(VB a, int i) { return (int8_t)(a.at[i / 8] >> i % 8 * 8); }
+/* Out of line, so that compilers see bytes in memory, of which they make vectors. */
+V_OUT void times8(float *y, uint64_t a, float d)
+{
+    int8_t bytes[8];
+    memcpy(bytes, &a, sizeof bytes);
+    for (int k = 0; k < 8; k++) {
+        y[k] = d * bytes[k];
+    }
+}
+V_OUT void times8_less(float *y, uint64_t a, float d, float m)
+{
+    int8_t bytes[8];
+    memcpy(bytes, &a, sizeof bytes);
+    for (int k = 0; k < 8; k++) {
+        y[k] = d * bytes[k] - m;
+    }
+}
+V_FN void vb_times(float *y, VB a, VF d)
+{
+    times8(y, a.at[0], d);
+    times8(y + 8, a.at[1], d);
+}
+V_FN void vb_times_less(float *y, VB a, VF d, VF m)
+{
+    times8_less(y, a.at[0], d, m);
+    times8_less(y + 8, a.at[1], d, m);
+}
+V_FN VB vb_triple(VB *a)
+{
+    const uint64_t low = 0x00ff00ff00ff00ffu;
+    VB carry;
+    for (int h = 0; h < 2; h++) {
+        uint64_t even = (a->at[h] & low) * 3, odd = (a->at[h] >> 8 & low) * 3;
+        a->at[h] = (even & low) | (odd & low) << 8;
+        carry.at[h] = (even >> 8 & low) | (odd & ~low);
+    }
+    return carry;
+}
 
 typedef struct {
     const float *entries;
@@ -145,6 +199,14 @@ V_FN VFT vf_table4(const float *p) { return (VFT){p}; }
 V_FN VF vf_lookup16(VFT t, VI i) { return t.entries[i]; }
 V_FN VF vf_lookup8(VFT t, VI i) { return t.entries[i & 7]; }
 V_FN VF vf_lookup4(VFT t, VI i) { return t.entries[i & 3]; }
+
+V_FN VI vi_eights(const uint64_t *a, const uint64_t *b, int i) { return (int8_t)((i < 8 ? *a : *b) >> i % 8 * 8); }
+V_FN VF vf_fours(const float (*grid)[4], const uint16_t *index, int i) { return grid[index[i / 4]][i % 4]; }
+V_FN VF vf_negate_bits(VF a, uint32_t u, int i)
+{
+    static const float sign[2] = {1.f, -1.f};
+    return a * sign[u >> i & 1];
+}
 
 V_FN float f16_to_f32(uint16_t h) { return soft_f16_to_f32(h); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }

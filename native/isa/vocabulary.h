@@ -28,16 +28,24 @@
  * alignment       vi_store_u8(p, v, n)  vi_store_i8(p, v, n)        n vectors, n * VN bytes; every value fits
  *                 vi_store_u16(p, a)                                VN elements; every value is 0..65535
  * 16 bytes        VB vb_load(p)                               p: int8_t *
- *                 vb_load_u8(p)  vb_or(a, b)
+ *                 vb_load_u8(p)  vb_store(p, a)               p: uint8_t *
+ *                 vb_set(low, high)  vb_set4(a, b, c, d)      from two uint64_t or four uint32_t, lowest byte first
+ *                 vb_set1(i)  vb_sub or (a, b)
  *                 vb_field(a, k, mask)                        bits of each byte shifted right by k, or left by -k
  *                 vb_nibbles(p)                               8 bytes to their low nibbles, then the high ones
  *                 vb_lookup(t, i)                             0 <= i < 16
- *                 vb_set(low, high)  vb_set4(a, b, c, d)         from two uint64_t or four uint32_t, lowest byte first
- *                 vb_negate(a, where)   where: bytes of 0 or 255    vb_negate_bits(a, u)    byte i where bit i of u is
- *                                                                   set; all bytes of a are 1..127
- *                 vb_widen(a, i) -> VI                              signed bytes i * VN .. i * VN + VN - 1
+ *                 vb_zip(a, b, half)                          a0 b0 a1 b1 .. a7 b7, or from a8 b8 on
+ *                 vb_negate(a, where)                         where: bytes of 0 or 255
+ *                 vb_triple(&a)                               each byte three times itself; what it carries, 0..2
+ *                 vb_widen(a, i) -> VI                        signed bytes i * VN .. i * VN + VN - 1
+ *                 vb_times(y, a, d)                           y[i] = d * a[i], 16 signed bytes; y: float *
+ *                 vb_times_less(y, a, d, m)                   y[i] = d * a[i] - m
  * tables          VFT vf_table16 table8 table4(p)                   16, 8 or 4 floats, which must stay where they are
  *                 vf_lookup16(t, i)  lookup8  lookup4               by the low four (the rest 0), three or two bits of i
+ * lattice points  vi_eights(a, b, i)                          components i .. i + VN - 1 of two points of eight
+ *                                                             signed bytes; a, b: uint64_t *
+ *                 vf_fours(grid, index, i)                    of four points of four floats: rows index[0] to [3]
+ *                 vf_negate_bits(a, u, i)                     lanes l where bit i + l of u is set
  * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
  *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
  * transposes      vf_load_lanes(out, p, n)    out[i] lane l = p[l][i], 0 <= i < n; n a multiple of 16
@@ -57,6 +65,22 @@ V_FN VI vi_clamp(VI a, int low, int high)
 {
     return vi_max(vi_min(a, vi_set1(high)), vi_set1(low));
 }
+
+#if VN > 1
+V_FN void vb_times(float *y, VB a, VF d)
+{
+    for (int i = 0; i < 16 / VN; i++) {
+        vf_store(y + i * VN, vf_mul(d, vi_to_f(vb_widen(a, i))));
+    }
+}
+
+V_FN void vb_times_less(float *y, VB a, VF d, VF m)
+{
+    for (int i = 0; i < 16 / VN; i++) {
+        vf_store(y + i * VN, vf_sub(vf_mul(d, vi_to_f(vb_widen(a, i))), m));
+    }
+}
+#endif
 
 /* roundf for |a| < 2^22: halves away from zero. 0.49999997 is the largest float below a half. */
 V_FN VI vi_round(VF a)
@@ -85,6 +109,11 @@ static inline uint16_t load_u16(const uint8_t *p)
 static inline uint32_t load_u32(const uint8_t *p)
 {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline uint64_t load_u64(const uint8_t *p)
+{
+    return load_u32(p) | (uint64_t)load_u32(p + 4) << 32;
 }
 
 static inline void store_u16(uint8_t *p, unsigned v)
