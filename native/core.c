@@ -60,7 +60,8 @@ enum {
     TILE = 4096,            /* floats on the stack: 16 KiB, whole blocks of every type, and 16 of the largest */
     GROUP = 65536,          /* about this many weighted elements between two looks for NaNs */
     STREAM_BYTES = 1 << 21, /* results from this size on bypass the caches, */
-    STREAM_TILE = 1024      /* in smaller steps, so that reading and writing overlap */
+    STREAM_TILE = 1024,     /* in smaller steps, so that reading and writing overlap, */
+    STREAM_FLOATS = 512     /* and in yet smaller ones from types that read as much as half of what they write */
 };
 
 static const forge_type *type_row(int id)
@@ -110,7 +111,7 @@ static int encode_tiles(const job *j, int64_t count)
     _Alignas(64) uint8_t packed[TILE * sizeof(double)];
     const int blocks = (j->dst_type->kind & FORGE_KIND_QUANT) != 0;
     const int streaming = !blocks && bytes_of(j->dst_type, count) >= STREAM_BYTES;
-    const int64_t step = streaming ? STREAM_TILE : TILE;
+    const int64_t step = !streaming ? TILE : j->src_type->block == 1 ? STREAM_FLOATS : STREAM_TILE;
     for (int64_t at = 0; at < count; at += step) {
         int64_t n = count - at < step ? count - at : step;
         const float *x = tile_in(j, at, n, tile);

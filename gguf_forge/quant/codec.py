@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
 CHUNK = 1 << 20
 #: Elements turned to float32 at a time where an importance matrix meets another source type.
 STAGE = 1 << 17
+#: Elements decoded by one native call: little enough that the core writes through the caches. The result is fresh
+#: memory, whose pages the system has just filled with zeros there; stores past the caches would write all of it twice.
+PIECE = 1 << 17
 
 _DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "uint16": "BF16"}
 _F32 = TENSOR_TYPES["F32"]
@@ -76,9 +80,12 @@ def dequantize(
     width = data.shape[-1] // kind.block_bytes * kind.block_size
     flat = np.ascontiguousarray(data).reshape(-1, data.shape[-1]) if data.size else data.reshape(0, data.shape[-1])
     out = np.empty((flat.shape[0], width), result)
+    piece = max(1, PIECE // max(width, 1))
 
     def run(start: int, stop: int) -> None:
-        _checked(flat[start:stop], kind, out[start:stop], target, stop - start, width, None, start)
+        for row in range(start, stop, piece):
+            end = min(row + piece, stop)
+            _checked(flat[row:end], kind, out[row:end], target, end - row, width, None, row)
 
     _over_rows(run, flat.shape[0], width, threads)
     return out.reshape(*data.shape[:-1], width)
@@ -149,17 +156,34 @@ def _weights(imatrix: NDArray[Any], width: int) -> NDArray[np.float32]:
 
 
 def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: int | None) -> None:
-    """Calls run(start, stop) over chunks of rows, on `threads` threads."""
+    """Calls run(start, stop) over chunks of rows, on `threads` threads; raises the error of the first that fails."""
     count = thread_count(threads)
     step = max(1, min(CHUNK // max(width, 1), -(-rows // count)))
-    starts = range(0, rows, step)
-    if count == 1 or len(starts) <= 1:
-        for start in starts:
-            run(start, min(start + step, rows))
+    starts = iter(range(0, rows, step))
+    lock = Lock()
+    failed: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while not failed:  # chunks are handed out in order: all before one that fails are done or being done
+            with lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            try:
+                run(start, min(start + step, rows))
+            except BaseException as error:
+                failed[start] = error
+                raise
+
+    workers = min(count, -(-rows // step))
+    if workers <= 1:
+        work()
         return
-    with ThreadPoolExecutor(min(count, len(starts))) as pool:
-        for done in [pool.submit(run, start, min(start + step, rows)) for start in starts]:
-            done.result()
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(workers):
+            pool.submit(work)
+    if failed:
+        raise failed[min(failed)]
 
 
 def thread_count(threads: int | None) -> int:

@@ -1,11 +1,12 @@
 /* BF16: the upper half of a binary32, rounded to nearest even; a NaN stays one by its quiet bit. */
 
+/* The result is in the upper halves. */
 V_FN VI bf16_round(VI bits)
 {
     VI odd = vi_and(vi_shr(bits, 16), vi_set1(1));
-    VI rounded = vi_shr(vi_add(bits, vi_add(odd, vi_set1(0x7fff))), 16);
-    VM nan = vi_gt(vi_and(bits, vi_set1(0x7fffffff)), vi_set1(0x7f800000));
-    return vi_select(nan, vi_or(vi_shr(bits, 16), vi_set1(64)), rounded);
+    VI rounded = vi_add(bits, vi_add(odd, vi_set1(0x7fff)));
+    VM nan = vf_neq(vi_as_f(bits), vi_as_f(bits));
+    return vi_select(nan, vi_or(bits, vi_set1(0x400000)), rounded);
 }
 
 static void bf16_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
@@ -14,12 +15,12 @@ static void bf16_encode(const float *x, uint8_t *out, int64_t blocks, const floa
     (void)row_blocks;
     int64_t i = 0;
     for (; i + VN <= blocks; i += VN) {
-        vi_store_u16(out + 2 * i, bf16_round(vf_bits(vf_load(x + i))));
+        vi_store_high(out + 2 * i, bf16_round(vf_bits(vf_load(x + i))));
     }
     for (; i < blocks; i++) {
         int32_t lanes[VN];
         vi_store(lanes, bf16_round(vi_set1((int32_t)f32_to_bits(x[i]))));
-        store_u16(out + 2 * i, (unsigned)lanes[0]);
+        store_u16(out + 2 * i, (uint32_t)lanes[0] >> 16);
     }
 }
 

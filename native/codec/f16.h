@@ -6,7 +6,7 @@ static void f16_encode(const float *x, uint8_t *out, int64_t blocks, const float
     (void)row_blocks;
     int64_t i = 0;
     for (; i + VN <= blocks; i += VN) {
-        vi_store_u16(out + 2 * i, vf_to_f16(vf_load(x + i)));
+        vf_store_f16(out + 2 * i, vf_load(x + i));
     }
     for (; i < blocks; i++) {
         store_u16(out + 2 * i, f32_to_f16(x[i]));

@@ -100,7 +100,7 @@ V_FN __m128i narrow_u16(VI a)
 {
     return _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
 }
-V_FN void vi_store_u16(uint8_t *p, VI a) { _mm_storeu_si128((__m128i *)p, narrow_u16(a)); }
+V_FN void vi_store_high(uint8_t *p, VI a) { _mm_storeu_si128((__m128i *)p, narrow_u16(vi_shr(a, 16))); }
 V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 {
     int i = 0;
@@ -198,12 +198,13 @@ V_FN VF vf_negate_bits(VF a, uint32_t u, int i)
 V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 V_FN VF vf_from_f16(VI h) { return _mm256_cvtph_ps(narrow_u16(h)); }
-V_FN VI vf_to_f16(VF a)
+V_FN __m128i halves(VF a)
 {
-    VI h = _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
-    VI nan = vi_or(vi_and(h, vi_set1(0x8000)), vi_set1(0x7e00));
-    return vi_select(vf_neq(a, a), nan, h);
+    __m128i h = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); /* NaNs are 0x7e00 and more, with either sign */
+    return _mm_min_epi16(_mm_min_epu16(h, _mm_set1_epi16(-0x200)), _mm_set1_epi16(0x7e00));
 }
+V_FN VI vf_to_f16(VF a) { return _mm256_cvtepu16_epi32(halves(a)); }
+V_FN void vf_store_f16(uint8_t *p, VF a) { _mm_storeu_si128((__m128i *)p, halves(a)); }
 
 /* 8 x 8: pairs, then fours inside 128-bit halves, then the halves themselves. */
 V_FN void transpose8(VF *out, const float *const *p, int at)

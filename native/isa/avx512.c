@@ -82,7 +82,12 @@ V_FN VM vm_from_bits(uint32_t u) { return (VM)u; }
 V_FN VI vi_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 V_FN VI vi_load_i8(const uint8_t *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 V_FN VI vi_load_u16(const uint8_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
-V_FN void vi_store_u16(uint8_t *p, VI a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a)); }
+V_FN void vi_store_high(uint8_t *p, VI a)
+{
+    const VI odd = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 31, 29, 27, 25, 23, 21, 19,
+                                    17, 15, 13, 11, 9, 7, 5, 3, 1);
+    _mm256_storeu_si256((__m256i *)p, _mm512_castsi512_si256(_mm512_permutexvar_epi16(odd, a)));
+}
 V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -155,12 +160,13 @@ V_FN VF vf_negate_bits(VF a, uint32_t u, int i) { return _mm512_mask_xor_ps(a, (
 V_FN float f16_to_f32(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 V_FN VF vf_from_f16(VI h) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(h)); }
-V_FN VI vf_to_f16(VF a)
+V_FN __m256i halves(VF a)
 {
-    VI h = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
-    VI nan = vi_or(vi_and(h, vi_set1(0x8000)), vi_set1(0x7e00));
-    return vi_select(vf_neq(a, a), nan, h);
+    __m256i h = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); /* NaNs are 0x7e00 and more, with either sign */
+    return _mm256_min_epi16(_mm256_min_epu16(h, _mm256_set1_epi16(-0x200)), _mm256_set1_epi16(0x7e00));
 }
+V_FN VI vf_to_f16(VF a) { return _mm512_cvtepu16_epi32(halves(a)); }
+V_FN void vf_store_f16(uint8_t *p, VF a) { _mm256_storeu_si256((__m256i *)p, halves(a)); }
 
 /* 16 x 16: pairs, then fours inside 128-bit quarters, then the quarters themselves. */
 V_FN void transpose16(VF *out, const float *const *p, int at)

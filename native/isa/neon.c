@@ -98,7 +98,7 @@ V_FN VI vi_load_i8(const uint8_t *p)
     return vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))));
 }
 V_FN VI vi_load_u16(const uint8_t *p) { return u2i(vmovl_u16(vreinterpret_u16_u8(vld1_u8(p)))); }
-V_FN void vi_store_u16(uint8_t *p, VI a) { vst1_u8(p, vreinterpret_u8_u16(vmovn_u32(i2u(a)))); }
+V_FN void vi_store_high(uint8_t *p, VI a) { vst1_u8(p, vreinterpret_u8_u16(vshrn_n_u32(i2u(a), 16))); }
 V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 {
     int i = 0;
@@ -187,12 +187,13 @@ V_FN VF vf_negate_bits(VF a, uint32_t u, int i)
 }
 
 V_FN VF vf_from_f16(VI h) { return vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(i2u(h)))); }
-V_FN VI vf_to_f16(VF a)
+V_FN uint16x4_t halves(VF a)
 {
-    VI h = u2i(vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32(a))));
-    VI nan = vi_or(vi_and(h, vi_set1(0x8000)), vi_set1(0x7e00));
-    return vi_select(vf_neq(a, a), nan, h);
+    uint16x4_t h = vmin_u16(vreinterpret_u16_f16(vcvt_f16_f32(a)), vdup_n_u16(0xfe00)); /* NaNs are 0x7e00 and more, */
+    return vreinterpret_u16_s16(vmin_s16(vreinterpret_s16_u16(h), vdup_n_s16(0x7e00))); /* with either sign */
 }
+V_FN VI vf_to_f16(VF a) { return u2i(vmovl_u16(halves(a))); }
+V_FN void vf_store_f16(uint8_t *p, VF a) { vst1_u8(p, vreinterpret_u8_u16(halves(a))); }
 V_FN float f16_to_f32(uint16_t h) { return vgetq_lane_f32(vf_from_f16(vdupq_n_s32(h)), 0); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 

@@ -73,11 +73,12 @@ V_FN VM vm_from_bits(uint32_t u) { return (VM)(u & 1); }
 V_FN VI vi_load_u8(const uint8_t *p) { return *p; }
 V_FN VI vi_load_i8(const uint8_t *p) { return (int8_t)*p; }
 V_FN VI vi_load_u16(const uint8_t *p) { return p[0] | p[1] << 8; }
-V_FN void vi_store_u16(uint8_t *p, VI a)
+V_FN void store_half(uint8_t *p, uint32_t h)
 {
-    p[0] = (uint8_t)a;
-    p[1] = (uint8_t)(a >> 8);
+    p[0] = (uint8_t)h;
+    p[1] = (uint8_t)(h >> 8);
 }
+V_FN void vi_store_high(uint8_t *p, VI a) { store_half(p, (uint32_t)a >> 16); }
 V_FN void vi_store_u8(uint8_t *p, const VI *v, int n)
 {
     for (int i = 0; i < n; i++) {
@@ -212,6 +213,7 @@ V_FN float f16_to_f32(uint16_t h) { return soft_f16_to_f32(h); }
 V_FN uint16_t f32_to_f16(float f) { return soft_f32_to_f16(f); }
 V_FN VF vf_from_f16(VI h) { return soft_f16_to_f32((uint16_t)h); }
 V_FN VI vf_to_f16(VF a) { return soft_f32_to_f16(a); }
+V_FN void vf_store_f16(uint8_t *p, VF a) { store_half(p, soft_f32_to_f16(a)); }
 
 V_FN void vf_load_lanes(VF *out, const float *const *p, int n) { memcpy(out, p[0], (size_t)n * sizeof *out); }
 V_FN void vi_store_lanes_u8(uint8_t *const *p, const VI *v, int n) { vi_store_u8(p[0], v, n); }

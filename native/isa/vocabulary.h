@@ -26,7 +26,7 @@
  *                 vm_bits(m) -> uint32_t, lane l as bit l          vm_from_bits(u)
  * memory, any     vi_load_u8 vi_load_i8 vi_load_u16 (p: uint8_t *)  VN elements widened to int32
  * alignment       vi_store_u8(p, v, n)  vi_store_i8(p, v, n)        n vectors, n * VN bytes; every value fits
- *                 vi_store_u16(p, a)                                VN elements; every value is 0..65535
+ *                 vi_store_high(p, a)                               upper halves of VN elements
  * 16 bytes        VB vb_load(p)                               p: int8_t *
  *                 vb_load_u8(p)  vb_store(p, a)               p: uint8_t *
  *                 vb_set(low, high)  vb_set4(a, b, c, d)      from two uint64_t or four uint32_t, lowest byte first
@@ -47,6 +47,7 @@
  *                 vf_fours(grid, index, i)                    of four points of four floats: rows index[0] to [3]
  *                 vf_negate_bits(a, u, i)                     lanes l where bit i + l of u is set
  * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
+ *                 vf_store_f16(p, a)                                VN of them; p: uint8_t *
  *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
  * transposes      vf_load_lanes(out, p, n)    out[i] lane l = p[l][i], 0 <= i < n; n a multiple of 16
  *                 vi_store_lanes_u8(p, v, n)  p[l][i] = low byte of v[i] lane l; n a multiple of 16

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge import _native
-from gguf_forge.quant.codec import quantize
+from gguf_forge.quant.codec import dequantize, quantize
 from gguf_forge.types import TENSOR_TYPES, TensorType
 from tests.bench.report import Report, seconds
 from tests.oracle import Oracle, library
@@ -73,9 +73,10 @@ def decoding(report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, is
     report.section(
         "Decoding",
         f"To float32, one thread, thousand million weights a second: into {4 * SMALL >> 10} KiB (in cache) and into "
-        f"{4 * LARGE >> 20} MiB, of which this run fills {fill:.2f} with a constant.",
+        f"{4 * LARGE >> 20} MiB, of which this run fills {fill:.2f} with a constant. The last columns: to F16 and "
+        f"BF16, {2 * LARGE >> 20} MiB, of which it would fill {2 * fill:.1f}.",
     )
-    columns = [*(f">{isa}" for isa in isas), f">{isas[-1]}, large", ">of fill"]
+    columns = [*(f">{isa}" for isa in isas), f">{isas[-1]}, large", ">of fill", ">to F16", ">to BF16"]
     report.table("type", ">ggml", ">gguf-py, large", *columns)
     for kind in kinds:
         width = max(kind.block_size, WIDTH)
@@ -93,18 +94,27 @@ def decoding(report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, is
         ours = [rate(call, repeat * SMALL) for call in calls]
         many = np.tile(block, (LARGE // block.shape[0] // width, 1))
         mine = rate(partial(native, kind, many, F32, large, None, isas[-1], width), LARGE)
+        half = large.view(np.uint8)[: 2 * LARGE]
+        halves = [rate(partial(native, kind, many, to, half, None, isas[-1], width), LARGE) for to in HALVES]
         other = rate(gguf_decoder(block, kind), block.shape[0] * width)
-        figures = [figure(None if v is None else v / 1000) for v in (peer, other, *ours, mine)]
-        report.row(kind.name, *figures, "" if mine is None else f"{mine / 1000 / fill:.0%}")
+        figures = [figure(None if v is None else v / 1000) for v in (peer, other, *ours, mine, *halves)]
+        report.row(kind.name, *figures[:-2], "" if mine is None else f"{mine / 1000 / fill:.0%}", *figures[-2:])
 
 
 def threads(report: Report, x: Array) -> None:
-    report.section("Threads", "`gguf_forge.quantize` of 64 million weights, million weights a second.")
-    report.table("type", ">1 thread", ">2 threads", ">ratio")
     big = np.tile(x, (64, 1))
-    for name in ("Q4_K", "Q6_K", "Q8_0"):
-        one, two = (rate(partial(quantize, big, name, threads=count), big.size) or 0 for count in (1, 2))
-        report.row(name, figure(one), figure(two), f"{two / one:.2f}")
+    fresh = big.size / seconds(lambda: np.empty(big.shape, np.float32).fill(1)) / 1e6
+    report.section(
+        "Threads",
+        "`gguf_forge.quantize` and `dequantize` of 64 million weights, million weights a second. Results are new "
+        f"arrays, whose pages the system has to make: one of float32 is filled with a constant at {fresh:.0f}.",
+    )
+    report.table("call", "type", ">1 thread", ">2 threads", ">ratio")
+    for call, names in ((quantize, ("Q4_K", "Q6_K", "Q3_K", "IQ4_XS", "Q8_0")), (dequantize, ("Q4_K", "Q8_0"))):
+        for name in names:
+            data = big if call is quantize else quantize(big, name)
+            one, two = (rate(partial(call, data, name, threads=count), big.size) or 0 for count in (1, 2))
+            report.row(call.__name__, name, figure(one), figure(two), f"{two / one:.2f}")
 
 
 def native(

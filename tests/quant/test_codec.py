@@ -50,6 +50,23 @@ def test_threads_and_chunks_do_not_change_a_byte(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(dequantize(whole, "Q4_K", threads=threads), dequantize(whole, "Q4_K"))
 
 
+def test_results_are_decoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = quantize(RNG.standard_normal((7, 512)).astype(np.float32), "Q6_K")
+    whole = dequantize(blocks, "Q6_K", np.float16)
+    for piece in (1, 2 * 512):
+        monkeypatch.setattr(codec, "PIECE", piece)
+        np.testing.assert_array_equal(dequantize(blocks, "Q6_K", np.float16, threads=2), whole)
+
+
+def test_of_several_bad_rows_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = RNG.standard_normal((64, 256)).astype(np.float32)
+    x[[11, 12, 13, 40], 3] = np.nan
+    monkeypatch.setattr(codec, "CHUNK", 256)
+    for threads in (1, 2, 5):
+        with pytest.raises(QuantError, match="found at row 11, column 3"):
+            quantize(x, "Q4_0", threads=threads)
+
+
 def test_views_are_read_as_they_look() -> None:
     wide = RNG.standard_normal((6, 1024)).astype(np.float32)
     for view in (wide[::2], wide[:, 512:], wide[:, ::2], wide[::-1, :512]):
