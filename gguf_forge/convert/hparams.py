@@ -8,12 +8,13 @@ It must not know which families exist, nor touch tensors.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gguf_forge.convert.arch import ConfigClass, Hparam
 from gguf_forge.convert.ops import Facts
-from gguf_forge.errors import ConversionError
+from gguf_forge.errors import ConversionError, escaped
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
 
@@ -48,6 +49,11 @@ def first(config: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((config[n] for n in names if n in config), None)
 
 
+def _shown(value: Any) -> str:
+    """A value as config.json has it, cut to a line."""
+    return escaped(json.dumps(value), 60)
+
+
 def rope_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The rotary parameters of the layers with full attention."""
     rope: dict[str, Any] = config["rope_parameters"]
@@ -59,7 +65,7 @@ def block_count(config: Mapping[str, Any]) -> int:
     """The number of layers. ConversionError when the configuration does not say."""
     count = first(config, LAYERS)
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise ConversionError(f"config.json: num_hidden_layers must be a number, got {count!r}")
+        raise ConversionError(f"config.json: num_hidden_layers must be a number, got {_shown(count)}")
     return count
 
 
@@ -208,7 +214,7 @@ def _number(row: Hparam, value: Any, names: str) -> Any:
             return int(value)
     else:
         return value
-    raise ConversionError(f"config.json: {names} must be a {row.type.name} for {row.key}, got {value!r}")
+    raise ConversionError(f"config.json: {names} must be a {row.type.name} for {row.key}, got {_shown(value)}")
 
 
 def _value(row: Hparam, facts: Facts) -> Any:
@@ -237,6 +243,28 @@ def metadata_of(rows: Iterable[Hparam], arch: str, facts: Facts) -> dict[str, Va
         else:
             found[key] = Value(row.type, _number(row, value, names), row.element)
     return found
+
+
+def misfits(config: Mapping[str, Any], rows: Iterable[Hparam]) -> list[str]:
+    """What a configuration has under the rows' names that their metadata cannot hold; a null may be meant, or not."""
+    text = config.get("text_config")
+    both = {**config, **text} if isinstance(text, Mapping) else config
+    found: dict[str, None] = {}
+    for row in rows:
+        for name in row.names:
+            value = both.get(name)
+            if name in both and not _fits(row, value):
+                found[f"{name} is {_shown(value)}"] = None
+    return list(found)
+
+
+def _fits(row: Hparam, value: Any) -> bool:
+    try:
+        for each in value if isinstance(value, list) else [value]:
+            _number(row, each, row.key)
+    except ConversionError:
+        return False
+    return True
 
 
 def remarks(config: Mapping[str, Any], metadata: Mapping[str, Value], arch: str) -> list[str]:

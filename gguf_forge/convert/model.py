@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gguf_forge.convert import sentence
 from gguf_forge.convert.agreement import contradictions, unsaid
 from gguf_forge.convert.general import general_metadata
-from gguf_forge.convert.hparams import metadata_of, refused, remarks, resolve
+from gguf_forge.convert.hparams import metadata_of, misfits, refused, remarks, resolve
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.ops import Array, Facts, View
 from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import config_classes, select
 from gguf_forge.convert.vocab import load_vocab
-from gguf_forge.errors import ConversionError, UnsupportedError, escaped
+from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.quant.header import QUANTIZATION_VERSION
@@ -59,7 +58,7 @@ def checkpoint_model(
     """
     raw = checkpoint.config
     _require_plain(checkpoint)
-    with _sound_config(checkpoint.path):
+    with _sound_config(checkpoint):
         arch = select(raw)
         facts = Facts(resolve(raw, config_classes()), checkpoint.path)
         outputs = plan_outputs(arch, checkpoint.tensors, facts)
@@ -101,13 +100,20 @@ def _require_plain(checkpoint: Checkpoint) -> None:
 
 
 @contextmanager
-def _sound_config(folder: Path) -> Iterator[None]:
+def _sound_config(checkpoint: Checkpoint) -> Iterator[None]:
     """Turns what a value of the wrong kind leads to, in tables that trust their configuration, into one clear error."""
     try:
         yield
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise ConversionError(f"{folder / 'config.json'}: cannot be used: {escaped(what)}") from error
+        arch = select(checkpoint.config)
+        wrong = misfits(checkpoint.config, (*arch.early, *arch.hparams))
+        if isinstance(error, KeyError):
+            what = f"has no {error}"
+        elif wrong:
+            what = f"cannot be used, perhaps because {listed(wrong)}"
+        else:
+            what = f"cannot be used: a value in it is not of the kind, or in the range, that {arch.name} needs"
+        raise ConversionError(f"{checkpoint.path / 'config.json'}: {what}") from error
 
 
 def gguf_model(file: reader.GGUFFile) -> Model:

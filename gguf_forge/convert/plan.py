@@ -18,7 +18,7 @@ from gguf_forge.convert.arch import Arch, Rule
 from gguf_forge.convert.hparams import block_count, first
 from gguf_forge.convert.needs import require_needs
 from gguf_forge.convert.ops import BF16, F16, F32, Array, Facts, View
-from gguf_forge.errors import ConversionError
+from gguf_forge.errors import ConversionError, listed
 from gguf_forge.source.tensor import SourceTensor
 
 #: The tensors of one output are named by this; its position among all outputs comes from where they stand.
@@ -215,6 +215,12 @@ def _require_used(arch: Arch, names: _Names, stored: Mapping[str, str], layers: 
     left = [n for n in stored if n not in names.used]
     if not left:
         return
+    patterns = [_Pattern.of(s) for row in _expanded(arch.tensors) for s in row.sources]
+    beyond = [stored[name] for name in left if _beyond(name, patterns, layers)]
+    if beyond:
+        raise ConversionError(
+            f"config.json says that layers go from 0 to {layers - 1}, but the checkpoint has more: {listed(beyond, 3)}"
+        )
     forms = {_Pattern.of(s).form: s for row in _expanded(arch.tensors) for s in row.sources}
     parts = []
     for name in left[:_MAX_NAMED]:
@@ -224,6 +230,13 @@ def _require_used(arch: Arch, names: _Names, stored: Mapping[str, str], layers: 
     raise ConversionError(
         f"no rule of {arch.name} ({layers} layers) uses {len(left)} of {len(stored)} tensors: {', '.join(parts)}{more}"
     )
+
+
+def _beyond(name: str, patterns: Iterable[_Pattern], layers: int) -> bool:
+    """Whether a rule would use this tensor if there were more layers."""
+    form, numbers = _NUMBER.sub("#", name), tuple(int(n) for n in _NUMBER.findall(name))
+    places = [pattern.match(numbers) for pattern in patterns if pattern.form == form]
+    return any(place is not None and place[0] is not None and place[0] >= layers for place in places)
 
 
 def _ordered(emissions: Sequence[_Emission]) -> list[_Emission]:

@@ -19,6 +19,8 @@ from gguf_forge.convert.arch import Arch, ConfigClass
 from gguf_forge.errors import ConversionError, escaped
 
 CONVERTERS = "gguf_forge.converters"
+#: How alike names of families must be for one to be a suggestion: Qwen4 and Qwen3 are, Foo and Qwen2 are not.
+_ALIKE = 0.6
 
 
 @lru_cache(maxsize=1)
@@ -38,6 +40,8 @@ def _families() -> tuple[Mapping[str, Arch], Mapping[str, ConfigClass]]:
                 raise ConversionError(f"model_type {kind.model_type} has two configuration classes")
             classes[kind.model_type] = kind
     return MappingProxyType(archs), MappingProxyType(classes)
+
+
 
 
 def architectures() -> Mapping[str, Arch]:
@@ -66,20 +70,21 @@ def select(config: Mapping[str, Any]) -> Arch:
     known = architectures()
     if name in known:
         return known[name]
-    raise ConversionError(
-        f"architecture {escaped(name, 80)!r} is not supported; the nearest supported one is {nearest(name)}"
-    )
+    near = nearest(name)
+    hint = f"; the nearest supported one is {near}" if near else ""
+    raise ConversionError(f"architecture {escaped(name, 80)!r} is not supported{hint}")
 
 
-def nearest(name: str) -> str:
-    """The supported class name most like this one: first by the family's name, then by the whole."""
+def nearest(name: str) -> str | None:
+    """The supported class name most like this one: first by the family's name, then by the whole; None if none is."""
 
     def likeness(known: str) -> tuple[float, float]:
         pairs = ((_family(name), _family(known)), (name, known))
         first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
         return first, second
 
-    return max(architectures(), key=likeness)
+    found = max(architectures(), key=likeness)
+    return found if likeness(found)[0] >= _ALIKE else None
 
 
 def _family(name: str) -> str:

@@ -16,8 +16,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.convert.ops import F16, Array, View, widen
-from gguf_forge.errors import QuantError
+from gguf_forge.convert.ops import F16, Array, View
+from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
 from gguf_forge.types import TensorType
@@ -192,15 +192,15 @@ def _encode(rows: Array, taken: _Run, kind: TensorType, weights: Weights | None)
         return rows
     try:
         if weights is None or len(weights) == 1:
-            return encode_rows(rows, view.type, kind, None if weights is None else weights[0])
+            return encode_rows(rows, view.type, kind, None if weights is None else weights[0], taken.start)
         height = view.count // len(weights)
         parts = [
-            encode_rows(rows[low - taken.start : high - taken.start], view.type, kind, weights[matrix])
+            encode_rows(rows[low - taken.start : high - taken.start], view.type, kind, weights[matrix], low)
             for matrix, low, high in _spans(taken.start, taken.stop, height)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     except QuantError as error:
-        raise QuantError(f"tensor {view.name!r}{_bad_row(rows, taken)}: {error.text}") from None
+        raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
 
 
 def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]:
@@ -210,12 +210,3 @@ def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]
         end = min(stop, (at // height + 1) * height)
         yield at // height, at, end
         at = end
-
-
-def _bad_row(rows: Array, taken: _Run) -> str:
-    """Where the first NaN or infinity is, counted in the whole tensor; nothing when there is none."""
-    values = widen(rows, taken.view.type)
-    if values.dtype.kind != "f":
-        return ""
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    return f" row {taken.start + int(bad[0])}" if bad.size else ""

@@ -92,13 +92,17 @@ def dequantize(
 
 
 def encode_rows(
-    src: NDArray[Any], src_type: TensorType, dst_type: TensorType, weights: NDArray[np.float32] | None = None
+    src: NDArray[Any],
+    src_type: TensorType,
+    dst_type: TensorType,
+    weights: NDArray[np.float32] | None = None,
+    first_row: int = 0,
 ) -> NDArray[np.uint8]:
     """Encodes rows of one type as another, in the calling thread with the GIL released.
 
     src: C-contiguous, (rows, width) elements of a float type (bfloat16 as uint16), or (rows, row bytes) uint8 for block
     types, which are decoded first. weights: None, or float32 (width,). Returns uint8 (rows, row bytes of dst_type).
-    Raises QuantError; element positions in its message are (row, column) of src.
+    Raises QuantError; positions in its message are rows, counted from `first_row`, and columns of src.
     """
     _encodable(dst_type)
     if src.ndim != 2:
@@ -112,7 +116,7 @@ def encode_rows(
         raise QuantError(f"an array of {src.dtype} cannot hold {src_type.name}")
     out = np.empty((src.shape[0], _row_bytes(dst_type, width)), np.uint8)
     checked = None if weights is None else _weights(weights, width)
-    _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, 0, width)
+    _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, first_row, width)
     return out
 
 

@@ -86,7 +86,8 @@ class ModelFacts:
             try:
                 return int(value)
             except (TypeError, ValueError):
-                raise RecipeError(f"{arch}.{key} is {value!r}; a recipe needs a number there") from None
+                found = "missing" if value is None else f"{value!r}, not a number"
+                raise RecipeError(f"{arch}.{key} is {found}: the tensor types of a recipe depend on it") from None
 
         heads = number("attention.head_count", 0)
         layers = number("block_count", 0 if arch == "clip" else None)

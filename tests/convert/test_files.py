@@ -282,7 +282,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(checkpoint: Path, tmp_path: 
     for path in out.glob("*.gguf"):
         path.unlink()
     (out / "old-Q4_0.gguf").write_bytes(b"old")
-    with pytest.raises(ForgeError, match=r"row 0.*NaN or infinity"):
+    with pytest.raises(ForgeError, match=r"NaN or infinity, found at row 0, column 0$"):
         convert_checkpoint(checkpoint, out / "old-{FTYPE}.gguf", "f16,Q4_0")
     assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [("old-Q4_0.gguf", b"old")]
 
@@ -327,6 +327,13 @@ def test_no_configuration_breaks_out(change: dict[str, Any], checkpoint: Path) -
 def test_a_configuration_without_an_architecture(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("{}")
     with pytest.raises(ConversionError, match="names no architecture"):
+        convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
+
+
+def test_a_null_where_a_number_is_needed_is_said_in_the_words_of_json(checkpoint: Path) -> None:
+    config = {key: value for key, value in CONFIG.items() if key != "head_dim"}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "hidden_size": None}))
+    with pytest.raises(ConversionError, match=r"config.json: cannot be used, perhaps because hidden_size is null$"):
         convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
 
 

@@ -102,7 +102,7 @@ def renamed(case: Case, old: str, new: str) -> dict[str, SourceTensor]:
             "model.layers.0.self_attn.qq_proj.weight",
             r"uses 1 of 21 tensors: '.*qq_proj.weight' \(nearest rule: .*self_attn.q_proj.weight\)",
         ),
-        (LLAMA, "lm_head.weight", "model.layers.2.mlp.up_proj.weight", r"llama \(2 layers\).*layers.2.mlp"),
+        (LLAMA, "lm_head.weight", "model.layers.2.mlp.up_proj.weight", r"from 0 to 1, .* has more: model.layers.2.mlp"),
         (LLAMA, "lm_head.weight", "norm.weight", r"'norm.weight' and 'model.norm.weight' both stand for"),
         (
             MIXTRAL,
@@ -221,10 +221,11 @@ def test_a_dense_layer_among_experts_is_kept(tmp_path: Path) -> None:
             {"architectures": ["LlamaForCausaLM"]},
             r"'LlamaForCausaLM' is not supported; the nearest .* LlamaForCausalLM",
         ),
+        ({"architectures": ["FooModel"]}, "'FooModel' is not supported$"),
         ({"architectures": ["Qwen2VLForConditionalGeneration"]}, r"nearest .* is Qwen2ForCausalLM"),
         ({"architectures": ["MistralModel"]}, r"nearest .* is MistralForCausalLM"),
         ({"architectures": []}, "names no architecture"),
-        ({"num_hidden_layers": "two"}, "num_hidden_layers must be a number, got 'two'"),
+        ({"num_hidden_layers": "two"}, 'num_hidden_layers must be a number, got "two"'),
         ({"num_attention_heads": 0}, "num_attention_heads must be a positive number, got 0"),
     ],
 )

@@ -68,7 +68,7 @@ def test_facts_come_from_metadata() -> None:
     ("metadata", "message"),
     [
         ({}, "general.architecture is missing"),
-        ({"general.architecture": "llama"}, "llama.block_count is None; a recipe needs a number there"),
+        ({"general.architecture": "llama"}, "llama.block_count is missing: the tensor types of a"),
         ({"general.architecture": "llama", "llama.block_count": "many"}, "llama.block_count is 'many'"),
     ],
 )
