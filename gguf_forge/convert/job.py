@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,7 +77,9 @@ class Job:
         if name in OUTTYPES:
             return cls.of_outtype(name, model, how)
         f32 = Model([_as_f32(v) for v in model.views], model.metadata)
-        return cls.of_recipe(name, f32, how, {}, dry_run)
+        job = cls.of_recipe(name, f32, how, {}, dry_run)
+        stored = {v.name: v.type for v in model.views}
+        return replace(job, choices=[replace(choice, source=stored[choice.name]) for choice in job.choices])
 
     @classmethod
     def of_outtype(cls, name: str, model: Model, how: Quantization) -> Job:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from gguf_forge.errors import RecipeError
+from gguf_forge.quant.reasons import USUAL
 from gguf_forge.quant.recipe import Choice, Recipe, TensorSpec, recipe
 from gguf_forge.types import TensorType, tensor_type
 
@@ -98,4 +99,4 @@ def _wanted(spec: TensorSpec, which: Recipe, forced: TensorType | bool) -> tuple
             return f32, "always F32"
         if which.name in {"TQ1_0", "TQ2_0"} and _F16_IF_TERNARY.fullmatch(spec.name):
             return tensor_type("F16"), "embedding or output"
-    return which.default, "default"
+    return which.default, USUAL

@@ -15,6 +15,7 @@ from gguf_forge.errors import RecipeError, escaped, listed
 from gguf_forge.names import Kind
 from gguf_forge.quant import recipe_table
 from gguf_forge.quant.overrides import Override
+from gguf_forge.quant.reasons import USUAL, why
 from gguf_forge.quant.recipe_table import Site
 from gguf_forge.types import TensorType, tensor_type
 
@@ -212,7 +213,7 @@ class _Chooser:
 
     def _kept(self, spec: TensorSpec) -> str | None:
         if self.options.only_copy:
-            return "copy"
+            return "copied"
         if self.options.leave_output and spec.name == names.OUTPUT:
             return "output left as it is"
         return names.kept_as_is(spec.name, spec.shape, self.model.arch)
@@ -229,11 +230,11 @@ class _Chooser:
             return options.output_type, "output type given"
         default = self.recipe.default
         if not default.quantized:
-            return default, "default"
+            return default, USUAL
         if named is not None:
             return named.type, f"given by {named.pattern.pattern}={named.type}"
         if options.pure:
-            return default, "pure"
+            return default, "usual type for all"
         return self._from_rows(spec, kind)
 
     def _from_rows(self, spec: TensorSpec, kind: Kind) -> tuple[TensorType, str]:
@@ -243,12 +244,12 @@ class _Chooser:
                 return self.options.output_type, "output type given (tied embeddings)"
         site = self._site(spec, kind)
         row = next((row for row in recipe_table.ROWS if row.fits(self.recipe.name, site)), None)
-        chosen, reason = self.recipe.default.name, "default"
+        chosen, reason = self.recipe.default.name, USUAL
         if row is not None:
-            chosen, reason = row.type, _because(row)
+            chosen, reason = row.type, why(row, kind)
         for replaced, upgrade in recipe_table.UPGRADES:
             if chosen in replaced and upgrade.fits(self.recipe.name, site):
-                chosen, reason = upgrade.type, _because(upgrade)
+                chosen, reason = upgrade.type, why(upgrade, kind)
         return tensor_type(chosen), reason
 
     def _site(self, spec: TensorSpec, kind: Kind) -> Site:
@@ -282,10 +283,6 @@ class _Chooser:
             seventy_b=self.model.seventy_b,
             imatrix=bool(self.options.imatrix_names),
         )
-
-
-def _because(row: recipe_table.Row) -> str:
-    return "recipe" + "".join(f", {predicate.__name__}" for predicate in row.when)
 
 
 def _fitting(wanted: TensorType, spec: TensorSpec) -> TensorType:

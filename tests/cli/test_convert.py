@@ -100,7 +100,7 @@ def test_quiet_says_nothing(forge: Forge, tmp_path: Path) -> None:
 
 def test_verbose_tells_the_type_of_each_tensor(forge: Forge, tmp_path: Path) -> None:
     words = ("convert", MODEL, "--type", "Q4_K_M", "-o", tmp_path / "out.gguf")
-    line = "Q4_K_M: output.weight: F32 to Q6_K, "
+    line = "Q4_K_M: output.weight: BF16 to Q6_K, output\n"
     assert line in forge(*words, "-v").err
     assert line not in forge(*words).err
 
@@ -112,7 +112,7 @@ def test_a_dry_run_states_the_size_to_the_byte_and_writes_nothing(forge: Forge, 
     assert f"({GOLDEN['PyLlama-7M.Q4_K_M'].size} bytes)" in ended.out
     assert "4.9693 bits per weight" in ended.out
     line = next(line for line in ended.out.splitlines() if line.startswith("output.weight"))
-    assert line.split()[1:6] == ["4096", "x", "256", "F32", "Q6_K"]
+    assert line.split()[1:6] == ["4096", "x", "256", "BF16", "Q6_K"]
 
 
 def test_metadata_and_name_are_set(forge: Forge, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_of_patterns_and_files_of_them_the_first_match_on_the_command_line_count
     for name, text in (("a", "attn_q=q5_k"), ("b", "attn_q=q6_k"), ("c", "ffn_up=q6_k\nattn_v=q4_0")):
         Path(f"{name}.txt").write_text(text)
     done = forge("convert", MODEL, "--type", "q4_k_s", "-o", "out.gguf", "-v", *order, "--dry-run")
-    assert f"Q4_K_S: blk.0.attn_q.weight: F32 to {type_}," in done.err
+    assert f"Q4_K_S: blk.0.attn_q.weight: BF16 to {type_}," in done.err
 
 
 @pytest.mark.parametrize(

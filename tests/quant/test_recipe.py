@@ -15,10 +15,12 @@ from gguf_forge.errors import RecipeError
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.names import Kind
 from gguf_forge.quant import recipe as recipes
+from gguf_forge.quant import recipe_table
 from gguf_forge.quant.budget import budget
 from gguf_forge.quant.header import quantized_metadata
 from gguf_forge.quant.imatrix import load_imatrix
 from gguf_forge.quant.overrides import parse_override, read_overrides
+from gguf_forge.quant.reasons import why
 from gguf_forge.quant.recipe import Choice, ModelFacts, Options, TensorSpec, choose
 from gguf_forge.types import tensor_type
 from tests import manifest
@@ -317,3 +319,15 @@ def test_overridden_keys_move_to_the_end_and_long_paths_are_cut() -> None:
     long = replace(matrix, path="x" + "é" * 100)
     path = quantized_metadata({}, None, imatrix=long)["quantize.imatrix.file"].value
     assert path.encode("utf-8", "surrogateescape") == ("x" + "é" * 63).encode()
+
+
+def test_reasons_are_words_and_every_predicate_has_some() -> None:
+    for row in (*recipe_table.ROWS, *(upgrade for _, upgrade in recipe_table.UPGRADES)):
+        for kind in Kind:
+            assert "_" not in why(row, kind)
+    facts = ModelFacts("llama", 32, heads=32, kv_heads=32)
+    specs = [spec(f"blk.{i}.{part}.weight") for i in range(32) for part in ("attn_v", "attn_q", "ffn_down")]
+    found = {c.name: c.reason for c in choose(specs, facts, "Q4_K_M")}
+    assert found["blk.0.ffn_down.weight"] == "first, last and every third layer"
+    assert found["blk.0.attn_v.weight"] == "first, last and every third layer"
+    assert found["blk.4.attn_q.weight"] == found["blk.4.ffn_down.weight"] == "usual type"
