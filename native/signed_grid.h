@@ -10,6 +10,7 @@ static const float signed_grid_odd[16] = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21,
 /* Where indices are put together of several fields, a whole superblock's are, in vectors; so are its scales. */
 typedef struct {
     uint16_t index[64]; /* a point: eight weights in IQ1 and IQ2, four in IQ3 */
+    uint8_t shifts[16]; /* in IQ1_M: which of iq1_shifts */
     float scale[16];
 } grid_parts;
 

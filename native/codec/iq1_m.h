@@ -143,6 +143,7 @@ static void iq1_m_read(grid_parts *parts, const void *in)
     const VB high = vb_load_u8(block->high), even = vb_field(high, 0, 7), odd = vb_field(high, 4, 7);
     grid_indices(parts->index, vb_load_u8(block->index), vb_zip(even, odd, 0));
     grid_indices(parts->index + 16, vb_load_u8(block->index + 16), vb_zip(even, odd, 1));
+    vb_store(parts->shifts, vb_or(vb_field(high, 3, 1), vb_field(high, 6, 2)));
     uint64_t s[2];
     unsigned half = 0;
     for (int k = 0; k < 2; k++) {
@@ -157,10 +158,10 @@ static void iq1_m_read(grid_parts *parts, const void *in)
 
 static void iq1_m_write(const grid_parts *parts, const void *in, float *y)
 {
-    const iq1_m_block *block = in;
+    (void)in;
     for (int k = 0; k < 16; k++) {
-        const float *shift = iq1_shifts[(block->high[k] >> 3 & 1) | (block->high[k] >> 6 & 2)];
-        iq1_store(parts->index[2 * k], parts->index[2 * k + 1], shift, parts->scale[k], y + 16 * k);
+        const uint16_t *index = parts->index + 2 * k;
+        iq1_store(index[0], index[1], iq1_shifts[parts->shifts[k]], parts->scale[k], y + 16 * k);
     }
 }
 
