@@ -12,6 +12,7 @@ from gguf_forge.errors import ForgeError
 
 _ffi: Any = _core.ffi
 _lib: Any = _core.lib
+_NULL: Any = _ffi.NULL
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def convert(
         src_type,
         _ffi.from_buffer(src),
         dst_type,
-        _ffi.from_buffer(dst, require_writable=True),
+        _ffi.from_buffer("char[]", dst, True),  # writable; by keyword it takes longer
         rows,
         width,
-        _ffi.NULL if weights is None else _ffi.from_buffer("float[]", weights),
+        _NULL if weights is None else _ffi.from_buffer("float[]", weights),
         where,
     )
     return status, where[0]
