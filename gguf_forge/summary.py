@@ -11,6 +11,7 @@ from typing import Any
 
 from gguf_forge.errors import RecipeError
 from gguf_forge.format.reader import GGUFFile
+from gguf_forge.quant.imatrix import CHUNK_COUNT, CHUNK_SIZE, DATASETS, SUMS
 from gguf_forge.quant.recipe import recipe
 
 #: Key suffix under the architecture's name, for each figure of the model that is shown.
@@ -36,7 +37,7 @@ TOKENIZER_FIGURES = {
 
 
 def summarize(file: GGUFFile) -> dict[str, Any]:
-    """The page as plain values: file, model, tokenizer, types (largest share first).
+    """The page as plain values: file, model, tokenizer, types (largest share first), imatrix (None in other files).
 
     A figure that the file lacks is None. Sizes in bytes; parameters are tensor elements, rope tables and the like
     included; bits_per_weight counts tensor bytes only.
@@ -62,18 +63,20 @@ def summarize(file: GGUFFile) -> dict[str, Any]:
         },
         "tokenizer": _tokenizer(file),
         "types": _types(file),
+        "imatrix": _imatrix(file),
     }
 
 
 def document(file: GGUFFile, keys: str = "*") -> dict[str, Any]:
     """The page and, in the file's order, each key that matches a glob with its whole value, and each tensor.
 
-    Shapes are in NumPy order, the last axis contiguous; offsets count from the start of the tensor's file.
+    Shapes are in NumPy order, the last axis contiguous; offsets count from the start of the tensor's file. RecipeError
+    for a glob that no key matches.
     """
     return {
         **summarize(file),
         "metadata": [
-            {**kind(file, key), "value": file.metadata[key]} for key in file.metadata if fnmatchcase(key, keys)
+            {**kind(file, key), "value": file.metadata[key]} for key in matching(file, keys)
         ],
         "tensors": [
             {
@@ -87,6 +90,14 @@ def document(file: GGUFFile, keys: str = "*") -> dict[str, Any]:
             for t in file.tensors.values()
         ],
     }
+
+
+def matching(file: GGUFFile, keys: str) -> list[str]:
+    """The keys that a glob matches, in the file's order. An unmatched glob is an error: it is a slip of the pen."""
+    found = [key for key in file.metadata if fnmatchcase(key, keys)]
+    if not found and keys != "*":
+        raise RecipeError(f"no key matches {keys!r}", path=file.path)
+    return found
 
 
 def kind(file: GGUFFile, key: str) -> dict[str, Any]:
@@ -135,6 +146,18 @@ def _tokenizer(file: GGUFFile) -> dict[str, Any]:
         "merges": length("tokenizer.ggml.merges"),
         **{name: metadata.get(f"tokenizer.ggml.{suffix}") for name, suffix in TOKENIZER_FIGURES.items()},
         "chat_template": "tokenizer.chat_template" in metadata,
+    }
+
+
+def _imatrix(file: GGUFFile) -> dict[str, Any] | None:
+    """What an importance matrix tells of itself; entries are tensors it has sums for."""
+    if any(key not in file.metadata for key in (DATASETS, CHUNK_COUNT, CHUNK_SIZE)):
+        return None
+    return {
+        "entries": sum(name.endswith(SUMS) for name in file.tensors),
+        "chunks": file.metadata[CHUNK_COUNT],
+        "chunk_size": file.metadata[CHUNK_SIZE],
+        "datasets": file.metadata[DATASETS],
     }
 
 

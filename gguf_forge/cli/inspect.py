@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +45,16 @@ def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
 
 
 def _page(found: dict[str, Any]) -> list[Any]:
-    file, model, tokenizer = found["file"], found["model"], found["tokenizer"]
+    file, model, tokenizer, matrix = found["file"], found["model"], found["tokenizer"], found["imatrix"]
     facts = Table("", "~", heading=False)
     files = f" in {len(file['files'])} files" if len(file["files"]) > 1 else ""
     lines = {
         "model": _joined(model["name"], f"architecture {model['architecture']}" if model["architecture"] else None),
         "parameters": f"{count(model['parameters'])} in {file['tensors']} tensors",
         "size": f"{size(file['bytes'])}{files}, GGUF v{file['version']}, {file['endian']}-endian",
-        "type": _joined(
+        "importance matrix": _matrix(matrix) if matrix else None,
+        "data sets": _short(matrix["datasets"]) if matrix else None,
+        "type": None if matrix else _joined(
             model["recipe"] or (None if model["file_type"] is None else f"file type {model['file_type']}"),
             None if model["bits_per_weight"] is None else f"{model['bits_per_weight']:.2f} bits per weight",
         ),
@@ -67,7 +68,7 @@ def _page(found: dict[str, Any]) -> list[Any]:
             tokenizer["tokens"] and f"{tokenizer['tokens']} tokens",
         ),
         "special ids": _labelled(tokenizer, bos="bos", eos="eos", eot="eot", unknown="unk", padding="pad"),
-        "chat template": "yes" if tokenizer["chat_template"] else "no",
+        "chat template": ("yes" if tokenizer["chat_template"] else "no") if tokenizer["model"] else None,
         "license": _short(model["license"]),
     }  # fmt: skip
     for name, line in lines.items():
@@ -78,6 +79,10 @@ def _page(found: dict[str, Any]) -> list[Any]:
         share = t["bytes"] / model["tensor_bytes"] if model["tensor_bytes"] else 0
         types.add(t["type"], t["tensors"], count(t["parameters"]), size(t["bytes"]), f"{share:.1%}")
     return [printable(file["path"]), facts, "", types]
+
+
+def _matrix(found: dict[str, Any]) -> str:
+    return f"{found['entries']} entries, {found['chunks']} chunks of {found['chunk_size']} tokens"
 
 
 def _joined(*parts: Any) -> str:
@@ -102,14 +107,19 @@ def _tensors(file: GGUFFile) -> Table:
 
 
 def _keys(file: GGUFFile, glob: str) -> Table:
+    import numpy as np
+
+    from gguf_forge.format.layout import ValueType
+    from gguf_forge.summary import matching
+
     shown = Table("key", "type", "~value", spare=("type",))
-    for key in file.metadata:
-        if fnmatchcase(key, glob):
-            kind = file.metadata.type_of(key).name.lower()
-            element = file.metadata.element_type_of(key)
-            if element is not None:
-                kind = f"{element.name.lower()}[{file.metadata.count_of(key)}]"
-            shown.add(key, kind, _short(file.metadata[key]))
+    for key in matching(file, glob):
+        kind = file.metadata.type_of(key)
+        element = file.metadata.element_type_of(key)
+        name = kind.name if element is None else f"{element.name}[{file.metadata.count_of(key)}]"
+        value = file.metadata[key]
+        # As NumPy's float32 it has no more digits than it needs: 1e-05, not 9.999999747378752e-06.
+        shown.add(key, name.lower(), str(np.float32(value)) if kind is ValueType.FLOAT32 else _short(value))
     return shown
 
 

@@ -51,6 +51,34 @@ def test_keys_are_chosen_by_glob_and_long_arrays_cut(forge: Forge, file: Path) -
     assert "general.name" not in shown
 
 
+@pytest.mark.parametrize("options", [["--keys", "general.nope*"], ["--keys", "general.nope*", "--json"]])
+def test_a_glob_that_no_key_matches_is_exit_1(forge: Forge, file: Path, options: list[str]) -> None:
+    ended = forge("inspect", file, *options)
+    assert (ended.code, ended.out, ended.err) == (1, "", f"gguf-forge: {file}: no key matches 'general.nope*'\n")
+
+
+def test_a_float32_has_no_more_digits_than_it_needs(forge: Forge, tmp_path: Path) -> None:
+    with gguf_forge.GGUFWriter(tmp_path / "a.gguf", {"llama.attention.layer_norm_rms_epsilon": 1e-5}):
+        pass
+    assert forge("inspect", tmp_path / "a.gguf", "--keys", "*").out.splitlines()[-1].split()[1:] == ["float32", "1e-05"]
+
+
+def test_an_importance_matrix_shows_what_it_was_made_of(forge: Forge) -> None:
+    path = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M" / "imatrix.gguf"
+    matrix = gguf_forge.load_imatrix(path)
+    page = forge("inspect", path).out
+    assert f"{len(matrix.entries)} entries, {matrix.chunks} chunks of {matrix.chunk_size} tokens" in page
+    assert all(dataset in page for dataset in matrix.datasets)
+    assert [word for word in ("bits per weight", "chat template") if word in page] == []
+    found = json.loads(forge("inspect", path, "--json").out)["imatrix"]
+    assert found == {
+        "entries": len(matrix.entries),
+        "chunks": matrix.chunks,
+        "chunk_size": matrix.chunk_size,
+        "datasets": list(matrix.datasets),
+    }
+
+
 def test_tensors_are_listed_with_shape_in_numpy_order(forge: Forge, file: Path) -> None:
     line = next(line for line in forge("inspect", file, "--tensors").out.splitlines() if "token_embd" in line)
     assert line.split()[:5] == ["token_embd.weight", "F16", "300", "x", "64"]
@@ -58,7 +86,8 @@ def test_tensors_are_listed_with_shape_in_numpy_order(forge: Forge, file: Path) 
 
 def test_json_is_complete_and_its_shape_stays(forge: Forge, file: Path) -> None:
     found = json.loads(forge("inspect", file, "--json").out)
-    assert list(found) == ["file", "model", "tokenizer", "types", "metadata", "tensors"]
+    assert list(found) == ["file", "model", "tokenizer", "types", "imatrix", "metadata", "tensors"]
+    assert found["imatrix"] is None
     assert found["file"] == {
         "path": str(file),
         "files": [str(file)],
