@@ -8,6 +8,9 @@
  *           bytes 8 .. 11  [ upper 2 bits of scales 12+j | 8+j | 4+j | j ]
  *   weight in sub-block j = d * (scale[j] - 32) * (level - 4)
  */
+#include "../refined.h"
+#include "../superblock.h"
+
 typedef struct {
     uint8_t h[32];
     uint8_t q[64];
@@ -16,23 +19,32 @@ typedef struct {
 } block_q3_k;
 _Static_assert(sizeof(block_q3_k) == 110, "Q3_K is 110 bytes");
 
+enum { Q3_TILE = REFINED_BLOCKS / 16 }; /* superblocks searched at once without importance */
+
+/* Superblocks in lanes, up to their scales. */
 typedef struct {
     Lanes g;
-    VF x[256];
-    SignedFit fit[16];
     VF d;
-    VI scales[16]; /* 0 .. 63 */
+    VI scales[16];        /* 0 .. 63 */
+    float step[16][VN];   /* d * (scale - 32) as stored */
+    uint32_t lost;        /* lanes with a step of 0, as bits */
+    float iscale[16][VN]; /* of the search with importance */
+    uint32_t dead[16];    /* of the same, lanes as bits */
 } Q3Group;
 
 V_FN void q3_k_search_weighted(Q3Group *s)
 {
-    VF sigma2 = vf_div(vf_mul(vf_set1(2), sum_squares(s->x, 256)), vf_set1(256)), w[16], weight_sum[16], scale[16];
+    VF x[256], w[16], weight_sum[16], scale[16];
+    vf_load_lanes(x, s->g.x, 256);
+    const VF sigma2 = vf_div(vf_mul(vf_set1(2), sum_squares(x, 256)), vf_set1(256));
     for (int j = 0; j < 16; j++) {
-        const VF *x = s->x + 16 * j;
-        importance_load(w, &s->g, 16 * j, x, 16, sigma2);
+        SignedFit fit;
+        importance_load(w, &s->g, 16 * j, x + 16 * j, 16, sigma2);
         weight_sum[j] = sum_of(w, 16);
-        search_signed(&s->fit[j], x, w, 16, 4, FINITE);
-        scale[j] = s->fit[j].scale;
+        search_signed(&fit, x + 16 * j, w, 16, 4, FINITE);
+        scale[j] = fit.scale;
+        vf_store(s->iscale[j], fit.iscale);
+        s->dead[j] = vm_bits(fit.dead);
     }
     SignedFit all;
     search_signed(&all, scale, weight_sum, 16, 32, GARBAGE);
@@ -42,13 +54,18 @@ V_FN void q3_k_search_weighted(Q3Group *s)
     s->d = all.scale;
 }
 
-V_FN void q3_k_search_plain(Q3Group *s)
+/* Superblocks from `first` of the n searched. */
+V_FN void q3_k_search_plain(Q3Group *s, const Refined *found, int64_t first, int64_t n)
 {
     const VF zero = vf_set1(0);
-    Refined refined[REFINED_TOGETHER];
-    VF scale[16], magnitude;
-    for (int j = 0; j < 16; j += REFINED_TOGETHER) {
-        search_refined(refined, scale + j, s->x + 16 * j, 16, 4);
+    VF scale[16], lx[16], l2[16], magnitude;
+    Lanes g;
+    lanes_at(&g, first, n, 16, 0, found->lx, NULL, NULL, 1);
+    vf_load_lanes(lx, g.x, 16);
+    lanes_at(&g, first, n, 16, 0, found->l2, NULL, NULL, 1);
+    vf_load_lanes(l2, g.x, 16);
+    for (int j = 0; j < 16; j++) {
+        scale[j] = vf_select(vf_gt(l2[j], zero), vf_div(lx[j], l2[j]), zero);
     }
     VF max = peak_of(scale, 16, &magnitude), iscale = vf_div(vf_set1(-32), max);
     VM some = vf_neq(max, zero);
@@ -59,7 +76,7 @@ V_FN void q3_k_search_plain(Q3Group *s)
     s->d = vf_select(some, vf_div(vf_set1(1), iscale), zero);
 }
 
-V_FN void q3_k_store_scales(const Q3Group *s)
+V_FN void q3_k_store_scales(Q3Group *s)
 {
     for (int j = 0; j < 8; j++) {
         VI low = vi_and(s->scales[j], vi_set1(15)), high = vi_and(s->scales[8 + j], vi_set1(15));
@@ -72,65 +89,92 @@ V_FN void q3_k_store_scales(const Q3Group *s)
         }
         lanes_store_byte(&s->g, 104 + j, byte);
     }
+    vf_store_f16_lanes(s->g.out, 108, s->d);
+    const VF d = vf_through_f16(s->d);
+    s->lost = 0;
+    for (int j = 0; j < 16; j++) {
+        VF step = vf_mul(d, vi_to_f(vi_sub(s->scales[j], vi_set1(32))));
+        vf_store(s->step[j], step);
+        s->lost |= vm_bits(vf_eq(step, vf_set1(0)));
+    }
 }
 
-/* Levels of sub-block j for the scale as stored; those of the search where it is zero. */
-V_FN void q3_k_levels(VI *level, const Q3Group *s, int j, int weighted)
+/* Levels of lane l's superblock, 0 .. 7. Those of sub-blocks whose step is 0 mean nothing. */
+V_FN void q3_k_levels(uint8_t *level, const Q3Group *s, int l)
 {
-    const VF *x = s->x + 16 * j;
-    VF d = vf_mul(s->d, vi_to_f(vi_sub(s->scales[j], vi_set1(32))));
-    for (int i = 0; i < 16; i++) {
-        level[i] = vi_add(vi_clamp(vi_nearest(vf_div(x[i], d)), -4, 3), vi_set1(4));
+    enum { AT_ONCE = 64 };
+    for (int i = 0; i < 256; i += AT_ONCE) {
+        VI v[AT_ONCE / VN];
+        for (int k = 0; k < AT_ONCE / VN; k++) {
+            const int at = i + k * VN;
+            VI nearest = vi_nearest(vf_div(vf_load(s->g.x[l] + at), vf_set1(s->step[at / 16][l])));
+            v[k] = vi_add(vi_clamp(nearest, -4, 3), vi_set1(4));
+        }
+        vi_store_u8(level + i, v, AT_ONCE / VN);
     }
-    VM lost = vf_eq(d, vf_set1(0));
-    if (vm_any(lost)) {
-        Refined searched[REFINED_TOGETHER];
-        VF scale[REFINED_TOGETHER];
-        if (!weighted) {
-            search_refined(searched, scale, s->x + j / REFINED_TOGETHER * REFINED_TOGETHER * 16, 16, 4);
+}
+
+/* Where a step is 0 the levels are those the search had. found: the search without importance, or NULL; the superblock
+ * is number `at` there and in lane l here. */
+static void q3_k_searched_levels(uint8_t *level, const Q3Group *s, int l, const Refined *found, int64_t at)
+{
+    for (int i = 0; i < 256; i++) {
+        const int j = i / 16;
+        if (s->step[j][l] != 0) {
+            continue;
         }
-        for (int i = 0; i < 16; i++) {
-            const Refined *r = &searched[j % REFINED_TOGETHER];
-            VI l = weighted ? signed_fit_level(&s->fit[j], x[i], 4) : refined_level(r, i, 4);
-            level[i] = vi_select(lost, l, level[i]);
+        if (found) {
+            const int64_t k = 16 * at + j;
+            level[i] = found->l2[k] == 0 ? 0 : (uint8_t)(found->level[k][i % 16] + 4);
+        } else {
+            const int nearest = superblock_nearest(s->iscale[j][l] * s->g.x[l][i]);
+            level[i] = s->dead[j] >> l & 1 ? 0 : (uint8_t)(superblock_clamp(nearest, -4, 3) + 4);
         }
+    }
+}
+
+V_FN void q3_k_pack(uint8_t *out, const uint8_t *level)
+{
+    for (int side = 0; side < 32; side += 16) { /* weights 0 .. 15 and 16 .. 31 of each 32 */
+        VB h = vb_set(0, 0);
+        for (int half = 0; half < 2; half++) {
+            VB q = vb_set(0, 0);
+            for (int k = 0; k < 4; k++) {
+                const VB l = vb_load_u8(level + 128 * half + 32 * k + side);
+                const int bit = 4 * half + k;
+                q = vb_or(q, vb_field(l, -2 * k, 3 << 2 * k));
+                h = vb_or(h, vb_field(l, 2 - bit, 1 << bit));
+            }
+            vb_store(out + 32 + 32 * half + side, q);
+        }
+        vb_store(out + side, h);
     }
 }
 
 static void q3_k_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)
 {
+    Refined found;
     for (int64_t b = 0; b < blocks; b += VN) {
         Q3Group s;
         lanes_at(&s.g, b, blocks, 256, sizeof(block_q3_k), x, out, w, row_blocks);
-        vf_load_lanes(s.x, s.g.x, 256);
+        const int64_t first = b % Q3_TILE, left = blocks - b;
         if (w) {
             q3_k_search_weighted(&s);
         } else {
-            q3_k_search_plain(&s);
+            const int64_t searched = first + left < Q3_TILE ? first + left : Q3_TILE;
+            if (first == 0) {
+                search_refined(&found, x + b * 256, (int)searched * 16);
+            }
+            q3_k_search_plain(&s, &found, first, searched);
         }
         q3_k_store_scales(&s);
-        vf_store_f16_lanes(s.g.out, 108, s.d);
-        s.d = vf_through_f16(s.d);
-        for (int half = 0; half < 2; half++) { /* weights 0 .. 15 and 16 .. 31 of each 32 */
-            VI h[16];
-            for (int i = 0; i < 16; i++) {
-                h[i] = vi_set1(0);
+        for (int l = 0; l < VN && l < left; l++) {
+            uint8_t level[256];
+            q3_k_levels(level, &s, l);
+            if (s.lost >> l & 1) {
+                q3_k_searched_levels(level, &s, l, w ? NULL : &found, first + l);
             }
-            for (int j = 0; j < 16; j += 8) {
-                VI packed[16], level[16];
-                for (int i = 0; i < 16; i++) {
-                    packed[i] = vi_set1(0);
-                }
-                for (int k = 0; k < 4; k++) {
-                    q3_k_levels(level, &s, j + half + 2 * k, w != 0);
-                    for (int i = 0; i < 16; i++) {
-                        packed[i] = vi_or(packed[i], vi_shl(vi_and(level[i], vi_set1(3)), 2 * k));
-                        h[i] = vi_or(h[i], vi_shl(vi_shr(level[i], 2), j / 2 + k));
-                    }
-                }
-                lanes_store_u8(&s.g, 32 + 4 * j + 16 * half, packed, 16);
-            }
-            lanes_store_u8(&s.g, 16 * half, h, 16);
+            q3_k_pack(s.g.out[l], level);
         }
     }
 }
