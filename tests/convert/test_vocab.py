@@ -68,6 +68,12 @@ def test_an_unknown_definition_names_the_nearest_and_the_way_out(tmp_path: Path)
         recognized(tmp_path, ("set", J, "pre_tokenizer", pre_tokenizer))
 
 
+@pytest.mark.parametrize("pre", [None, "gpt-2"])
+def test_a_missing_sentencepiece_model_is_said_and_no_pre_tokenizer_stands_in(tmp_path: Path, pre: str | None) -> None:
+    with pytest.raises(ConversionError, match=r": no tokenizer.model; tokenizer.json holds a SentencePiece voc"):
+        load(tmp_path, "gemma3", ("remove", "tokenizer.model"), pre=pre)
+
+
 def test_a_chosen_name_is_taken_and_a_misspelt_one_is_not(tmp_path: Path) -> None:
     assert recognized(tmp_path / "a", pre="command-r")[0] == "command-r"
     with pytest.raises(ConversionError, match=r"--pre 'llama-bqe'.*llama-bpe"):

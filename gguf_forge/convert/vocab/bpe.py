@@ -9,8 +9,8 @@ from typing import Any
 
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import HubTokenizer, open_tokenizer
-from gguf_forge.convert.vocab.recognize import recognize
-from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB
+from gguf_forge.convert.vocab.recognize import is_known, recognize
+from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB, MODEL_FILE
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
 from gguf_forge.errors import ConversionError
 
@@ -22,9 +22,15 @@ _SCORE = -1000.0
 def load_bpe(folder: Folder, vocab_size: int | None, pre: str | None, note: Callable[[str], None]) -> Vocabulary:
     """All tokens of the checkpoint's tokenizer, padded with [PADn] to `vocab_size`.
 
-    Raises `ConversionError` for an id from `vocab_size` on, and for an unknown pre-tokenizer.
+    Raises `ConversionError` for an id from `vocab_size` on, for an unknown pre-tokenizer, and for a vocabulary of
+    SentencePiece's kind, which no pre-tokenizer that might be chosen fits.
     """
     tokenizer = open_tokenizer(folder)
+    if is_llama_hf(folder) and not is_known(tokenizer):
+        raise ConversionError(
+            f"{folder.path}: no {MODEL_FILE}; tokenizer.json holds a SentencePiece vocabulary, not a byte-level one, "
+            f"and this family is converted from {MODEL_FILE}"
+        )
     by_id = {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
     highest = max(by_id, default=-1)
     size = len(by_id) if vocab_size is None else vocab_size

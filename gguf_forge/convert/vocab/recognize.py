@@ -43,6 +43,12 @@ def recognize(tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], No
     )
 
 
+def is_known(tokenizer: HubTokenizer) -> bool:
+    """Whether the cut is one of llama.cpp's, by the token ids or by the definition."""
+    cut = signature(tokenizer.definition)
+    return fingerprint(tokenizer) in _NAME_OF or any(parts == cut for _, parts in DEFINITIONS)
+
+
 def fingerprint(tokenizer: HubTokenizer) -> str:
     """SHA-256, in hexadecimal, of the written list of the token ids of `PROBE`."""
     return hashlib.sha256(str(tokenizer.encode(PROBE, special=True)).encode()).hexdigest()
