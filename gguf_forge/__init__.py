@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gguf_forge.errors import ConversionError as ConversionError
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import FormatError as FormatError
+    from gguf_forge.errors import IncompleteSetError as IncompleteSetError
     from gguf_forge.errors import InputError as InputError
     from gguf_forge.errors import InvalidError as InvalidError
     from gguf_forge.errors import LimitError as LimitError
@@ -53,6 +54,7 @@ _PUBLIC = {
     "GGUFFile": "gguf_forge.format.reader",
     "GGUFWriter": "gguf_forge.format.writer",
     "Imatrix": "gguf_forge.quant.imatrix",
+    "IncompleteSetError": "gguf_forge.errors",
     "InputError": "gguf_forge.errors",
     "InvalidError": "gguf_forge.errors",
     "LimitError": "gguf_forge.errors",

@@ -62,6 +62,10 @@ class InvalidError(FormatError):
     """The file breaks a rule of its format."""
 
 
+class IncompleteSetError(InvalidError):
+    """Shards of the set are not there."""
+
+
 class UnsupportedError(ForgeError):
     """The file is well formed, but uses something this version does not read or write."""
 

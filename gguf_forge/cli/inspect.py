@@ -24,15 +24,14 @@ SHOWN_TEXT, SHOWN_ITEMS = 160, 6
 @click.option("--keys", metavar="GLOB", help="List the metadata keys that match, with type and value ('*': all).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document (--keys narrows it).")
 def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
-    """Show what a .gguf FILE holds (any shard of a set shows the set).
+    """Show what a .gguf FILE holds (any shard of a set shows the set; alone if others are missing).
 
     Without options: model, size, bits per weight, a histogram of types, context, tokenizer.
     """
-    from gguf_forge.format import reader
     from gguf_forge.summary import document, summarize
 
     terminal = Terminal()
-    with reader.open(file) as opened:
+    with _opened(file, terminal) as opened:
         if as_json:
             terminal.json(document(opened, keys or "*"))
             return
@@ -42,6 +41,18 @@ def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
             terminal.show(_tensors(opened))
         if keys is None and not tensors:
             terminal.show(*_page(summarize(opened)))
+
+
+def _opened(file: Path, terminal: Terminal) -> GGUFFile:
+    """The file with its set, or, where shards are missing, the one at hand."""
+    from gguf_forge.errors import IncompleteSetError
+    from gguf_forge.format import reader
+
+    try:
+        return reader.open(file)
+    except IncompleteSetError as error:
+        terminal.note(f"{error}; this one is shown alone")
+        return reader.open(file, alone=True)
 
 
 def _page(found: dict[str, Any]) -> list[Any]:

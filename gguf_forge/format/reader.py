@@ -212,12 +212,17 @@ class GGUFFile:
 
 
 def open(  # noqa: A001 - the public name
-    path: str | os.PathLike[str], *, limits: Limits = LIMITS, decode_rows: Decoder | None = None
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits = LIMITS,
+    decode_rows: Decoder | None = None,
+    alone: bool = False,
 ) -> GGUFFile:
     """Opens a GGUF file of version 2 or 3, either byte order, or the whole set when `path` is any of its shards.
 
     Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks of a type, uint8
     (..., row bytes), into float32 (..., width) for `Tensor.dequantize`; without it only plain numbers are decoded.
+    `alone`: open a shard as it stands, without its set.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable).
@@ -226,7 +231,7 @@ def open(  # noqa: A001 - the public name
     parts: list[Part] = []
     try:
         parts.append(Part(named, limits))
-        siblings = shards.siblings(parts[0])
+        siblings = [] if alone else shards.siblings(parts[0])
         if siblings:
             for sibling in siblings:
                 if sibling != named:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from gguf_forge.errors import ForgeError, InvalidError, escaped
+from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
 from gguf_forge.format.part import Part
 
@@ -32,7 +32,7 @@ def shard_name(prefix: str, number: int, count: int) -> str:
 def siblings(part: Part) -> list[Path]:
     """The paths of all shards of the set that `part` is of, in order; empty when it is a whole model.
 
-    Raises InvalidError when the name does not fit the split.* keys, or when shards are missing.
+    Raises InvalidError when the name does not fit the split.* keys, IncompleteSetError when shards are missing.
     """
     count = _number(part, SPLIT_COUNT, (ValueType.UINT16,))
     if count is None or count == 1:
@@ -53,7 +53,7 @@ def siblings(part: Part) -> list[Path]:
     missing = [p.name for p in paths if not p.exists()]
     if missing:
         shown = ", ".join(escaped(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise InvalidError(f"{len(missing)} of {count} shards are missing: {shown}", path=part.path)
+        raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {shown}", path=part.path)
     return paths
 
 

@@ -134,6 +134,19 @@ def test_what_is_no_gguf_file_is_one_line_and_exit_1(forge: Forge, tmp_path: Pat
     assert "\x1b" not in ended.err
 
 
+def test_a_shard_without_its_set_is_shown_alone(forge: Forge, tmp_path: Path) -> None:
+    path = tmp_path / "m-00002-of-00003.gguf"
+    split = {"split.no": np.uint16(1), "split.count": np.uint16(3), "split.tensors.count": np.int32(9)}
+    with gguf_forge.GGUFWriter(path, split) as writer:
+        writer.add_tensor("blk.1.attn_q.weight", np.ones((4, 64), dtype=np.float16))
+    ended = forge("inspect", path, "--tensors")
+    assert (ended.code, "2 of 3 shards are missing" in ended.err, "shown alone" in ended.err) == (0, True, True)
+    assert ended.out.splitlines()[-1].split()[:5] == ["blk.1.attn_q.weight", "F16", "4", "x", "64"]
+    assert "split.count" in forge("inspect", path, "--keys", "split.*").out
+    with pytest.raises(gguf_forge.IncompleteSetError, match="shards are missing"):
+        gguf_forge.open(path)
+
+
 def test_a_missing_file_is_said_with_its_name(forge: Forge, tmp_path: Path) -> None:
     ended = forge("inspect", tmp_path / "none.gguf")
     assert ended.code == 1

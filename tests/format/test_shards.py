@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_forge.errors import ForgeError, FormatError, InvalidError, TruncatedError
+from gguf_forge.errors import ForgeError, FormatError, IncompleteSetError, InvalidError, TruncatedError
 from gguf_forge.format import reader, values
 from gguf_forge.format.findings import findings
 from gguf_forge.format.values import Value
@@ -73,9 +73,9 @@ def refused(path: Path, error: type[ForgeError], *words: str) -> None:
 def test_missing_shards_are_listed(tmp_path: Path) -> None:
     paths = make(tmp_path)
     paths[2].unlink()
-    refused(paths[1], InvalidError, "1 of 3 shards are missing", name(3))
+    refused(paths[1], IncompleteSetError, "1 of 3 shards are missing", name(3))
     paths[0].unlink()
-    refused(paths[1], InvalidError, "2 of 3 shards are missing", name(1), name(3))
+    refused(paths[1], IncompleteSetError, "2 of 3 shards are missing", name(1), name(3))
 
 
 def test_a_shard_under_another_name(tmp_path: Path) -> None:
