@@ -198,6 +198,7 @@ class Interrupts:
         return self.trace
 
     def interrupted(self, path: Path) -> bool:
+        sys._getframe().f_trace_opcodes = True  # or Python 3.12 sends none to a tracer until another has asked
         sys.settrace(self.trace)
         try:
             build(path, rows=2)
