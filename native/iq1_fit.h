@@ -188,7 +188,7 @@ V_FN int iq1_settle(const forge_lattice *t, const float *x, const float *w, int 
         const uint32_t place = forge_lattice_place(t, codes[k]);
         const int n = (int)(place & 511);
         if (n > 0) {
-            lattice_group group = lattice_load_group(x + 8 * k, w + 8 * k, 1, 8, iq1_levels[shift[k]]);
+            lattice_group group = lattice_load_group(x + 8 * k, w + 8 * k, 8, iq1_levels[shift[k]]);
             codes[k] = (uint16_t)lattice_nearest(&group, 8, scale, t->near + (place >> 9) * 16, n);
             settled = 0;
         }

@@ -2,6 +2,7 @@
 #include "lattice.h"
 #include "grids.h"
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CODE(c) c,
@@ -47,18 +48,23 @@ static const uint16_t iq1[] = {GRID_IQ1(CODE)}, iq3_xxs[] = {GRID_IQ3_XXS(CODE)}
 static uint16_t near_iq2_xxs[161136], near_iq2_xs[230560], near_iq2_s[100576], near_iq1[362352];
 static uint16_t near_iq3_xxs[62432], near_iq3_s[59296];
 
+enum { READ_BEYOND = 8 }; /* rivals may be loaded sixteen at a time */
+static uint16_t rivals_iq2_xxs[104216 + READ_BEYOND], rivals_iq2_xs[119640 + READ_BEYOND];
+static uint16_t rivals_iq2_s[69064 + READ_BEYOND];
+static uint16_t rivals_iq3_xxs[31976 + READ_BEYOND], rivals_iq3_s[31144 + READ_BEYOND];
+
 static const struct {
     const uint16_t *codes;
-    uint16_t *near;
+    uint16_t *near, *rivals;
     int points, dimensions, bits;
     int shells; /* how many different distances make the neighbourhood */
 } plans[LATTICES] = {
-    [LATTICE_IQ2_XXS] = {iq2_xxs, near_iq2_xxs, 256, 8, 2, 2},
-    [LATTICE_IQ2_XS] = {iq2_xs, near_iq2_xs, 512, 8, 2, 2},
-    [LATTICE_IQ2_S] = {iq2_s, near_iq2_s, 1024, 8, 2, 1},
-    [LATTICE_IQ1] = {iq1, near_iq1, 2048, 8, 2, 3},
-    [LATTICE_IQ3_XXS] = {iq3_xxs, near_iq3_xxs, 256, 4, 3, 2},
-    [LATTICE_IQ3_S] = {iq3_s, near_iq3_s, 512, 4, 3, 3},
+    [LATTICE_IQ2_XXS] = {iq2_xxs, near_iq2_xxs, rivals_iq2_xxs, 256, 8, 2, 2},
+    [LATTICE_IQ2_XS] = {iq2_xs, near_iq2_xs, rivals_iq2_xs, 512, 8, 2, 2},
+    [LATTICE_IQ2_S] = {iq2_s, near_iq2_s, rivals_iq2_s, 1024, 8, 2, 1},
+    [LATTICE_IQ1] = {iq1, near_iq1, NULL, 2048, 8, 2, 3},
+    [LATTICE_IQ3_XXS] = {iq3_xxs, near_iq3_xxs, rivals_iq3_xxs, 256, 4, 3, 2},
+    [LATTICE_IQ3_S] = {iq3_s, near_iq3_s, rivals_iq3_s, 512, 4, 3, 3},
 };
 
 static forge_lattice lattices[LATTICES];
@@ -107,6 +113,37 @@ static int list_neighbours(int which, unsigned code, uint16_t *list)
     return total;
 }
 
+/* Whether p, as a component of a vector that rounds to `code`, is nowhere farther off than q, in all components: there
+ * they are the same, or p is fewer steps away. */
+static int is_never_farther(unsigned p, unsigned q, unsigned code, int bits)
+{
+    const int mask = (1 << bits) - 1;
+    for (int k = 0; k < 16 && (p ^ q) >> k != 0; k += bits) {
+        int a = (int)(p >> k) & mask, b = (int)(q >> k) & mask, c = (int)(code >> k) & mask;
+        a -= c, b -= c;
+        if (a != b && abs(a) >= abs(b)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Writes those of a list that may be the nearest, and returns their number. */
+static int list_rivals(unsigned code, const uint16_t *near, int n, int bits, uint16_t *rivals)
+{
+    int kept = 0;
+    for (int i = 0; i < n; i++) {
+        int k = 0;
+        while (k < kept && !is_never_farther(rivals[k], near[i], code, bits)) {
+            k++;
+        }
+        if (k == kept) {
+            rivals[kept++] = near[i];
+        }
+    }
+    return kept;
+}
+
 /* Vectors of eight are numbered in base three, those of four by their code. */
 static void number_places(forge_lattice *t, int bits)
 {
@@ -126,8 +163,9 @@ static void build(int which)
     forge_lattice *t = &lattices[which];
     const int dimensions = plans[which].dimensions, bits = plans[which].bits;
     uint16_t *near = plans[which].near;
-    uint32_t used = 0;
+    uint32_t used = 0, rivals = 0;
     t->near = near;
+    t->rivals = plans[which].rivals;
     number_places(t, bits);
     for (int i = 0; i < plans[which].points; i++) {
         unsigned code = plans[which].codes[i];
@@ -143,6 +181,11 @@ static void build(int which)
             continue;
         }
         int n = list_neighbours(which, code, near + used);
+        if (t->rivals != NULL) {
+            int few = list_rivals(code, near + used, n, bits, plans[which].rivals + rivals);
+            t->rival[forge_lattice_number(t, code)] = rivals / 8 << 9 | (uint32_t)few;
+            rivals += (uint32_t)(few + 7) / 8 * 8;
+        }
         *place = used / 16 << 9 | (uint32_t)n;
         for (; n % 16; n++) {
             near[used + (uint32_t)n] = near[used + (uint32_t)n - 1];

@@ -25,22 +25,31 @@ enum {
     LATTICE_IQ3_XXS,
     LATTICE_IQ3_S,
     LATTICES,
-    LATTICE_PLACES = 6561
+    LATTICE_PLACES = 6561,
+    LATTICE_RIVALS = 144 /* at most */
 };
 
 typedef struct {
     const uint16_t *near; /* lists of codes, nearest first; each begins at a multiple of 16 and is filled up to one by
                              repeating its last code */
     uint32_t place[LATTICE_PLACES]; /* a lattice point: index << 9; others: start of its list / 16 << 9 | length */
+    const uint16_t *rivals; /* what each list keeps without the points that another one beats in every component; NULL
+                               for IQ1. Each begins at a multiple of 8 */
+    uint32_t rival[LATTICE_PLACES]; /* a lattice point: 0; others: start of its rivals / 8 << 9 | their number */
     uint16_t low[256], high[256];   /* a code's place is low[code & 255] + high[code >> 8] */
 } forge_lattice;
 
 /* The lattice and its neighbours, made on first use, which takes some 10 ms; safe to call from any thread. */
 const forge_lattice *forge_lattice_get(int which);
 
+static inline uint32_t forge_lattice_number(const forge_lattice *t, uint32_t code)
+{
+    return (uint32_t)t->low[code & 255] + t->high[code >> 8];
+}
+
 static inline uint32_t forge_lattice_place(const forge_lattice *t, uint32_t code)
 {
-    return t->place[t->low[code & 255] + t->high[code >> 8]];
+    return t->place[forge_lattice_number(t, code)];
 }
 
 #endif

@@ -1,18 +1,13 @@
 /* The search of the lattice types IQ2 and IQ3: for each sub-block a scale and, for each group of its weights, the code
  * of a lattice point. Knows lanes and lattices, no block layout.
  *
- * Lanes hold sub-blocks while weights are rounded and sums are taken. In between, each group that fell off the lattice
- * walks its list of neighbours with the lanes holding neighbours: a distance is a sum of one term a component, and a
- * component has few values, so all terms are tabulated once and each distance is looked up and added in order.
+ * While many scales are tried, lanes are the scales of one sub-block; before and after, they are sub-blocks.
  */
 #ifndef FORGE_LATTICE_FIT_H
 #define FORGE_LATTICE_FIT_H
 
-#include "lattice.h"
+#include "lattice_walk.h"
 #include "superblock.h"
-#include <float.h>
-
-enum { LATTICE_OFF = 1 << 16 }; /* set in a code that had to be moved to a lattice point */
 
 typedef struct {
     int which;      /* LATTICE_... */
@@ -28,6 +23,8 @@ typedef struct {
 typedef struct {
     float x[32][VN], w[32][VN], root[32][VN]; /* magnitudes, importances, and their square roots */
     VF max;                                   /* of the magnitudes */
+    float x_of[VN][32], root_of[VN][32];      /* the same, a sub-block at a time */
+    VF largest;                               /* |weight| */
     VI signs[4];                              /* of each eight weights, the first in bit 0 */
     VF scale;
     VI code[8];
@@ -51,6 +48,22 @@ V_FN VI lattice_even_signs(VF x[8], const VF v[8], const VF w[8], VI signs)
         x[i] = vf_select(vi_eq(least, vi_set1(1 << i)), vf_neg(x[i]), x[i]);
     }
     return vi_xor(signs, least);
+}
+
+/* to[l][i] = from[i][l], 0 <= i < n. */
+V_FN void lattice_transpose(float (*to)[32], const float (*from)[VN], int n)
+{
+    for (int i = 0; i < n; i += VN) {
+        const float *rows[VN];
+        VF columns[VN];
+        for (int k = 0; k < VN; k++) {
+            rows[k] = from[i + k];
+        }
+        vf_load_lanes(columns, rows, VN);
+        for (int l = 0; l < VN; l++) {
+            vf_store(to[l] + i, columns[l]);
+        }
+    }
 }
 
 /* Fills a run from the lanes' weights: importances are given * sqrt(sigma2 + x^2), or base + x^2 when none are given. */
@@ -79,116 +92,34 @@ V_FN void lattice_prepare(lattice_run *r, lattice_kind kind, const Lanes *g, int
         }
         r->signs[k] = signs;
     }
-    r->max = x[0];
+    r->max = r->largest = x[0];
     for (int i = 0; i < kind.weights; i++) {
         r->max = vf_max(r->max, x[i]);
+        r->largest = vf_max(r->largest, vf_abs(x[i]));
         vf_store(r->x[i], x[i]);
     }
+    lattice_transpose(r->x_of, (const float (*)[VN])r->x, kind.weights);
+    lattice_transpose(r->root_of, (const float (*)[VN])r->root, kind.weights);
 }
 
-static const float lattice_odd[8] = {1, 3, 5, 7, 9, 11, 13, 15};
-
-/* The codes of a group of magnitudes rounded to odd multiples of a scale, 1 / inverse. */
-V_FN VI lattice_round(const float (*x)[VN], int dimensions, VF inverse)
+/* The codes of a group of magnitudes rounded to odd multiples of a scale, 1 / inverse. Unless `edge` is NULL, *edge
+ * grows to how far, in levels, any lies from the middle of its level; a half is the edge to the next. */
+V_FN VI lattice_round(const VF *x, int dimensions, VF inverse, VF *edge)
 {
     const int bits = 16 / dimensions == 4 ? 3 : 2, top = bits == 3 ? 7 : 2;
     VI code = vi_set1(0);
     for (int i = dimensions - 1; i >= 0; i--) {
-        VF half = vf_mul(vf_set1(0.5f), vf_sub(vf_mul(inverse, vf_load(x[i])), vf_set1(1.f)));
+        VF half = vf_mul(vf_set1(0.5f), vf_sub(vf_mul(inverse, x[i]), vf_set1(1.f)));
+        if (edge != NULL) {
+            VF inside = vf_at_most(vf_not_negative(half), vf_set1((float)top));
+            *edge = vf_max(vf_abs(vf_sub(inside, vf_round(inside))), *edge);
+        }
         /* vi_nearest and vi_clamp, leaving 2^22 in for the mask below to take off */
         VI l = vi_and(vf_bits(vf_add(half, vf_set1(12582912.f))), vi_set1(0x007fffff));
         l = vi_max(vi_min(l, vi_set1(0x00400000 + top)), vi_set1(0x00400000));
         code = vi_or(vi_shl(code, bits), l);
     }
     return vi_and(code, vi_set1(bits == 3 ? 0xfff : 0xffff));
-}
-
-/* 32 values of the components' terms: eight components of four values each, or four of eight. */
-typedef struct {
-    VF x[32 / VN], w[32 / VN], level[32 / VN];
-} lattice_group;
-
-/* A group of magnitudes x and factors w, `stride` floats apart, and the values that a component can have. */
-V_FN lattice_group lattice_load_group(const float *x, const float *w, int stride, int dimensions, const float *levels)
-{
-    const int values = 32 / dimensions;
-    float each_x[32], each_w[32], each_level[32];
-    for (int k = 0; k < dimensions; k++) {
-        for (int v = 0; v < values; v++) {
-            each_x[k * values + v] = x[k * stride];
-            each_w[k * values + v] = w[k * stride];
-            each_level[k * values + v] = levels[v];
-        }
-    }
-    lattice_group group;
-    for (int i = 0; i < 32 / VN; i++) {
-        group.x[i] = vf_load(each_x + i * VN);
-        group.w[i] = vf_load(each_w + i * VN);
-        group.level[i] = vf_load(each_level + i * VN);
-    }
-    return group;
-}
-
-V_FN VF lattice_distances(const float *term, int dimensions, VI codes)
-{
-    if (dimensions == 4) {
-        VF d = vf_lookup8(vf_table8(term), codes);
-        for (int k = 1; k < 4; k++) {
-            d = vf_add(d, vf_lookup8(vf_table8(term + 8 * k), vi_shr(codes, 3 * k)));
-        }
-        return d;
-    }
-    VF d = vf_lookup4(vf_table4(term), codes);
-    for (int k = 1; k < 8; k++) {
-        d = vf_add(d, vf_lookup4(vf_table4(term + 4 * k), vi_shr(codes, 2 * k)));
-    }
-    return d;
-}
-
-/* The first of the nearest of n listed codes. Where no distance is a finite number ggml stops; here the first is taken. */
-V_FN unsigned lattice_nearest(const lattice_group *group, int dimensions, float scale, const uint16_t *list, int n)
-{
-    float term[32];
-    VF s = vf_set1(scale), best = vf_set1(FLT_MAX);
-    VI at = vi_set1(0);
-    for (int i = 0; i < 32 / VN; i++) {
-        VF diff = vf_sub(vf_mul(s, group->level[i]), group->x[i]);
-        vf_store(term + i * VN, vf_mul(vf_mul(group->w[i], diff), diff));
-    }
-    if (n <= VN) {
-        best = vf_min(lattice_distances(term, dimensions, vi_load_u16((const uint8_t *)list)), best);
-        return list[first_bit(vm_bits(vf_eq(best, vf_set1(vf_hmin(best)))))];
-    }
-    for (int j = 0; j < n; j += VN) {
-        VF d = lattice_distances(term, dimensions, vi_load_u16((const uint8_t *)(list + j)));
-        at = vi_select(vf_lt(d, best), vi_set1(j), at);
-        best = vf_min(d, best);
-    }
-    uint32_t hits = vm_bits(vf_eq(best, vf_set1(vf_hmin(best))));
-    int32_t start[VN];
-    vi_store(start, at);
-    int first = start[first_bit(hits)] + first_bit(hits);
-    while ((hits &= hits - 1) != 0) { /* equal distances: the earlier in the list */
-        const int other = start[first_bit(hits)] + first_bit(hits);
-        first = other < first ? other : first;
-    }
-    return list[first];
-}
-
-/* Moves code to the lattice, if it is not there, and then marks it. */
-V_FN int32_t lattice_move(const forge_lattice *t, const lattice_group *group, int dimensions, float scale, int32_t code)
-{
-    uint32_t place = forge_lattice_place(t, (uint32_t)code);
-    int n = (int)(place & 511);
-    if (n == 0) {
-        return code;
-    }
-    return (int32_t)lattice_nearest(group, dimensions, scale, t->near + (place >> 9) * 16, n) | LATTICE_OFF;
-}
-
-V_FN lattice_group lattice_run_group(const lattice_run *r, int at, int dimensions, int lane)
-{
-    return lattice_load_group(&r->x[at][lane], &r->root[at][lane], VN, dimensions, lattice_odd);
 }
 
 typedef struct {
@@ -210,55 +141,133 @@ V_FN lattice_sums lattice_sum(const lattice_run *r, lattice_kind kind, const VI 
     return s;
 }
 
-enum { LATTICE_TRIES = 31 };
+/* The codes that one sub-block gets for each of many scales, and their sums of w x q and w q q. */
+typedef struct {
+    float qx[LATTICE_SCALES], q2[LATTICE_SCALES];
+    _Alignas(64) int32_t code[8][LATTICE_SCALES];
+} lattice_trial;
+
+/* What lattice_walk has to know of each group: the sum of w x^2, or NaN where its reasons do not hold. */
+V_FN void lattice_own(float (*own)[VN], const lattice_run *r, lattice_kind kind, VF max)
+{
+    VM sound = vm_and(vf_gt(max, vf_set1(0x1p-36f)), vf_lt(r->largest, vf_set1(0x1p20f)));
+    sound = vm_and(sound, vf_lt(r->largest, vf_mul(max, vf_set1(65536.f))));
+    for (int k = 0; k < kind.weights / kind.dimensions; k++) {
+        VF sum = vf_set1(0.f);
+        for (int i = k * kind.dimensions; i < (k + 1) * kind.dimensions; i++) {
+            VF x = vf_load(r->x[i]);
+            sum = vf_add(sum, vf_mul(vf_load(r->root[i]), vf_mul(x, x)));
+        }
+        VM in = vm_and(vf_gt(sum, vf_mul(max, vf_set1(0x1p-55f))), vf_lt(sum, vf_mul(max, vf_set1(0x1p55f))));
+        vf_store(own[k], vf_select(vm_and(sound, in), sum, vf_set1(NAN)));
+    }
+}
+
+/* The scales max / (middle + i step); spare lanes repeat the last. */
+V_FN lattice_ladder lattice_climb(lattice_kind kind, float max)
+{
+    const int tries = 2 * kind.tries + 1, middle = kind.dimensions == 4 ? 15 : 5;
+    lattice_ladder ladder;
+    float above[LATTICE_SCALES];
+    ladder.vectors = (tries + VN - 1) / VN;
+    for (int i = 0; i < ladder.vectors * VN; i++) {
+        above[i] = (float)middle + (float)(i < tries ? i - kind.tries : kind.tries) * kind.step;
+    }
+    for (int v = 0; v < ladder.vectors; v++) {
+        ladder.inverse[v] = vf_div(vf_load(above + v * VN), vf_set1(max));
+        ladder.scale[v] = vf_div(vf_set1(1.f), ladder.inverse[v]);
+    }
+    return ladder;
+}
+
+V_FN void lattice_add_up(lattice_trial *trial, const lattice_run *r, lattice_kind kind, int vectors, int lane)
+{
+    const VFT odds = kind.dimensions == 4 ? vf_table8(lattice_odd) : vf_table4(lattice_odd);
+    VF qx[LATTICE_SCALES / VN], q2[LATTICE_SCALES / VN];
+    for (int v = 0; v < vectors; v++) {
+        qx[v] = q2[v] = vf_set1(0.f);
+    }
+    for (int k = 0; k < kind.weights / kind.dimensions; k++) {
+        for (int i = 0; i < kind.dimensions; i++) {
+            const float w = r->w[k * kind.dimensions + i][lane];
+            const VF weight = vf_set1(w), wx = vf_set1(w * r->x_of[lane][k * kind.dimensions + i]);
+            for (int v = 0; v < vectors; v++) {
+                const VI code = vi_load(trial->code[k] + v * VN);
+                const VI l = vi_shr(code, kind.dimensions == 4 ? 3 * i : 2 * i);
+                const VF q = kind.dimensions == 4 ? vf_lookup8(odds, l) : vf_lookup4(odds, l);
+                qx[v] = vf_add(qx[v], vf_mul(wx, q));
+                q2[v] = vf_add(q2[v], vf_mul(vf_mul(weight, q), q));
+            }
+        }
+    }
+    for (int v = 0; v < vectors; v++) {
+        vf_store(trial->qx + v * VN, qx[v]);
+        vf_store(trial->q2 + v * VN, q2[v]);
+    }
+}
+
+/* The codes and sums of the sub-block in `lane`. */
+V_FN void lattice_try_one(lattice_trial *trial, const lattice_run *r, lattice_kind kind, const forge_lattice *t,
+                          float max, const float (*own)[VN], int lane)
+{
+    const lattice_ladder ladder = lattice_climb(kind, max);
+    const int groups = kind.weights / kind.dimensions;
+    const float *x = r->x_of[lane], *root = r->root_of[lane];
+    lattice_rounded rounded[8];
+    for (int k = 0; k < groups; k++) {
+        VF each[8];
+        for (int i = 0; i < kind.dimensions; i++) {
+            each[i] = vf_set1(x[k * kind.dimensions + i]);
+        }
+        for (int v = 0; v < ladder.vectors; v++) {
+            rounded[k].edge[v] = vf_set1(0.f);
+            /* IQ2_S's neighbours are all equally many steps off, so none is left out and edges do not matter */
+            rounded[k].code[v] = lattice_round(each, kind.dimensions, ladder.inverse[v],
+                                               kind.which == LATTICE_IQ2_S ? NULL : rounded[k].edge + v);
+            vi_store(trial->code[k] + v * VN, rounded[k].code[v]);
+        }
+    }
+    for (int k = 0; k < groups; k++) {
+        const int at = k * kind.dimensions;
+        const lattice_group group = lattice_load_group(x + at, root + at, kind.dimensions, lattice_odd);
+        lattice_walk(t, &group, kind.dimensions, &ladder, rounded + k, own[k][lane], trial->code[k]);
+    }
+    lattice_add_up(trial, r, kind, ladder.vectors, lane);
+}
 
 /* Tries scales max / (middle + i step) and keeps in r->scale and r->code the best; r->scale and r->code hold what to
  * keep where none is good. */
 V_FN void lattice_try(lattice_run *r, lattice_kind kind, const forge_lattice *t, VF max)
 {
     const int groups = kind.weights / kind.dimensions, tries = 2 * kind.tries + 1;
-    const int middle = kind.dimensions == 4 ? 15 : 5;
-    int32_t codes[LATTICE_TRIES][8][VN];
-    float scales[LATTICE_TRIES][VN];
-    for (int i = 0; i < tries; i++) {
-        VF inverse = vf_div(vf_set1((float)middle + (float)(i - kind.tries) * kind.step), max);
-        vf_store(scales[i], vf_div(vf_set1(1.f), inverse));
-        for (int k = 0; k < groups; k++) {
-            vi_store(codes[i][k], lattice_round((const float (*)[VN])r->x + k * kind.dimensions, kind.dimensions, inverse));
-        }
+    lattice_trial trial[VN];
+    float of_lane[VN], own[8][VN];
+    const float *from[2][VN];
+    vf_store(of_lane, max);
+    lattice_own(own, r, kind, max);
+    for (int l = 0; l < VN; l++) {
+        lattice_try_one(trial + l, r, kind, t, of_lane[l], (const float (*)[VN])own, l);
+        from[0][l] = trial[l].qx;
+        from[1][l] = trial[l].q2;
     }
+    VF zero = vf_set1(0.f), best = zero, qx[LATTICE_SCALES], q2[LATTICE_SCALES];
+    VI at = vi_set1(-1);
+    vf_load_lanes(qx, from[0], (tries + VN - 1) / VN * VN);
+    vf_load_lanes(q2, from[1], (tries + VN - 1) / VN * VN);
+    for (int i = 0; i < tries; i++) {
+        VM better = vm_and(vf_gt(q2[i], zero), vf_gt(vf_mul(qx[i], qx[i]), vf_mul(best, q2[i])));
+        r->scale = vf_select(better, vf_div(qx[i], q2[i]), r->scale);
+        best = vf_select(better, vf_mul(r->scale, qx[i]), best);
+        at = vi_select(better, vi_set1(i), at);
+    }
+    int32_t which[VN], codes[VN];
+    vi_store(which, at);
     for (int k = 0; k < groups; k++) {
+        vi_store(codes, r->code[k]);
         for (int l = 0; l < VN; l++) {
-            lattice_group group = lattice_run_group(r, k * kind.dimensions, kind.dimensions, l);
-            uint8_t off[LATTICE_TRIES];
-            uint32_t place[LATTICE_TRIES];
-            int n = 0;
-            for (int i = 0; i < tries; i++) { /* without a branch that nothing could predict */
-                place[n] = forge_lattice_place(t, (uint32_t)codes[i][k][l]);
-                off[n] = (uint8_t)i;
-                n += (place[n] & 511) != 0;
-            }
-            for (int m = 0; m < n; m++) {
-                const uint16_t *list = t->near + (place[m] >> 9) * 16;
-                const int i = off[m], length = (int)(place[m] & 511);
-                unsigned code = lattice_nearest(&group, kind.dimensions, scales[i][l], list, length);
-                codes[i][k][l] = (int32_t)code | LATTICE_OFF;
-            }
+            codes[l] = which[l] < 0 ? codes[l] : trial[l].code[k][which[l]];
         }
-    }
-    VF zero = vf_set1(0.f), best = zero;
-    for (int i = 0; i < tries; i++) {
-        VI code[8];
-        for (int k = 0; k < groups; k++) {
-            code[k] = vi_load(codes[i][k]);
-        }
-        lattice_sums s = lattice_sum(r, kind, code);
-        VM better = vm_and(vf_gt(s.q2, zero), vf_gt(vf_mul(s.qx, s.qx), vf_mul(best, s.q2)));
-        r->scale = vf_select(better, vf_div(s.qx, s.q2), r->scale);
-        best = vf_select(better, vf_mul(r->scale, s.qx), best);
-        for (int k = 0; k < groups; k++) {
-            r->code[k] = vi_select(better, code[k], r->code[k]);
-        }
+        r->code[k] = vi_load(codes);
     }
 }
 
@@ -274,10 +283,16 @@ V_FN void lattice_refine(lattice_run *r, lattice_kind kind, const forge_lattice 
         VM off = vi_gt(r->code[k], vi_set1(LATTICE_OFF - 1));
         uint32_t redo = vm_bits(all ? lanes : vm_and(lanes, off));
         int32_t codes[VN];
-        vi_store(codes, lattice_round((const float (*)[VN])r->x + k * kind.dimensions, kind.dimensions, inverse));
+        VF x[8];
+        for (int i = 0; i < kind.dimensions; i++) {
+            x[i] = vf_load(r->x[k * kind.dimensions + i]);
+        }
+        vi_store(codes, lattice_round(x, kind.dimensions, inverse, NULL));
         for (int l = 0; l < VN; l++) {
             if (redo >> l & 1) {
-                lattice_group group = lattice_run_group(r, k * kind.dimensions, kind.dimensions, l);
+                const int at = k * kind.dimensions;
+                const float *x_of = r->x_of[l] + at, *root = r->root_of[l] + at;
+                lattice_group group = lattice_load_group(x_of, root, kind.dimensions, lattice_odd);
                 codes[l] = lattice_move(t, &group, kind.dimensions, scale[l], codes[l]);
             }
         }

@@ -71,6 +71,7 @@ V_FN VI vi_shrv(VI a, VI b) { return _mm256_srlv_epi32(a, b); }
 V_FN VM vi_eq(VI a, VI b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
 V_FN VM vi_gt(VI a, VI b) { return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b)); }
 V_FN VI vi_select(VM m, VI a, VI b) { return _mm256_blendv_epi8(b, a, _mm256_castps_si256(m)); }
+V_FN VI vi_previous(VI before, VI a) { return _mm256_alignr_epi8(a, _mm256_permute2x128_si256(before, a, 0x21), 12); }
 
 V_FN VI vf_trunc(VF a) { return _mm256_cvttps_epi32(a); }
 V_FN VF vi_to_f(VI a) { return _mm256_cvtepi32_ps(a); }

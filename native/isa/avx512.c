@@ -61,6 +61,7 @@ V_FN VI vi_shrv(VI a, VI b) { return _mm512_srlv_epi32(a, b); }
 V_FN VM vi_eq(VI a, VI b) { return _mm512_cmpeq_epi32_mask(a, b); }
 V_FN VM vi_gt(VI a, VI b) { return _mm512_cmpgt_epi32_mask(a, b); }
 V_FN VI vi_select(VM m, VI a, VI b) { return _mm512_mask_blend_epi32(m, b, a); }
+V_FN VI vi_previous(VI before, VI a) { return _mm512_alignr_epi32(a, before, 15); }
 
 V_FN VI vf_trunc(VF a) { return _mm512_cvttps_epi32(a); }
 V_FN VF vi_to_f(VI a) { return _mm512_cvtepi32_ps(a); }

@@ -58,6 +58,7 @@ V_FN VI vi_shrv(VI a, VI b) { return u2i(vshlq_u32(i2u(a), vnegq_s32(b))); }
 V_FN VM vi_eq(VI a, VI b) { return vceqq_s32(a, b); }
 V_FN VM vi_gt(VI a, VI b) { return vcgtq_s32(a, b); }
 V_FN VI vi_select(VM m, VI a, VI b) { return vbslq_s32(m, a, b); }
+V_FN VI vi_previous(VI before, VI a) { return vextq_s32(before, a, 3); }
 
 V_FN VI vf_trunc(VF a)
 {

@@ -52,6 +52,11 @@ V_FN VI vi_shrv(VI a, VI b) { return (VI)((uint32_t)a >> b); }
 V_FN VM vi_eq(VI a, VI b) { return a == b; }
 V_FN VM vi_gt(VI a, VI b) { return a > b; }
 V_FN VI vi_select(VM m, VI a, VI b) { return m ? a : b; }
+V_FN VI vi_previous(VI before, VI a)
+{
+    (void)a;
+    return before;
+}
 
 V_FN VI vf_trunc(VF a) { return a >= -2147483648.f && a < 2147483648.f ? (VI)a : INT_MIN; }
 V_FN VF vi_to_f(VI a) { return (VF)a; }

@@ -20,6 +20,7 @@
  *                 vi_shl(a, k) vi_shr(a, k): by a constant, zeros shifted in      vi_sar(a, k): sign shifted in
  *                 vi_shrv(a, b): lane by lane, 0 <= b < 32
  *                 vi_eq gt (a, b) -> VM   vi_select(m, a, b)
+ *                 vi_previous(before, a)          each lane gets the one below it, the first the last of `before`
  * between         vf_trunc(a) -> VI       toward zero; INT_MIN when it does not fit or is a NaN (as x86 does)
  *                 vi_to_f(a) -> VF        rounded to nearest even      vf_bits(a) vi_as_f(a): the same 32 bits
  * masks           vm_and or (a, b)  vm_andnot(a, b) = a and not b  vm_not(a)  vm_any(a) vm_all(a) -> int
@@ -49,7 +50,7 @@
  * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
  *                 vf_store_f16(p, a)                                VN of them; p: uint8_t *
  *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
- * transposes      vf_load_lanes(out, p, n)    out[i] lane l = p[l][i], 0 <= i < n; n a multiple of 16
+ * transposes      vf_load_lanes(out, p, n)    out[i] lane l = p[l][i], 0 <= i < n; n a multiple of VN
  *                 vi_store_lanes_u8(p, v, n)  p[l][i] = low byte of v[i] lane l; n a multiple of 16
  * streaming       stream(dst, src, bytes)     memcpy past the caches; stream_end() after the last one
  */
