@@ -74,19 +74,15 @@ class Table:
         from rich import box, table
         from rich.text import Text
 
-        drawn = table.Table(
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-            show_header=self._heading,
-            width=sum(widths.values()) + GAP * (len(widths) - 1),
-        )
+        drawn = table.Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, show_header=self._heading)
         for column, width in widths.items():
-            drawn.add_column(
-                self._names[column], justify="right" if self._right[column] else "left", width=width, overflow="fold"
-            )  # fmt: skip
+            if drawn.columns:
+                drawn.add_column(width=GAP - 2)  # and one for the line on each side, which is blank
+            justify: Any = "right" if self._right[column] else "left"
+            drawn.add_column(self._names[column], justify=justify, width=width, overflow="fold")
         for row in self._rows:
-            drawn.add_row(*(Text(row[c] if self._prose[c] else _cut(row[c], width)) for c, width in widths.items()))
+            cells = [Text(row[c] if self._prose[c] else _cut(row[c], width)) for c, width in widths.items()]
+            drawn.add_row(*[part for cell in cells for part in ("", cell)][1:])
         return drawn
 
 
