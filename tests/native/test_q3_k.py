@@ -94,6 +94,14 @@ def half_steps(rng: np.random.Generator, n: int) -> NDArray[Any]:
     return (rng.integers(-9, 9, (n, 16)) / 2 + noise) * 10.0 ** rng.uniform(-6, 3, (n, 1))
 
 
+def edges(rng: np.random.Generator, n: int) -> NDArray[Any]:
+    """A negative peak and few others, within some units in the last place of where its scale rounds either way."""
+    some = rng.random((n, 16)) < rng.choice([0.1, 0.2], (n, 1))
+    edge = rng.choice([-7, -5, -3, -1, 1, 3, 5, 7], (n, 16)) / 8 * some
+    edge[np.arange(n), rng.integers(0, 16, n)] = -1
+    return edge * (1 + rng.integers(-3, 4, (n, 16)) * 2.0**-23) * rng.uniform(1, 2, (n, 1))
+
+
 def negative_peak(rng: np.random.Generator, n: int) -> NDArray[Any]:
     """Only such blocks have levels to move."""
     x = rng.standard_normal((n, 16))
@@ -113,6 +121,7 @@ VALUES: dict[str, Values] = {
     "negative peak": negative_peak,
     "many rounds": many_rounds,
     "half steps": half_steps,
+    "edges": edges,
     "opposite peaks": lambda rng, n: rng.integers(-2, 3, (n, 16)) * 10.0 ** rng.uniform(-9, 3, (n, 1)),
     "alone": lambda rng, n: np.where(np.arange(16) == 5, -1, rng.standard_normal((n, 16)) * 1e-3),
     "sparse": lambda rng, n: rng.standard_normal((n, 16)) * (rng.random((n, 16)) < 0.1),
