@@ -211,8 +211,9 @@ V_FN lattice_lowest lattice_find_lowest(const float *a, const float *b, const in
  * s A <= 1.25 C + 5 F and |B| <= 2.25 C + 5 F. Summing roundings, eight components: a line's value is right to
  * (35 C + 101 F) u, ggml's distance / s to (1 C + 17 F) u. So where the second lowest, less 2^-15 of it, is above the
  * lowest plus 2^-17 C (four components: 2^-18 C), ggml's distances are in the same order, and so are those of all other
- * points. C is enlarged by 2^-15 to keep values positive. `own` is NaN, so that nothing is sure, unless scales, weights
- * and C lie within 2^-60 .. 2^60, where all that under- or overflows is too small or too large to matter.
+ * points. C is enlarged by 2^-15 to keep values positive. `own` is NaN, so that nothing is sure, unless scales, C and
+ * the weights' sum and largest lie within 2^-60 .. 2^60, where all that under- or overflows is too small or too large to
+ * matter. IQ3 has less than 16 times the margin it needs.
  *
  * Only rivals become lines. A point that is no rival is beaten in every component by one that stands before it in the
  * list; ggml's roundings keep that order, since they are monotone, as long as each component does lie in its level: not
