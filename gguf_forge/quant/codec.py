@@ -183,9 +183,13 @@ def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: 
     if workers <= 1:
         work()
         return
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in range(workers):
-            pool.submit(work)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in range(workers):
+                pool.submit(work)
+    except BaseException as error:  # an interrupt: chunks in hand are finished, no more are taken
+        failed[-1] = error
+        raise
     if failed:
         raise failed[min(failed)]
 

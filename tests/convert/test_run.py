@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -176,9 +177,22 @@ def test_an_interrupt_stops_the_threads(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path) -> None:
+@pytest.fixture
+def handled() -> Iterator[threading.Semaphore]:
+    """Counts the interrupts that have been raised."""
+    count = threading.Semaphore(0)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        count.release()
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGINT, interrupt)
+    yield count
+    signal.signal(signal.SIGINT, old)
+
+
+def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path, handled: threading.Semaphore) -> None:
     target = begun(tmp_path / "out.gguf", {"a": "F32"})
-    before = threading.active_count()
     inside, go_on = threading.Event(), threading.Event()
 
     def rows(start: int, stop: int) -> Array:
@@ -189,19 +203,18 @@ def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path) -> None:
     def press() -> None:
         inside.wait(60)
         for _ in range(3):
-            signal.raise_signal(signal.SIGINT)
-            time.sleep(0.05)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            handled.acquire(timeout=60)
+            time.sleep(0.05)  # as long as a hand takes
         go_on.set()
 
     impatient = threading.Thread(target=press)
     impatient.start()
-    views = [View("a", (300, 64), tensor_type("F32"), rows)] * 2
     with pytest.raises(KeyboardInterrupt):
-        run(views, [target], threads=2)
+        run([View("a", (300, 64), tensor_type("F32"), rows)] * 2, [target], threads=2)
     assert go_on.is_set()
     impatient.join()
     target.writer.abort()
-    assert threading.active_count() == before
 
 
 def test_no_more_threads_start_than_there_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -65,6 +68,24 @@ def test_of_several_bad_rows_the_first_is_named(monkeypatch: pytest.MonkeyPatch)
     for threads in (1, 2, 5):
         with pytest.raises(QuantError, match="found at row 11, column 3"):
             quantize(x, "Q4_0", threads=threads)
+
+
+def test_an_interrupt_lets_no_more_rows_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def slowly(*args: Any) -> None:
+        taken.append(1)
+        if len(taken) == 10:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(codec, "CHUNK", 512)
+    monkeypatch.setattr(codec, "_checked", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(np.zeros((1000, 512), np.float32), "Q8_0", threads=2)
+    seen = len(taken)
+    time.sleep(0.1)
+    assert len(taken) <= seen + 2 < 500
 
 
 def test_views_are_read_as_they_look() -> None:
