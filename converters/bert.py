@@ -6,7 +6,7 @@ from typing import Any
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Table, boolean, rule, strings, u32
-from gguf_forge.convert.ops import Facts
+from gguf_forge.convert.facts import Facts
 
 from .common import BASE, BUFFERS, GELU, QKV, affine, layer, pooling
 
@@ -29,7 +29,7 @@ BERT = Arch(
     "bert",
     hf=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
     hparams=BASE
-    | boolean("attention.causal", value=lambda facts: False, variant="bert")
+    | boolean("attention.causal", value=lambda facts: False, again=True)
     | u32("pooling_type", value=pooling)
     | strings("classifier.output_labels", value=labels),
     tensors=Table(

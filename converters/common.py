@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.convert.arch import Hparam, Rule, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import block_count, rope_of
-from gguf_forge.convert.ops import Facts
 from gguf_forge.convert.sentence import pooling_mode
 from gguf_forge.errors import ConversionError
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, ConfigClass, Hparam, Rule, Table, f32, rule, u32
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
-from gguf_forge.convert.ops import Add, Facts, FirstRows
+from gguf_forge.convert.ops import add
+from gguf_forge.convert.rows import first_rows
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
@@ -29,7 +31,7 @@ from .common import (
     pooling,
 )
 
-SHIFTED = Add(1.0)
+SHIFTED = add(1.0)
 
 KEYS: Table[Hparam] = Table(
     (
@@ -125,20 +127,20 @@ GEMMA3 = Arch(
     "gemma3",
     hf=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     hparams=BASE
-    | u32("context_length", "max_position_embeddings", default=131072, variant="or default")
-    | u32("attention.head_count", "num_attention_heads", default=8, variant="or default")
-    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", default=1e-6, variant="or default")
-    | u32("attention.key_length", "head_dim", default=256, variant="or default")
-    | u32("attention.value_length", "head_dim", default=256, variant="or default")
-    | f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta", 1e6), variant="or default")
+    | u32("context_length", "max_position_embeddings", default=131072, again=True)
+    | u32("attention.head_count", "num_attention_heads", default=8, again=True)
+    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", default=1e-6, again=True)
+    | u32("attention.key_length", "head_dim", default=256, again=True)
+    | u32("attention.value_length", "head_dim", default=256, again=True)
+    | f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta", 1e6), again=True)
     | f32("final_logit_softcapping", value=_softcap)
     | u32("attention.sliding_window", value=_window)
-    | u32("attention.head_count_kv", "num_key_value_heads", default=4, variant="or default"),
+    | u32("attention.head_count_kv", "num_key_value_heads", default=4, again=True),
     tensors=DECODER
     | NORMS
     | SANDWICH
     | Table(tuple(rule(r.out, *r.sources, verb=SHIFTED) for r in QK_NORM))
-    | rule("token_embd", "model.embed_tokens", verb=FirstRows(vocab_rows)),
+    | rule("token_embd", "model.embed_tokens", verb=first_rows(vocab_rows)),
     needs=(*NEEDS, *POST_NORMS, *QK_NORMS),
     vocab=vocab.GEMMA3,
     renames=WRAPPERS,
@@ -151,6 +153,8 @@ GEMMA_EMBEDDING = replace(
     GEMMA3,
     name="gemma-embedding",
     hf=("Gemma3TextModel",),
+    tensors=GEMMA3.tensors.without("output"),
+    drop=GEMMA3.drop + HEAD,
     hparams=GEMMA3.hparams
     | u32("attention.sliding_window", "sliding_window", required=True)
     | u32("pooling_type", value=pooling),

@@ -41,8 +41,7 @@ GPT2 = Arch(
             rule("output", "lm_head"),
             rule("blk.{l}.attn_norm", "h.{l}.ln_1"),
             rule("blk.{l}.ffn_norm", "h.{l}.ln_2"),
-            *(rule(f"blk.{{l}}.{out}.weight", f"h.{{l}}.{source}.weight", verb=TRANSPOSE) for out, source in LINEAR),
-            *(rule(f"blk.{{l}}.{out}.bias", f"h.{{l}}.{source}.bias") for out, source in LINEAR),
+            *(rule(f"blk.{{l}}.{out}", f"h.{{l}}.{source}", verb=TRANSPOSE) for out, source in LINEAR),
         )
     ),
     needs=("token_embd", "position_embd", *affine("output_norm"), *layer(*affine(*NORMS, *(out for out, _ in LINEAR)))),

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Either, Rule, Table, rule, u32
+from gguf_forge.convert.arch import WEIGHT, Arch, ConfigClass, Either, Rule, Table, exact, rule, u32
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
-from gguf_forge.convert.ops import STACK, Computed, Facts, RopePermute
+from gguf_forge.convert.ops import STACK, Computed
+from gguf_forge.convert.rows import heads_of, interleave_halves
 
 from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, QKV, SILU, TRUNK, WRAPPERS, filled
 
@@ -47,11 +49,11 @@ def rope_factors(facts: Facts) -> npt.NDArray[np.float32] | None:
 
 def _stacked(out: str, part: str) -> Rule:
     return rule(
-        f"blk.{{l}}.{out}.weight",
-        f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}.weight",
+        f"blk.{{l}}.{out}",
+        f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}",
+        ends=WEIGHT,
         verb=STACK,
         group="experts",
-        every=False,
     )
 
 
@@ -59,10 +61,10 @@ QUERY_HEADS = ("n_heads", "num_attention_heads")
 KEY_HEADS = ("n_kv_heads", "num_key_value_heads", *QUERY_HEADS)
 
 TENSORS: Table[Rule] = (
-    Table((rule("rope_freqs.weight", verb=Computed(rope_factors)),))
+    Table((exact("rope_freqs.weight", verb=Computed(rope_factors)),))
     | DECODER
-    | rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=RopePermute(QUERY_HEADS))
-    | rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=RopePermute(KEY_HEADS))
+    | rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=interleave_halves(heads_of(*QUERY_HEADS)))
+    | rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(heads_of(*KEY_HEADS)))
     | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.block_sparse_moe.gate")
     | _stacked("ffn_gate_exps", "w1")
     | _stacked("ffn_down_exps", "w2")

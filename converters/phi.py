@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Either, Table, f32, rule, u32
+from gguf_forge.convert.arch import Arch, ConfigClass, Either, Table, exact, f32, rule, u32
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import ROPE_FROM_PRETRAINING, refuse_rope, rope_of
-from gguf_forge.convert.ops import Computed, Facts
+from gguf_forge.convert.ops import Computed
 from gguf_forge.errors import ConversionError
 
 from .common import BUFFERS, DECODER, FILE_TYPE, QKV, SILU, TRUNK, WRAPPERS, filled, layer
@@ -74,9 +75,9 @@ def _factors(key: str) -> Computed:
 PHI3 = Arch(
     "phi3",
     hf=("Phi3ForCausalLM",),
-    early=Table((f32("rope.scaling.attn_factor", value=_attention_factor),)),
     hparams=Table(
         (
+            f32("rope.scaling.attn_factor", value=_attention_factor, early=True),
             u32("context_length", *CONTEXT, required=True),
             u32("rope.scaling.original_context_length", value=_pretraining),
             u32("embedding_length", *WIDTH, required=True),
@@ -94,8 +95,8 @@ PHI3 = Arch(
     ),
     tensors=Table(
         (
-            rule("rope_factors_long.weight", verb=_factors("long_factor")),
-            rule("rope_factors_short.weight", verb=_factors("short_factor")),
+            exact("rope_factors_long.weight", verb=_factors("long_factor")),
+            exact("rope_factors_short.weight", verb=_factors("short_factor")),
         )
     )
     | DECODER.without("blk.{l}.ffn_gate")

@@ -6,9 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Either, Rule, Table, rule, string, strings, u32
+from gguf_forge.convert.arch import (
+    WEIGHT,
+    Arch,
+    ConfigClass,
+    Either,
+    Rule,
+    Table,
+    exact,
+    rule,
+    string,
+    strings,
+    u32,
+)
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import gather_rope, refuse_rope
-from gguf_forge.convert.ops import COPY, STACK, Facts, PickRows, Split
+from gguf_forge.convert.ops import STACK
+from gguf_forge.convert.rows import equal_parts, picked_rows
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 
@@ -32,33 +46,30 @@ from .common import (
 
 POOLING = u32("pooling_type", value=pooling)
 
+
+def _fused(part: str) -> tuple[str, str]:
+    """Where the experts of a layer may be stored as one tensor, with the ending of a weight or without."""
+    return f"model.layers.{{l}}.mlp.experts.{part}", f"model.layers.{{l}}.mlp.experts.{part}.weight"
+
+
 #: Experts stored one by one, then as two tensors a layer.
 EXPERTS: Table[Rule] = Table(
     (
         *(
             rule(
-                f"blk.{{l}}.ffn_{part}_exps.weight",
-                f"model.layers.{{l}}.mlp.experts.{{e}}.{part}_proj.weight",
+                f"blk.{{l}}.ffn_{part}_exps",
+                f"model.layers.{{l}}.mlp.experts.{{e}}.{part}_proj",
+                ends=WEIGHT,
                 verb=STACK,
                 group="experts",
-                every=False,
             )
             for part in ("down", "gate", "up")
         ),
-        *(
-            rule(
-                f"blk.{{l}}.ffn_{out}_exps.weight",
-                f"model.layers.{{l}}.mlp.experts.{source}",
-                variant=f"fused{end}",
-                every=False,
-                verb=verb,
-            )
-            for end in ("", ".weight")
-            for out, source, verb in (
-                ("down", f"down_proj{end}", COPY),
-                ("gate", f"gate_up_proj{end}", Split(0, 2)),
-                ("up", f"gate_up_proj{end}", Split(1, 2)),
-            )
+        exact("blk.{l}.ffn_down_exps.weight", _fused("down_proj"), variant="fused"),
+        exact(
+            ("blk.{l}.ffn_gate_exps.weight", "blk.{l}.ffn_up_exps.weight"),
+            _fused("gate_up_proj"),
+            verb=equal_parts(2),
         ),
     )
 )
@@ -66,16 +77,16 @@ EXPERTS: Table[Rule] = Table(
 #: A dense layer among layers of experts.
 SOME_DENSE: Table[Rule] = Table(
     tuple(
-        rule(f"blk.{{l}}.ffn_{part}", f"model.layers.{{l}}.mlp.{part}_proj", every=False)
+        rule(f"blk.{{l}}.ffn_{part}", f"model.layers.{{l}}.mlp.{part}_proj")
         for part in ("gate", "up", "down")
     )
 )
 
 SHARED_EXPERT: Table[Rule] = Table(
     (
-        rule("blk.{l}.ffn_gate_inp_shexp", "model.layers.{l}.mlp.shared_expert_gate", every=False),
+        rule("blk.{l}.ffn_gate_inp_shexp", "model.layers.{l}.mlp.shared_expert_gate"),
         *(
-            rule(f"blk.{{l}}.ffn_{part}_shexp", f"model.layers.{{l}}.mlp.shared_expert.{part}_proj", every=False)
+            rule(f"blk.{{l}}.ffn_{part}_shexp", f"model.layers.{{l}}.mlp.shared_expert.{part}_proj")
             for part in ("gate", "up", "down")
         ),
     )
@@ -84,7 +95,7 @@ SHARED_EXPERT: Table[Rule] = Table(
 SHARED = layer("ffn_gate_inp_shexp", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
 MOE: Table[Rule] = (
-    DECODER | SOME_DENSE | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate", every=False) | EXPERTS
+    DECODER | SOME_DENSE | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate") | EXPERTS
 )
 
 RERANKERS = ("qwen3-reranker", "qwen3-vl-reranker")
@@ -134,7 +145,7 @@ def _if_reranker(value: Any) -> Callable[[Facts], Any]:
 #: A reranker is its model's answer, yes or no, to whether a document fits a query: two rows of the output.
 RERANKER_KEYS = Table(
     (
-        u32("pooling_type", value=_if_reranker(RANK), variant="reranker"),
+        u32("pooling_type", value=_if_reranker(RANK), again=True),
         strings("classifier.output_labels", value=_if_reranker(["yes", "no"])),
         string("tokenizer.chat_template.rerank", value=_if_reranker(RERANK_TEMPLATE)),
         strings("tokenizer.chat_templates", value=_if_reranker(["rerank"])),
@@ -142,8 +153,8 @@ RERANKER_KEYS = Table(
 )
 RERANKER: Table[Rule] = Table(
     (
-        rule("cls.output.weight", "model.embed_tokens.weight", verb=PickRows(answers), when=_ranks_by_embedding),
-        rule("cls.output.weight", "lm_head.weight", variant="head", verb=PickRows(answers), when=_ranks_by_head),
+        exact("cls.output.weight", "model.embed_tokens.weight", verb=picked_rows(answers), when=_ranks_by_embedding),
+        exact("cls.output.weight", "lm_head.weight", variant="head", verb=picked_rows(answers), when=_ranks_by_head),
     )
 )
 

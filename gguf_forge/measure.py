@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge import names
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import resolve
 from gguf_forge.convert.model import stored_view
-from gguf_forge.convert.ops import Facts, View
-from gguf_forge.convert.plan import plan_outputs, source_view
+from gguf_forge.convert.origin import source_view
+from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.view import View
 from gguf_forge.errors import CheckpointError, ConversionError, InputError, QuantError, RecipeError, escaped
 from gguf_forge.format import reader
 from gguf_forge.quant.imatrix import Imatrix
@@ -135,7 +137,7 @@ def measure(
             with _naming(model, view):
                 trips = measure_rows(
                     view.rows, view.type, view.shape, fit, weights,
-                    granule=view.granule, threads=threads, advance=partial(step, _row_bytes(view)),
+                    threads=threads, advance=partial(step, _row_bytes(view)),
                 )  # fmt: skip
             found = dict(zip(fit, trips, strict=True))
         for kind in wanted:
@@ -169,7 +171,7 @@ def compare(
         with _naming(source, origin):
             found: Compared = compare_rows(
                 _as_blocks(view), view.type, origin.rows, origin.type, view.shape, weights,
-                granule=origin.granule, threads=threads, advance=partial(step, _row_bytes(view)),
+                threads=threads, advance=partial(step, _row_bytes(view)),
             )  # fmt: skip
         weighted = weights is not None and view.type.weighted
         yield Finding(

@@ -11,7 +11,7 @@ from typing import Any
 
 from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.hparams import rope_of
-from gguf_forge.convert.ops import View
+from gguf_forge.convert.view import View
 from gguf_forge.format.values import Value
 
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")

@@ -5,13 +5,19 @@ Frozen data, composed with `|` (later rows win, in the earlier row's place). Kno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from gguf_forge.convert.ops import COPY, Facts, Verb
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.hparams import block_count
+from gguf_forge.convert.ops import COPY, Verb
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
+
+#: What keys begin with that do not stand under the architecture's name.
+ABSOLUTE = ("general.", "tokenizer.", "diffusion.", "xielu.", "adapter.")
 
 
 class Keyed(Protocol):
@@ -20,6 +26,10 @@ class Keyed(Protocol):
     @property
     def row(self) -> str:
         """What the row is known by within its table."""
+
+    @property
+    def again(self) -> bool:
+        """Whether it stands beside an earlier row of its name rather than in its place."""
 
 
 K = TypeVar("K", bound=Keyed)
@@ -32,10 +42,15 @@ class Table(Generic[K]):
     rows: tuple[K, ...] = ()
 
     def __or__(self, other: Table[K] | K) -> Table[K]:
-        merged = {r.row: r for r in self.rows}
+        merged = list(self.rows)
+        places = {r.row: i for i, r in enumerate(merged)}
         for row in other.rows if isinstance(other, Table) else (other,):
-            merged[row.row] = row
-        return Table(tuple(merged.values()))
+            if row.again or row.row not in places:
+                places.setdefault(row.row, len(merged))
+                merged.append(row)
+            else:
+                merged[places[row.row]] = row
+        return Table(tuple(merged))
 
     def without(self, *names: str) -> Table[K]:
         """The table less the rows of these names. ConversionError if one is not there."""
@@ -50,12 +65,13 @@ class Table(Generic[K]):
 
 @dataclass(frozen=True)
 class Hparam:
-    """One metadata key: `key` (under the architecture's name, unless it starts with "general." or "tokenizer."), its
-    GGUF type, and where its value comes from: the first of `names` present in the configuration, or `value(facts)`.
-    Two rows of one key are told apart by `variant`; the later one's value stands in the earlier one's place.
+    """One metadata key: `key` (under the architecture's name, unless it starts with one of `ABSOLUTE`), its GGUF type,
+    and where its value comes from: the first of `names` present in the configuration, or `value(facts)`.
 
     A null value, or `value` giving None, means that the key is not written, unless `required` or a `default`
-    (a constant, or a function of the facts) says otherwise.
+    (a constant, or a function of the facts) says otherwise. A row that comes `again` stands beside an earlier one of
+    its key: where both have a value, its value is written in the earlier one's place. An `early` row is written right
+    after general.architecture.
     """
 
     key: str
@@ -65,12 +81,15 @@ class Hparam:
     default: Any = None
     required: bool = False
     element: ValueType | None = None
-    variant: str = ""
+    again: bool = False
+    early: bool = False
+
+    absolute: ClassVar[tuple[str, ...]] = ABSOLUTE
 
     @property
     def row(self) -> str:
-        """Its key, and its variant where it has one."""
-        return f"{self.key}/{self.variant}" if self.variant else self.key
+        """Its key."""
+        return self.key
 
 
 def u32(key: str, *names: str, **kwargs: Any) -> Hparam:
@@ -93,55 +112,123 @@ def boolean(key: str, *names: str, **kwargs: Any) -> Hparam:
     return Hparam(key, ValueType.BOOL, names, **kwargs)
 
 
-def strings(key: str, **kwargs: Any) -> Hparam:
+def i32(key: str, *names: str, **kwargs: Any) -> Hparam:
+    """A row of a signed number."""
+    return Hparam(key, ValueType.INT32, names, **kwargs)
+
+
+def array(key: str, element: ValueType, *names: str, **kwargs: Any) -> Hparam:
+    """A row of a list of elements of one type, whatever its length."""
+    return Hparam(key, ValueType.ARRAY, names, element=element, **kwargs)
+
+
+def strings(key: str, *names: str, **kwargs: Any) -> Hparam:
     """A row of a list of texts."""
-    return Hparam(key, ValueType.ARRAY, element=ValueType.STRING, **kwargs)
+    return array(key, ValueType.STRING, *names, **kwargs)
+
+
+#: Endings of the tensors that a row stands for.
+BOTH = (".weight", ".bias")
+WEIGHT = (".weight",)
+BIAS = (".bias",)
+
+Source = str | tuple[str, ...]
+"""The name of a source tensor, or names of which the first that is there counts."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of output tensor and the source tensors it is made of.
+    """One kind of source tensor, or several, and the output tensor, or tensors, made of it.
 
-    `out` and `sources` are templates over {l}, the layer, and (sources only) {e}, the expert. A rule whose names do
-    not end in .weight or .bias stands for two, one of each ending. It is emitted for each layer where all its
-    sources exist; two rules of one `out` are told apart by `variant`. Outputs of one `group` in one layer appear
-    together, where the last source of any of them stands. With `every`, a rule that applies to one layer must apply
-    to all: its absence is a hole in the checkpoint, not a property of the model. `when` limits a rule to some
-    configurations.
+    `out` and `sources` are templates over the architecture's axes: {l}, the layer, {e}, the expert, and others it
+    declares. A rule is emitted for each number of the axes in `out` for which all its sources exist; an axis that only
+    sources have is gathered: all its numbers must be there, and the verb is given them in order. Each of `ends` is
+    added to every name, and stands for a rule of its own. Two rules of one output are told apart by `variant`. Outputs
+    of one `group` in one layer appear together, where the last source of any of them stands. `when` limits a rule to
+    some configurations, or layers (`facts.layer`). `type` is the GGUF type that the converter's outtypes store it in
+    whatever they are; True means the outtype's even where F32 is usual.
     """
 
-    out: str
-    sources: tuple[str, ...]
+    out: tuple[str, ...]
+    sources: tuple[Source, ...]
     verb: Verb = COPY
+    ends: tuple[str, ...] = BOTH
     variant: str = ""
     group: str = ""
-    every: bool = True
     when: Callable[[Facts], bool] | None = None
+    type: str | bool = False
+    again: bool = field(default=False, init=False)
 
     @property
     def row(self) -> str:
-        """Its output, and its variant where it has one."""
-        return f"{self.out}/{self.variant}" if self.variant else self.out
+        """Its outputs, and its variant where it has one."""
+        name = "+".join(self.out)
+        return f"{name}/{self.variant}" if self.variant else name
+
+    def expanded(self) -> Iterator[Rule]:
+        """A rule for each ending, with every name complete."""
+        for end in self.ends:
+            sources = tuple(
+                tuple(name + end for name in source) if isinstance(source, tuple) else source + end
+                for source in self.sources
+            )
+            yield replace(self, out=tuple(out + end for out in self.out), sources=sources, ends=("",))
 
 
-def rule(
-    out: str,
-    *sources: str,
-    verb: Verb = COPY,
-    variant: str = "",
-    group: str = "",
-    every: bool = True,
-    when: Callable[[Facts], bool] | None = None,
-) -> Rule:
-    """A row of the tensor table."""
-    return Rule(out, sources, verb, variant, group, every, when)
+def rule(out: str | tuple[str, ...], *sources: Source, **kwargs: Any) -> Rule:
+    """A row of the tensor table, whose names lack the ending: by default it stands for a weight and its bias.
+
+    A name that already ends so is a mistake (ConversionError): it is a row of `exact`.
+    """
+    made = Rule((out,) if isinstance(out, str) else out, sources, **kwargs)
+    for name in (*made.out, *(n for s in sources for n in ((s,) if isinstance(s, str) else s))):
+        if made.ends != ("",) and name.endswith(BOTH):
+            raise ConversionError(f"rule {made.row}: {name} has its ending already")
+    return made
+
+
+def exact(out: str | tuple[str, ...], *sources: Source, **kwargs: Any) -> Rule:
+    """A row of the tensor table with names as they stand."""
+    return rule(out, *sources, ends=("",), **kwargs)
 
 
 @dataclass(frozen=True)
 class Either:
-    """Outputs that stand in for each other: a model, or each of its layers, needs all of one of the `choices`."""
+    """Outputs that stand in for each other: a model, or each of its layers, needs all of one of the `choices`.
+
+    An empty choice says that the others may be missing. Layers in which the same choices hold are of one kind, and
+    what one layer of a kind has beyond its needs, all of that kind have.
+    """
 
     choices: tuple[tuple[str, ...], ...]
+
+
+def optional(*outputs: str) -> Either:
+    """Outputs that a model, or any of its layers, has all or none of."""
+    return Either((outputs, ()))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Something that names of tensors count: layers, experts, heads. `span(facts)` says how many, or which."""
+
+    span: Callable[[Facts], int | range]
+
+    def numbers(self, facts: Facts) -> range:
+        """The numbers it has."""
+        found = self.span(facts)
+        return found if isinstance(found, range) else range(found)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Source tensors left out on purpose: those whose name has the `pattern`, if `when(match, facts)` holds."""
+
+    pattern: str
+    when: Callable[[re.Match[str], Facts], bool]
+
+
+Replacement = str | Callable[[re.Match[str], Facts], str]
 
 
 @dataclass(frozen=True)
@@ -164,17 +251,36 @@ class ConfigClass:
     nullable: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+def _layers(facts: Facts) -> int:
+    return block_count(facts.config)
+
+
+def _experts(facts: Facts) -> int:
+    names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    try:
+        return facts.number(*names)
+    except ConversionError as error:
+        raise ConversionError(f"config.json does not say how many experts there are: {error.text}") from None
+
+
+LAYERS = Axis(_layers)
+EXPERTS = Axis(_experts)
+
+
+@dataclass(frozen=True, eq=False)
 class Arch:
     """A model architecture: how one kind of checkpoint becomes GGUF.
 
-    `hf` are the class names of config.json's `architectures` it serves. `early` rows stand right after
-    general.architecture, `hparams` after general.*. `renames` (pattern, replacement) bring source names to the form
-    the rules use; `drop` patterns (regular expressions, searched in the stored name) are tensors left out on purpose.
-    `needs` are the outputs without which no reader loads the file, those over {l} in each layer; a name without an
-    ending is that of the weight. What they leave out (biases, a head of its own) may be missing.
-    `vocab` are the tokenizer kinds to try. `implied` are configuration keys whose value GGUF's readers take for
-    granted, with the values that mean it.
+    `hf` are the class names of config.json's `architectures` it serves; where several serve one name, the first whose
+    `when(config)` holds does. `hparams` stand after general.*, those marked `early` right after general.architecture.
+    `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns (regular
+    expressions, searched in the stored and in the renamed name) are tensors left out on purpose. `axes` are what names
+    count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file, those over
+    an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
+    head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
+    keys whose value GGUF's readers take for granted, with the values that mean it. `looks` are the small source
+    tensors whose values decide something. `shapes` are the shapes of outputs where they differ from those of most
+    architectures. `mtp` says that the model's layers that predict further tokens can be left out or kept alone.
     """
 
     name: str
@@ -183,8 +289,11 @@ class Arch:
     tensors: Table[Rule]
     needs: tuple[str | Either, ...]
     vocab: tuple[str, ...]
-    early: Table[Hparam] = field(default_factory=Table)
-    renames: tuple[tuple[str, str], ...] = ()
-    drop: tuple[str, ...] = ()
-    experts: tuple[str, ...] = ("num_local_experts", "num_experts")
+    renames: tuple[tuple[str, Replacement], ...] = ()
+    drop: tuple[str | Drop, ...] = ()
+    axes: Mapping[str, Axis] = field(default_factory=lambda: {"l": LAYERS, "e": EXPERTS})
     implied: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    when: Callable[[Mapping[str, Any]], bool] | None = None
+    looks: tuple[str, ...] = ()
+    shapes: Mapping[str, Any] = field(default_factory=dict)
+    mtp: bool = False

@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gguf_forge.convert.arch import ConfigClass, Hparam
-from gguf_forge.convert.ops import Facts
+from gguf_forge.convert.facts import Facts
 from gguf_forge.errors import ConversionError, escaped
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
+
+if TYPE_CHECKING:
+    from gguf_forge.convert.arch import Arch, ConfigClass, Hparam
 
 #: What a scaling of this type cannot do without.
 ROPE_NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -212,6 +214,9 @@ def _number(row: Hparam, value: Any, names: str) -> Any:
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if whole and not isinstance(value, bool) and 0 <= value < 2**32:
             return int(value)
+    elif row.type is ValueType.INT32:
+        if isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31:
+            return value
     else:
         return value
     raise ConversionError(f"config.json: {names} must be a {row.type.name} for {row.key}, got {_shown(value)}")
@@ -226,14 +231,19 @@ def _value(row: Hparam, facts: Facts) -> Any:
     return value
 
 
-def metadata_of(rows: Iterable[Hparam], arch: str, facts: Facts) -> dict[str, Value]:
-    """The metadata these rows state, in their order. Raises ConversionError naming the key on a wrong value."""
-    found: dict[str, Value] = {}
-    for row in rows:
+def metadata_of(arch: Arch, facts: Facts) -> tuple[dict[str, Value], dict[str, Value]]:
+    """The metadata an architecture's rows state, in their order: the early ones, and the others.
+
+    Raises ConversionError naming the key on a wrong value.
+    """
+    early: dict[str, Value] = {}
+    others: dict[str, Value] = {}
+    for row in arch.hparams:
         value = _value(row, facts)
         if value is None:
             continue
-        key = row.key if row.key.startswith(("general.", "tokenizer.")) else f"{arch}.{row.key}"
+        found = early if row.early else others
+        key = row.key if row.key.startswith(row.absolute) else f"{arch.name}.{row.key}"
         names = " or ".join(row.names) or row.key
         if isinstance(value, Sequence) and not isinstance(value, str) and row.type is not ValueType.ARRAY:
             items = [_number(row, v, names) for v in value]
@@ -242,7 +252,7 @@ def metadata_of(rows: Iterable[Hparam], arch: str, facts: Facts) -> dict[str, Va
             found[key] = Value(ValueType.ARRAY, items, element)
         else:
             found[key] = Value(row.type, _number(row, value, names), row.element)
-    return found
+    return early, others
 
 
 def misfits(config: Mapping[str, Any], rows: Iterable[Hparam]) -> list[str]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from gguf_forge import names
 from gguf_forge.convert.model import Model
-from gguf_forge.convert.ops import View
 from gguf_forge.convert.run import Weights
+from gguf_forge.convert.view import View
 from gguf_forge.errors import RecipeError, escaped
 from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.header import quantized_metadata
@@ -85,7 +85,7 @@ class Job:
     def of_outtype(cls, name: str, model: Model, how: Quantization) -> Job:
         """What convert_hf_to_gguf.py makes."""
         which = outtype_recipe(name)
-        choices = [choose_outtype(_spec(v), name) for v in model.views]
+        choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
         return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {}, notes)
@@ -173,6 +173,13 @@ def _require_codecs(choices: Iterable[Choice]) -> None:
             raise RecipeError(f"{choice.name}: decoding {choice.source} is not supported")
 
 
+def _converters_choice(view: View, outtype: str, given: str | bool) -> Choice:
+    """The converter's type for a tensor: blocks and whole numbers stay what they are."""
+    if view.type.quantized or view.type.name.startswith("I"):
+        return Choice(view.name, view.shape, view.type, view.type, view.type, "kept as it is stored")
+    return choose_outtype(_spec(view), outtype, tensor_type(given) if isinstance(given, str) else given)
+
+
 def _spec(view: View) -> TensorSpec:
     return TensorSpec(view.name, view.shape, view.type)
 
@@ -186,7 +193,7 @@ def _shape_in_ggml(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _as_f32(view: View) -> View:
     """The view as it would lie in an F32 conversion: for choosing types, not for reading."""
-    return View(view.name, view.shape, F32, view.rows, view.granule)
+    return View(view.name, view.shape, F32, view.rows)
 
 
 def _optional_type(which: str | TensorType | None) -> TensorType | None:

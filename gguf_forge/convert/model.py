@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gguf_forge.convert import sentence
 from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
 from gguf_forge.convert.hparams import metadata_of, misfits, refused, remarks, resolve
 from gguf_forge.convert.naming import ParameterCounts
-from gguf_forge.convert.ops import Array, Facts, View
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.registry import config_classes, named, select
+from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
@@ -37,33 +38,42 @@ VERSION_KEY = "general.quantization_version"
 class Model:
     """A source as views and metadata, before types are chosen.
 
-    `auto` is the checkpoint's own outtype; `verify` raises when the source changed since it was opened.
+    `auto` is the checkpoint's own outtype; `types` what the family's rules say of the types of outputs (see
+    `arch.Rule`), for the converter's outtypes; `verify` raises when the source changed since it was opened.
     """
 
     views: Sequence[View]
     metadata: Mapping[str, Value]
     auto: str = "f16"
+    types: Mapping[str, str | bool] = field(default_factory=dict)
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
     verify: Callable[[], None] = lambda: None
 
 
 def checkpoint_model(
-    checkpoint: Checkpoint, *, pre: str | None, model_name: str | None, overrides: Mapping[str, Value]
+    checkpoint: Checkpoint,
+    *,
+    pre: str | None,
+    model_name: str | None,
+    overrides: Mapping[str, Value],
+    options: Options = USUAL,
+    arch_name: str | None = None,
+    allow_unused: Sequence[str] = (),
 ) -> Model:
     """What the checkpoint becomes under its family's rules, with `overrides` last among the metadata.
 
-    `pre` names the pre-tokenizer where it is not recognised, `model_name` the model. ConversionError says what of the
-    folder cannot be used.
+    `pre` names the pre-tokenizer where it is not recognised, `model_name` the model, `arch_name` the architecture where
+    the configuration's class is not known; tensors that no rule uses are left out where a regular expression of
+    `allow_unused` fits. ConversionError says what of the folder cannot be used.
     """
     raw = checkpoint.config
     _require_plain(checkpoint)
     with _sound_config(checkpoint):
-        arch = select(raw)
-        facts = Facts(resolve(raw, config_classes()), checkpoint.path)
-        outputs = plan_outputs(arch, checkpoint.tensors, facts)
-        early = metadata_of(arch.early, arch.name, facts)
-        keys = metadata_of(arch.hparams, arch.name, facts)
+        arch = select(raw) if arch_name is None else named(arch_name)
+        facts = Facts(resolve(raw, config_classes()), checkpoint.path, options=options)
+        outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
+        early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
@@ -84,7 +94,11 @@ def checkpoint_model(
     notes += contradictions(outputs.views, metadata, arch.name)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
-    return Model(outputs.views, metadata, auto, outputs.dropped, notes, checkpoint.require_unchanged)
+    if outputs.unused:
+        notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
+    return Model(
+        outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged
+    )
 
 
 def _require_plain(checkpoint: Checkpoint) -> None:
@@ -106,7 +120,7 @@ def _sound_config(checkpoint: Checkpoint) -> Iterator[None]:
         yield
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         arch = select(checkpoint.config)
-        wrong = misfits(checkpoint.config, (*arch.early, *arch.hparams))
+        wrong = misfits(checkpoint.config, arch.hparams)
         if isinstance(error, KeyError):
             what = f"has no {error}"
         elif wrong:

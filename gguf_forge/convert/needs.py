@@ -1,53 +1,115 @@
-"""What a family cannot do without: a kind of tensor that no layer has, which only a reader of the file would notice.
+"""What a family cannot do without, and what layers of one kind have in common: holes that only a reader would notice.
 
-Knows names of outputs and how many layers there are. Must not know single families; what they need is in their tables.
+Knows names of outputs and axes. Must not know single families; what they need is in their tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from gguf_forge.convert.arch import Either
+from gguf_forge.convert.arch import BOTH, Arch, Either, Rule
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.patterns import fill, slots_of
 from gguf_forge.errors import ConversionError
 
 _MAX_NAMED = 6
 
 
-def require_needs(
-    needs: Sequence[str | Either], made: Collection[str], layers: int, sources: Mapping[str, str]
-) -> None:
-    """ConversionError unless the outputs `made` have all that `needs` names, in each of the layers.
+def require_needs(arch: Arch, made: Collection[str], rows: Sequence[Rule], facts: Facts) -> None:
+    """ConversionError unless the outputs `made` have all that the architecture needs, for each number of an axis.
 
-    The error names what the checkpoint lacks: `sources` has a source of each output, both as rules write them.
+    The error names what the checkpoint lacks, as the rules write the sources' names.
     """
+    sources = {out: _first_source(row) for row in reversed(rows) if row.sources for out in row.out}
     missing: list[str] = []
-    for need in needs:
+    for need in arch.needs:
         choices = need.choices if isinstance(need, Either) else ((need,),)
-        for layer in range(layers) if "{l}" in choices[0][0] else (0,):
-            kinds = _missing([[_whole(name) for name in choice] for choice in choices], made, layer)
+        for places in _places(arch, choices, facts):
+            kinds = _missing([[_whole(name) for name in choice] for choice in choices], made, places)
             if kinds:
-                missing += (" or ".join(repr(_at(sources.get(name, name), layer)) for name in kind) for kind in kinds)
+                missing += (
+                    " or ".join(repr(fill(sources.get(name, name), {"e": 0, **places})) for name in kind)
+                    for kind in kinds
+                )
                 break
     if missing:
-        more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
-        raise ConversionError(f"the checkpoint has no {', no '.join(missing[:_MAX_NAMED])}{more}; is a file missing?")
+        rest = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+        raise ConversionError(f"the checkpoint has no {', no '.join(missing[:_MAX_NAMED])}{rest}; is a file missing?")
 
 
-def _missing(choices: Sequence[Sequence[str]], made: Collection[str], layer: int) -> list[tuple[str, ...]]:
-    """The outputs missing in a layer: of the choice that is there for the most part; where none is more so than the
+def require_alike_layers(arch: Arch, made: Collection[str], rows: Iterable[Rule], facts: Facts) -> None:
+    """ConversionError for an output that some layers have and others of their kind lack.
+
+    Layers are of one kind where the same choices among the needs hold.
+    """
+    eithers = [need for need in arch.needs if isinstance(need, Either)]
+    for axis in arch.axes:
+        numbers = None
+        for row in rows:
+            if row.when is not None or axis not in slots_of(row.out[0]) or len(slots_of(row.out[0])) > 1:
+                continue
+            for out in row.out:
+                if numbers is None:
+                    numbers = arch.axes[axis].numbers(facts)
+                    kinds = _kinds(eithers, axis, numbers, made)
+                having = {n for n in numbers if fill(out, {axis: n}) in made}
+                for kind in kinds if having else ():
+                    lacking = kind - having
+                    if lacking and kind & having:
+                        name = fill(_first_source(row), {axis: min(lacking), "e": 0})
+                        raise ConversionError(
+                            f"the checkpoint has no {name!r}, though {len(kind & having)} of its {len(kind)} layers of "
+                            "that kind have theirs; is a file missing?"
+                        )
+
+
+def _kinds(eithers: Iterable[Either], axis: str, numbers: range, made: Collection[str]) -> list[set[int]]:
+    """The numbers of an axis, gathered by which choices hold."""
+    chosen = [either.choices for either in eithers if any(axis in slots_of(n) for c in either.choices for n in c)]
+    found: dict[tuple[bool, ...], set[int]] = {}
+    for number in numbers:
+        held = tuple(
+            bool(choice) and all(fill(_whole(name), {axis: number}) in made for name in choice)
+            for choices in chosen
+            for choice in choices
+        )
+        found.setdefault(held, set()).add(number)
+    return list(found.values())
+
+
+def _places(arch: Arch, choices: Sequence[Sequence[str]], facts: Facts) -> Iterator[Mapping[str, int]]:
+    axes = slots_of(next((name for choice in choices for name in choice), ""))
+    if not axes:
+        yield {}
+        return
+    for number in arch.axes[axes[0]].numbers(facts):
+        yield {axes[0]: number}
+
+
+def _missing(
+    choices: Sequence[Sequence[str]], made: Collection[str], places: Mapping[str, int]
+) -> list[tuple[str, ...]]:
+    """The outputs missing at a place: of the choice that is there for the most part; where none is more so than the
     others, one of each in one tuple.
     """
-    lacks = [[name for name in choice if _at(name, layer) not in made] for choice in choices]
-    if not all(lacks):
-        return []
+    lacks = [[name for name in choice if fill(name, places) not in made] for choice in choices]
     there = [len(choice) - len(lack) for choice, lack in zip(choices, lacks, strict=True)]
-    nearest = [lack for lack, count in zip(lacks, there, strict=True) if count == max(there)]
+    whole = any(choice and not lack for choice, lack in zip(choices, lacks, strict=True))
+    if whole or (not all(choices) and not any(there)):
+        return []
+    nearest = [lack for lack, count in zip(lacks, there, strict=True) if lack and count == max(there)]
     return [(name,) for name in nearest[0]] if len(nearest) == 1 else [tuple(lack[0] for lack in nearest)]
 
 
+def _first_source(row: Rule) -> str:
+    if not row.sources:
+        return row.out[0]
+    source = row.sources[0]
+    return source if isinstance(source, str) else source[0]
+
+
 def _whole(name: str) -> str:
-    return name if name.endswith((".weight", ".bias")) else f"{name}.weight"
+    return name if name.endswith(BOTH) else f"{name}.weight"
 
 
-def _at(name: str, layer: int) -> str:
-    return name.replace("{l}", str(layer)).replace("{e}", "0")
+

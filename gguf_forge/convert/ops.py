@@ -1,377 +1,471 @@
-"""The verbs of the conversion tables: from the rows of source tensors to the rows of one output, and back.
+"""The verbs of the conversion tables: from the rows of source tensors to the rows of outputs, and back.
 
-Knows arrays and shapes; must not know names, files, or model families. Every verb states its result's shape and type
+Knows arrays and shapes; must not know names, files, or model families. Every verb states its results' shapes and types
 from those of its inputs alone, so a checkpoint is planned without its weights. Arithmetic is done in the type the
 reference works in: F32, except that an F16 tensor stays F16 (BF16 carries no arithmetic and becomes F32).
+
+Verbs compose: `Rows(split) | Each(TRANSPOSE, COPY)` splits a tensor and transposes the first part. A verb for one
+tensor does the same to each it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.view import (
+    F16,
+    F32,
+    Array,
+    Kept,
+    Numbers,
+    RowNumbers,
+    View,
+    changed,
+    gathered,
+    joined,
+    of_array,
+    only,
+    require_alike,
+    reshaped,
+    sliced,
+    widen,
+)
 from gguf_forge.errors import ConversionError
-from gguf_forge.types import TensorType, tensor_type
-
-Array = npt.NDArray[Any]
-
-F32 = tensor_type("F32")
-F16 = tensor_type("F16")
-BF16 = tensor_type("BF16")
+from gguf_forge.types import tensor_type
 
 #: Bytes a verb that must visit a whole tensor (a transpose) holds of its source at a time.
 SLAB_BYTES = 8 << 20
+#: A matrix of at most this many bytes is transposed at once and kept while its rows are asked for.
+MATRIX_BYTES = 96 << 20
+_MAX_NAMED = 2
+
+Views = Sequence[View]
+
+
+class Verb:
+    """One way to make outputs from sources."""
+
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        """The outputs, in order; none when the configuration says that there is none."""
+        raise NotImplementedError
+
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        """The sources again, with the shapes and types of `like`. ConversionError where too little was kept."""
+        raise ConversionError(f"{outputs[0].name if outputs else 'output'}: cannot be turned back into its source")
+
+    def __or__(self, other: Verb) -> Verb:
+        return Chain((self, other))
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What verbs and hyperparameters may depend on besides tensors: the resolved configuration and the folder."""
+class Chain(Verb):
+    """Verbs one after the other, each given what the one before made."""
 
-    config: Mapping[str, Any]
-    directory: Path
+    verbs: tuple[Verb, ...]
+
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        made = list(sources)
+        for verb in self.verbs:
+            made = verb.views(made, facts)
+        return made
+
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        steps = [list(like)]
+        for verb in self.verbs[:-1]:
+            steps.append(verb.views(steps[-1], facts))
+        made = list(outputs)
+        for verb, before in zip(reversed(self.verbs), reversed(steps), strict=True):
+            made = verb.undo(made, before, facts)
+        return made
+
+    def __or__(self, other: Verb) -> Verb:
+        return Chain((*self.verbs, other))
+
+
+class Single(Verb):
+    """A verb for one tensor: of several it makes as many, each by itself."""
+
+    def one(self, source: View, facts: Facts) -> View:
+        """The output."""
+        raise NotImplementedError
+
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        """The source again."""
+        raise ConversionError(f"{output.name}: cannot be turned back into {like.name}")
+
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        return [self.one(source, facts) for source in sources]
+
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        return [self.back(output, source, facts) for output, source in zip(outputs, like, strict=True)]
+
+
+class Each(Verb):
+    """A verb for each of the tensors given, in their order."""
+
+    def __init__(self, *verbs: Verb) -> None:
+        self.verbs = verbs
+
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        pairs = zip(self.verbs, sources, strict=True)
+        return [view for verb, source in pairs for view in verb.views([source], facts)]
+
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        pairs = zip(self.verbs, outputs, like, strict=True)
+        return [view for verb, output, source in pairs for view in verb.undo([output], [source], facts)]
 
 
 @dataclass(frozen=True)
-class View:
-    """Rows to be had: a tensor of which any run of rows can be computed.
+class Copy(Single):
+    """The source as it is."""
 
-    `rows(start, stop)` counts rows over the flattened leading axes and gives a C-contiguous array
-    (stop - start, width) of the type's NumPy form (BF16 as uint16, packed blocks as uint8). Runs must start at a
-    multiple of `granule` rows, and end at one or at the last row.
+    def one(self, source: View, facts: Facts) -> View:
+        return source
+
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        return output
+
+
+Take = Callable[[Any, Facts], Any]
+"""From the numbers of the sources' rows, in their shape, to the numbers wanted, in the shape wanted.
+
+With one source an array of shape `source.shape[:-1]`; with several a list of such arrays, no number twice. A tuple
+stands for several outputs. Of a vector, and of a bias of any shape, the elements are the rows.
+"""
+
+
+@dataclass(frozen=True)
+class Rows(Verb):
+    """Rows moved: reordered, taken apart, put together, left out, under another shape.
+
+    `take` says which: `Rows(lambda r, facts: r.reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1))` interleaves the
+    halves of each head. See `Take`.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    type: TensorType
-    rows: Callable[[int, int], Array]
-    granule: int = 1
+    take: Take
 
-    @property
-    def width(self) -> int:
-        """Elements of a row."""
-        return self.shape[-1] if self.shape else 1
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        upright = [_by_rows(source) for source in sources]
+        first = require_alike(upright, first_axis=False) if len({s.width for s in upright}) > 1 else upright[0]
+        whole = upright[0] if len(upright) == 1 else joined(upright, (sum(s.count for s in upright), first.width))
+        made = []
+        for index, wanted in enumerate(self._wanted(upright, facts)):
+            if wanted.size and not 0 <= int(wanted.min()) <= int(wanted.max()) < whole.count:
+                raise ConversionError(f"{first.name} {list(sources[0].shape)} has no row {int(wanted.max())}")
+            numbers = RowNumbers(lambda index=index: self._wanted(upright, facts)[index])  # type: ignore[misc]
+            view = gathered(whole, (*wanted.shape, first.width), numbers)
+            made.append(_as_stored(view, sources[0]))
+        return made
 
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return prod(self.shape[:-1])
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        upright = [_by_rows(source) for source in like]
+        total = sum(source.count for source in upright)
+        wanted = [w.reshape(-1) for w in self._wanted(upright, facts)]
+        kept = np.unique(np.concatenate(wanted)).size
+        if kept != total or len(wanted) != len(outputs):
+            raise ConversionError(f"{outputs[0].name}: {total - kept} of {total} rows of {like[0].name} were not kept")
+        parts = [_by_rows(changed(output, vector=like[0].vector)) for output in outputs]
+        whole = parts[0] if len(parts) == 1 else joined(parts, (sum(p.count for p in parts), parts[0].width))
+        found, start = [], 0
+        for source in upright:
+            low, high = start, start + source.count
 
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
+            def inverse(low: int = low, high: int = high) -> Numbers:
+                forward = np.concatenate([w.reshape(-1) for w in self._wanted(upright, facts)])
+                back = np.empty(total, np.int64)
+                back[forward[::-1]] = np.arange(forward.size)[::-1]
+                return back[low:high]
 
-    def read(self) -> Array:
-        """The whole tensor in its shape."""
-        return self.rows(0, self.count).reshape(self.shape)
+            view = gathered(whole, source.shape, RowNumbers(inverse))
+            found.append(_as_stored(view, source))
+            start = high
+        return [reshaped(view, source.shape) for view, source in zip(found, like, strict=True)]
+
+    def _wanted(self, upright: Views, facts: Facts) -> list[Numbers]:
+        starts = np.cumsum([0, *(source.count for source in upright)])
+        parts = [
+            np.arange(start, start + source.count, dtype=np.int64).reshape(source.shape[:-1])
+            for start, source in zip(starts[:-1].tolist(), upright, strict=True)
+        ]
+        try:
+            made = self.take(parts[0] if len(parts) == 1 else parts, facts)
+        except (ValueError, IndexError, ZeroDivisionError, ConversionError) as error:
+            shapes = ", ".join(f"{s.name} {list(s.shape)}" for s in upright[:_MAX_NAMED])
+            why = error.text if isinstance(error, ConversionError) else f"rows do not fit config.json: {error}"
+            raise ConversionError(f"{shapes}: {why}") from None
+        return [np.asarray(part) for part in (made if isinstance(made, (tuple, list)) else (made,))]
 
 
-class Verb(Protocol):
-    """One way to make an output from its sources."""
-
-    def view(self, sources: Sequence[View], facts: Facts) -> View | None:
-        """The output; None when the configuration says that there is none."""
-
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        """The sources again, of the given shapes. ConversionError where the verb keeps too little for that."""
+def _by_rows(source: View) -> View:
+    """With the elements of a vector or bias as rows of one."""
+    if not source.vector:
+        return source
+    return reshaped(source, (*source.shape, 1))
 
 
-def widen(rows: Array, kind: TensorType) -> Array:
-    """Float values in which to calculate: BF16 bits become float32, the rest stays."""
-    if kind is BF16:
-        return (rows.astype(np.uint32) << 16).view(np.float32)
+def _as_stored(view: View, source: View) -> View:
+    """Without the axis of one that `_by_rows` added."""
+    if not source.vector:
+        return view
+    return changed(reshaped(view, view.shape[:-1] or (view.elements,)), vector=True)
+
+
+@dataclass(frozen=True)
+class Columns(Single):
+    """Columns moved: `take` is given their numbers and returns those wanted, in order."""
+
+    take: Callable[[Numbers, Facts], Numbers]
+
+    def one(self, source: View, facts: Facts) -> View:
+        wanted = np.asarray(self.take(np.arange(source.width), facts)).reshape(-1)
+        return self._picked(source, wanted)
+
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        wanted = np.asarray(self.take(np.arange(like.width), facts)).reshape(-1)
+        if np.unique(wanted).size != like.width:
+            raise ConversionError(f"{output.name}: not all columns of {like.name} were kept")
+        return self._picked(output, np.argsort(wanted))
+
+    @staticmethod
+    def _picked(source: View, wanted: Numbers) -> View:
+        shape = (*source.shape[:-1], wanted.size)
+        return changed(source, shape=shape, rows=lambda a, b: np.ascontiguousarray(source.rows(a, b)[:, wanted]))
+
+
+@dataclass(frozen=True)
+class Reshape(Single):
+    """The same elements in the same order under the shape `shape(old shape, facts)`: a squeeze, an axis added."""
+
+    shape: Callable[[tuple[int, ...], Facts], Sequence[int]]
+
+    def one(self, source: View, facts: Facts) -> View:
+        shape = tuple(self.shape(source.shape, facts))
+        return changed(reshaped(source, shape), vector=len(shape) == 1)
+
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        return reshaped(output, like.shape)
+
+
+@dataclass(frozen=True)
+class Transpose(Single):
+    """The last two axes exchanged, of a matrix or of each matrix of a stack; a vector stays as it is."""
+
+    def one(self, source: View, facts: Facts) -> View:
+        if source.vector or len(source.shape) < 2:
+            return source
+        height, width = source.shape[-2:]
+        shape = (*source.shape[:-2], width, height)
+        if source.type.row_bytes(width) * height > MATRIX_BYTES:
+            return changed(source, shape=shape, rows=_by_slabs(source, height, width))
+
+        def matrix(number: int) -> Array:
+            return np.ascontiguousarray(source.rows(number * height, (number + 1) * height).T)
+
+        kept = Kept(matrix)
+
+        def rows(start: int, stop: int) -> Array:
+            parts = []
+            while start < stop:
+                number, inner = divmod(start, width)
+                take = min(stop - start, width - inner)
+                parts.append(kept.get(number)[inner : inner + take])
+                start += take
+                if start == source.elements // height:
+                    kept.release()
+            return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+
+        return changed(source, shape=shape, rows=rows)
+
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        return self.one(output, facts)
+
+
+def _by_slabs(source: View, height: int, width: int) -> Callable[[int, int], Array]:
+    """Rows of the transposes of matrices too large to be held: each run of them visits the matrix in slabs."""
+    step = max(1, SLAB_BYTES // max(1, source.type.row_bytes(width)))
+
+    def rows(start: int, stop: int) -> Array:
+        parts = []
+        while start < stop:
+            number, inner = divmod(start, width)
+            take = min(stop - start, width - inner)
+            base = number * height
+            slabs = [
+                np.ascontiguousarray(
+                    source.rows(base + at, base + min(height, at + step))[:, inner : inner + take].T
+                )
+                for at in range(0, height, step)
+            ]
+            parts.append(slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=1))
+            start += take
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     return rows
 
 
-def of_array(name: str, values: Array) -> View:
-    """A view of an array in memory: float32, float16, or uint16 standing for BF16."""
-    kinds = {"f4": F32, "f2": F16, "u2": BF16}
-    kind = kinds[values.dtype.str[1:]]
-    width = values.shape[-1] if values.ndim else 1
-    flat = np.ascontiguousarray(values).reshape(-1, width)
-    return View(name, values.shape, kind, lambda start, stop: flat[start:stop].copy())
-
-
-def _only(sources: Sequence[View]) -> View:
-    if len(sources) != 1:
-        raise ConversionError(f"expected one source tensor, got {len(sources)}: {', '.join(s.name for s in sources)}")
-    return sources[0]
-
-
-def _permuted(source: View, group: int, order: Callable[[Array], Array]) -> View:
-    """Rows reordered within groups of `group` rows; a vector is reordered as if its elements were rows."""
-    vector = len(source.shape) == 1
-    count = source.width if vector else source.count
-    if group == 0 or count % group:
-        raise ConversionError(f"{source.name}: {count} rows are not a whole number of groups of {group}")
-
-    def rows(start: int, stop: int) -> Array:
-        data = source.rows(start, stop)
-        parts = data.reshape(-1, group, 1 if vector else source.width)
-        return np.ascontiguousarray(order(parts)).reshape(data.shape)
-
-    return replace(source, rows=rows, granule=1 if vector else group)
+Function = Callable[[Array, Facts], Array]
 
 
 @dataclass(frozen=True)
-class Copy:
-    """The source as it is."""
+class Elementwise(Single):
+    """A function of every element, calculated in float32 (float16 where the source is). `inverse` undoes it."""
 
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        return _only(sources)
+    function: Function
+    inverse: Function | None = None
 
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        return [_only(outputs)]
+    def one(self, source: View, facts: Facts) -> View:
+        return self._applied(self.function, source, facts)
 
-
-@dataclass(frozen=True)
-class RopePermute:
-    """Rotary halves interleaved: in each head, row j of half i goes to row 2j + i.
-
-        (head, half, pair, ...) -> (head, pair, half, ...)
-
-    `heads` names the config keys of the number of heads, the first present and not null being used.
-    """
-
-    heads: tuple[str, ...]
-
-    def _group(self, rows: int, name: str, facts: Facts) -> int:
-        key = next((k for k in self.heads if facts.config.get(k) is not None), self.heads[-1])
-        heads = facts.config.get(key)
-        if not isinstance(heads, int) or heads <= 0:
-            raise ConversionError(f"config.json: {key} must be a positive number, got {heads!r}")
-        if rows % (2 * heads):
-            raise ConversionError(f"{name}: {rows} rows cannot be divided into {heads} heads of two halves")
-        return rows // heads
-
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        source = _only(sources)
-        group = self._group(source.shape[0], source.name, facts)
-        return _permuted(source, group, lambda p: p.reshape(len(p), 2, group // 2, -1).swapaxes(1, 2))
-
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        output = _only(outputs)
-        group = self._group(output.shape[0], output.name, facts)
-        return [_permuted(output, group, lambda p: p.reshape(len(p), group // 2, 2, -1).swapaxes(1, 2))]
-
-
-@dataclass(frozen=True)
-class Transpose:
-    """The two axes of a matrix exchanged; other shapes are left as they are."""
-
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        source = _only(sources)
-        if len(source.shape) != 2:
-            return source
-        height, width = source.shape
-
-        def rows(start: int, stop: int) -> Array:
-            step = max(1, SLAB_BYTES // max(1, source.type.row_bytes(width)))
-            step = max(source.granule, step // source.granule * source.granule)
-            parts = []
-            for at in range(0, height, step):
-                slab = source.rows(at, min(height, at + step))
-                parts.append(np.ascontiguousarray(slab[:, start:stop].T))
-            return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-        return View(source.name, (width, height), source.type, rows)
-
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        return [self.view(outputs, facts)]
-
-
-@dataclass(frozen=True)
-class Add:
-    """A constant added to every element."""
-
-    term: float
-
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        return self._shifted(_only(sources), self.term)
-
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        return [self._shifted(_only(outputs), -self.term)]
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        if self.inverse is None:
+            return super().back(output, like, facts)
+        return self._applied(self.inverse, output, facts)
 
     @staticmethod
-    def _shifted(source: View, term: float) -> View:
+    def _applied(function: Function, source: View, facts: Facts) -> View:
         kind = F16 if source.type is F16 else F32
-        delta = np.float16(term) if kind is F16 else np.float32(term)
-        return replace(source, type=kind, rows=lambda a, b: widen(source.rows(a, b), source.type) + delta)
+        if source.type not in FLOATS:
+            raise ConversionError(f"{source.name}: cannot calculate with {source.type}")
+
+        def rows(start: int, stop: int) -> Array:
+            values = widen(source.rows(start, stop), source.type)
+            return np.ascontiguousarray(function(values, facts).astype(values.dtype, copy=False))
+
+        return changed(source, type=kind, rows=rows)
 
 
-def _joined(sources: Sequence[View], shape: tuple[int, ...]) -> View:
-    """Sources of one type and width, one below the other."""
-    edges = [0]
-    for source in sources:
-        edges.append(edges[-1] + source.count)
-    granule = max(s.granule for s in sources)
-
-    def rows(start: int, stop: int) -> Array:
-        parts = [
-            source.rows(max(start, low) - low, min(stop, high) - low)
-            for source, low, high in zip(sources, edges[:-1], edges[1:], strict=True)
-            if start < high and stop > low
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    return View(sources[0].name, shape, sources[0].type, rows, granule)
+FLOATS = frozenset({F32, F16, tensor_type("BF16")})
 
 
-def _slice(source: View, start: int, shape: tuple[int, ...]) -> View:
-    """`shape` rows of the source from row `start` on."""
-    return replace(source, shape=shape, rows=lambda a, b: source.rows(start + a, start + b))
+def add(term: float) -> Elementwise:
+    """A constant added to every element."""
+    return Elementwise(lambda x, _: x + x.dtype.type(term), lambda x, _: x - x.dtype.type(term))
 
 
-def _same(sources: Sequence[View]) -> View:
-    first = sources[0]
-    for source in sources[1:]:
-        if source.shape != first.shape or source.type is not first.type:
-            raise ConversionError(
-                f"{source.name} is {source.type} {list(source.shape)}, but {first.name}, "
-                f"to be stacked with it, is {first.type} {list(first.shape)}"
-            )
-    return first
+def scale(factor: Callable[[Facts], float]) -> Elementwise:
+    """Every element times a number that follows from the configuration."""
+    return Elementwise(lambda x, f: x * x.dtype.type(factor(f)), lambda x, f: x / x.dtype.type(factor(f)))
 
 
 @dataclass(frozen=True)
-class Stack:
+class Stack(Verb):
     """Equal tensors under a new first axis: the experts of a layer."""
 
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        first = _same(sources)
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        first = require_alike(sources)
         if len(first.shape) < 2:
-            rows = [replace(s, shape=(1, *s.shape)) for s in sources]
-            return _joined(rows, (len(sources), *first.shape))
-        return _joined(sources, (len(sources), *first.shape))
+            rows = [changed(s, shape=(1, *first.shape)) for s in sources]
+            stacked = joined(rows, (len(sources), *first.shape))
+        else:
+            stacked = joined(sources, (len(sources), *first.shape))
+        return [changed(stacked, vector=first.vector)]
 
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        output = _only(outputs)
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        output = only(outputs)
         step = output.count // output.shape[0]
-        return [_slice(output, i * step, output.shape[1:]) for i in range(output.shape[0])]
+        return [
+            changed(sliced(output, i * step, source.shape or (1,)), vector=source.vector)
+            for i, source in enumerate(like)
+        ]
 
 
 @dataclass(frozen=True)
-class Concat:
-    """Tensors of one width, one below the other along their first axis."""
+class Concat(Verb):
+    """Tensors of one width, one below the other along their first axis (the elements of biases, too)."""
 
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        first = sources[0]
-        for source in sources[1:]:
-            if source.shape[1:] != first.shape[1:] or source.type is not first.type:
-                raise ConversionError(f"{source.name} {list(source.shape)} does not continue {first.name}")
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        first = require_alike(sources, first_axis=False)
         if len(first.shape) == 1:
-            values = [s.read() for s in sources]
-            return of_array(first.name, np.concatenate(values))
-        return _joined(sources, (sum(s.shape[0] for s in sources), *first.shape[1:]))
+            return JOINED.views(sources, facts)
+        return [changed(joined(sources, (sum(s.shape[0] for s in sources), *first.shape[1:])), vector=first.vector)]
 
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        output, start, parts = _only(outputs), 0, []
-        for shape in shapes:
-            if len(shape) == 1:
-                parts.append(of_array(output.name, output.read()[start : start + shape[0]]))
-                start += shape[0]
-            else:
-                parts.append(_slice(output, start, shape))
-                start += prod(shape[:-1])
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        if like and len(like[0].shape) == 1:
+            return JOINED.undo(outputs, like, facts)
+        output, start, parts = only(outputs), 0, []
+        for source in like:
+            parts.append(sliced(output, start, source.shape))
+            start += source.count
         return parts
 
 
 @dataclass(frozen=True)
-class Split:
-    """Part `index` of `count` equal parts along the last axis but one: gate or up of a fused projection."""
+class Whole(Verb):
+    """A function of whole tensors: what needs more than a row at a time. Holds its sources and its result.
 
-    index: int
-    count: int
+    `function(arrays, facts)` is given float32 arrays (float16 where the source is) and returns an array;
+    `shape(shapes, facts)` says its shape, by default that of the first source.
+    """
 
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        source = _only(sources)
-        if len(source.shape) < 2 or source.shape[-2] % self.count:
-            raise ConversionError(f"{source.name} {list(source.shape)} cannot be split into {self.count} equal parts")
-        whole = source.shape[-2]
-        part = whole // self.count
-        if len(source.shape) == 2:
-            return _slice(source, self.index * part, (part, source.width))
+    function: Callable[[list[Array], Facts], Array]
+    shape: Callable[[list[tuple[int, ...]], Facts], Sequence[int]] = lambda shapes, _: shapes[0]
 
-        def rows(start: int, stop: int) -> Array:
-            parts, at = [], start
-            while at < stop:
-                block, inner = divmod(at, part)
-                take = min(stop - at, part - inner)
-                first = block * whole + self.index * part + inner
-                parts.append(source.rows(first, first + take))
-                at += take
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        shape = tuple(self.shape([s.shape for s in sources], facts))
+        kind = F16 if all(s.type is F16 for s in sources) else F32
 
-        return View(source.name, (*source.shape[:-2], part, source.width), source.type, rows)
+        def make(_: int) -> Array:
+            made = self.function([widen(s.read(), s.type) for s in sources], facts)
+            if made.shape != shape:
+                raise ConversionError(f"{sources[0].name}: made {list(made.shape)} where {list(shape)} was planned")
+            return np.ascontiguousarray(made, np.float16 if kind is F16 else np.float32).reshape(prod(shape[:-1]), -1)
 
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        if len(outputs) != self.count:
-            raise ConversionError(f"{outputs[0].name}: {self.count} parts are needed, {len(outputs)} given")
-        first = _same(outputs)
-        if len(first.shape) == 2:
-            return [_joined(outputs, shapes[0])]
-        values = np.concatenate([o.read() for o in outputs], axis=-2)
-        return [of_array(first.name, values)]
-
-
-@dataclass(frozen=True)
-class FirstRows:
-    """No more than the first `limit(facts)` rows: an embedding padded beyond its vocabulary."""
-
-    limit: Callable[[Facts], int]
-
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        source = _only(sources)
-        keep = min(source.shape[0], self.limit(facts))
-        return _slice(source, 0, (keep, *source.shape[1:]))
-
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        output = _only(outputs)
-        if output.shape != tuple(shapes[0]):
-            raise ConversionError(f"{output.name}: the rows beyond {output.shape[0]} were not kept")
-        return [output]
-
-
-@dataclass(frozen=True)
-class PickRows:
-    """Single rows of a matrix, by number, in the order `pick(facts)` gives them: a classifier out of a vocabulary."""
-
-    pick: Callable[[Facts], Sequence[int]]
-
-    def view(self, sources: Sequence[View], facts: Facts) -> View:
-        source = _only(sources)
-        picked = tuple(self.pick(facts))
-        outside = [i for i in picked if not 0 <= i < source.count]
-        if outside or len(source.shape) != 2:
-            raise ConversionError(f"{source.name} {list(source.shape)} has no row {outside or list(picked)}")
+        kept = Kept(make)
 
         def rows(start: int, stop: int) -> Array:
-            parts = [source.rows(i, i + 1) for i in picked[start:stop]]
-            return np.concatenate(parts) if parts else source.rows(0, 0)
+            return kept.get(0)[start:stop].copy()
 
-        return replace(source, shape=(len(picked), source.width), rows=rows)
-
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
-        raise ConversionError(f"{_only(outputs).name}: only {len(self.pick(facts))} rows were kept")
+        return [View(sources[0].name, shape, kind, rows, vector=len(shape) == 1)]
 
 
 @dataclass(frozen=True)
-class Computed:
-    """A tensor made from the configuration alone: float32, or None when the model has none."""
+class Cast(Single):
+    """Whole numbers (ids, tables) as another type of number: I32 of I64. ConversionError for values it cannot hold."""
+
+    type: str
+
+    def one(self, source: View, facts: Facts) -> View:
+        kind = tensor_type(self.type)
+        dtype = _DTYPES[kind.name]
+
+        def rows(start: int, stop: int) -> Array:
+            values = widen(source.rows(start, stop), source.type)
+            found: Array = values.astype(dtype)
+            if kind.name.startswith("I") and bool((found != values).any()):
+                raise ConversionError(f"{source.name}: not every value is a {kind}")
+            return found
+
+        return changed(source, type=kind, rows=rows)
+
+    def back(self, output: View, like: View, facts: Facts) -> View:
+        return Cast(like.type.name).one(output, facts)
+
+
+_DTYPES: dict[str, type[np.generic]] = {
+    **{f"I{bits}": getattr(np, f"int{bits}") for bits in (8, 16, 32, 64)},
+    "F32": np.float32,
+    "F64": np.float64,
+    "F16": np.float16,
+}
+
+
+@dataclass(frozen=True)
+class Computed(Verb):
+    """A tensor made from the configuration alone: float32, or none when the model has none."""
 
     make: Callable[[Facts], Array | None]
 
-    def view(self, sources: Sequence[View], facts: Facts) -> View | None:
+    def views(self, sources: Views, facts: Facts) -> list[View]:
         values = self.make(facts)
-        return None if values is None else of_array("computed", np.asarray(values, np.float32))
+        return [] if values is None else [of_array("computed", np.asarray(values, np.float32))]
 
-    def undo(self, outputs: Sequence[View], shapes: Sequence[tuple[int, ...]], facts: Facts) -> list[View]:
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
         return []
 
 
@@ -379,3 +473,9 @@ COPY = Copy()
 STACK = Stack()
 CONCAT = Concat()
 TRANSPOSE = Transpose()
+#: Elements or rows of all sources in one row of them.
+JOINED = Rows(lambda parts, _: np.concatenate(parts) if isinstance(parts, list) else parts)
+#: What state-space models make of the logarithm they store.
+NEG_EXP = Elementwise(lambda x, _: -np.exp(x), lambda x, _: np.log(-x))
+#: Axes of one left out.
+SQUEEZE = Reshape(lambda shape, _: [n for n in shape if n != 1] or [1])

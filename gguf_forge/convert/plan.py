@@ -1,7 +1,7 @@
 """The pull planner: which outputs a checkpoint has, in which order, and what each is made of.
 
-Every rule of an architecture is tried on every layer where all its sources exist. Works on headers alone: names,
-shapes and types. Must not know single families, recipes, or files.
+Every rule of an architecture is tried on every number of its axes where all its sources exist. Works on headers alone:
+names, shapes and types. Must not know single families, recipes, or files.
 """
 
 from __future__ import annotations
@@ -9,149 +9,109 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from gguf_forge.convert.arch import Arch, Rule
-from gguf_forge.convert.hparams import block_count, first
-from gguf_forge.convert.needs import require_needs
-from gguf_forge.convert.ops import BF16, F16, F32, Array, Facts, View
+from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
+from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
+from gguf_forge.convert.needs import require_alike_layers, require_needs
+from gguf_forge.convert.ops import FLOATS
+from gguf_forge.convert.origin import float_rows, source_view
+from gguf_forge.convert.patterns import Names, Pattern, Place, fill, form_of, slots_of
+from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import ConversionError, listed
 from gguf_forge.source.tensor import SourceTensor
 
-#: The tensors of one output are named by this; its position among all outputs comes from where they stand.
-SUFFIXES = (".weight", ".bias")
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_])\d+(?![A-Za-z0-9_])")
+#: Names of another checkpoint's tensors, as rules write them, begin with this.
+TARGET = "target:"
 _MAX_NAMED = 6
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What a checkpoint becomes: output views in the order of the file, and the tensors left out on purpose."""
+class Emission:
+    """Outputs of one rule at one place: where the last of its sources stands, then which rule, decide their order.
 
-    views: tuple[View, ...]
-    dropped: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """A source template: the form of the names that fit, and which of their numbers is the layer or the expert.
-
-    "model.layers.{l}.mlp.experts.{e}.up_proj.weight" has the form "model.layers.#.mlp.experts.#.up_proj.weight".
+    `sources` are names as the rules write them.
     """
-
-    form: str
-    slots: tuple[str, ...]
-
-    @classmethod
-    def of(cls, template: str) -> _Pattern:
-        slots: list[str] = []
-
-        def slot(match: re.Match[str]) -> str:
-            slots.append(match.group())
-            return "#"
-
-        return cls(re.sub(r"\{[le]\}|" + _NUMBER.pattern, slot, template), tuple(slots))
-
-    def match(self, numbers: tuple[int, ...]) -> tuple[int | None, int | None] | None:
-        """(layer, expert) of a name of this form; None when a number the template fixes is another."""
-        layer = expert = None
-        for slot, number in zip(self.slots, numbers, strict=True):
-            if slot == "{l}":
-                layer = number
-            elif slot == "{e}":
-                expert = number
-            elif int(slot) != number:
-                return None
-        return layer, expert
-
-
-_Layer = int | None
-
-
-class _Names:
-    """The source tensors by form and numbers, and which of them rules have used."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.forms: dict[str, dict[tuple[int, ...], str]] = {}
-        self.used: set[str] = set()
-        for name in names:
-            numbers = tuple(int(n) for n in _NUMBER.findall(name))
-            self.forms.setdefault(_NUMBER.sub("#", name), {})[numbers] = name
-
-    def find(self, template: str) -> dict[_Layer, dict[int | None, str]]:
-        """Names that fit a template, by layer and expert."""
-        pattern = _Pattern.of(template)
-        found: dict[_Layer, dict[int | None, str]] = {}
-        for numbers, name in self.forms.get(pattern.form, {}).items():
-            where = pattern.match(numbers)
-            if where is not None:
-                found.setdefault(where[0], {})[where[1]] = name
-        return found
-
-
-@dataclass(frozen=True)
-class _Emission:
-    """An output in the making: where the last of its sources stands, then which rule, decide its place."""
 
     position: int
     order: int
-    layer: int
-    name: str
+    layer: int | None
+    names: tuple[str, ...]
     rule: Rule
     sources: tuple[str, ...]
 
     @property
     def key(self) -> tuple[int, int, int]:
-        return self.position, self.layer, self.order
+        """What orders emissions."""
+        return self.position, -1 if self.layer is None else self.layer, self.order
 
 
-def plan_outputs(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) -> Outputs:
+@dataclass(frozen=True)
+class Outputs:
+    """What a checkpoint becomes: output views in the order of the file, and the tensors left out on purpose.
+
+    `facts` are those planned with, `types` the outputs' types where a rule gives them (see `Rule.type`), `unused` the
+    stored names of tensors that were allowed to be left, `emissions` what made the views.
+    """
+
+    views: tuple[View, ...]
+    dropped: tuple[str, ...]
+    facts: Facts
+    types: Mapping[str, str | bool] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    emissions: tuple[Emission, ...] = ()
+
+
+def plan_outputs(
+    arch: Arch,
+    tensors: Mapping[str, SourceTensor],
+    facts: Facts,
+    *,
+    allow_unused: Sequence[str] = (),
+) -> Outputs:
     """The outputs of a checkpoint under an architecture's rules, in the reference's order.
 
-    `tensors` are the checkpoint's, in its order. Raises ConversionError for a tensor that no rule uses and no pattern
-    drops, for a layer that lacks a tensor its siblings have, for what the architecture needs and no layer has, and for
-    shapes a verb cannot take.
+    `tensors` are the checkpoint's, in its order (those of a draft's target model under `TARGET`). `facts` need no
+    headers: they are filled in. Tensors that no rule uses and a regular expression of `allow_unused` fits are left.
+    Raises ConversionError for others that no rule uses and no pattern drops, for a layer that lacks a tensor its
+    siblings have, for what the architecture needs and the checkpoint lacks, and for shapes a verb cannot take.
     """
-    stored, dropped = _renamed(arch, tensors)
-    names = _Names(stored)
-    positions = {name: i for i, name in enumerate(stored)}
-    layers = block_count(facts.config)
-    experts = first(facts.config, arch.experts)
-    emissions: list[_Emission] = []
-    rows = _expanded(r for r in arch.tensors if r.when is None or r.when(facts))
-    for order, row in enumerate(rows):
-        if not row.sources:
-            emissions.append(_Emission(-1, order, -1, row.out, row, ()))
-            continue
-        found = _applications(row, names, layers, experts)
-        if row.every:
-            _require_every(row, found, layers)
-        for layer, sources in found.items():
-            names.used.update(sources)
-            position = max(positions[s] for s in sources)
-            at = -1 if layer is None else layer
-            emissions.append(_Emission(position, order, at, row.out.replace("{l}", str(layer)), row, sources))
-    _require_used(arch, names, stored, layers)
-    made = {e.name for e in emissions}
-    require_needs(arch.needs, made, layers, {r.out: r.sources[0] for r in reversed(rows) if r.sources})
-    views = _views(_ordered(emissions), {n: tensors[s] for n, s in stored.items()}, facts)
-    return Outputs(tuple(views), dropped)
+    stored, dropped = rename(arch, tensors, facts)
+    facts = with_headers(arch, stored, tensors, facts)
+    names = Names(stored)
+    rows = applied_rows(arch, facts)
+    emissions = _emissions(arch, rows, names, {name: i for i, name in enumerate(stored)}, facts)
+    unused = _require_used(arch, names, stored, facts, allow_unused)
+    made = {name for e in emissions for name in e.names}
+    require_needs(arch, made, rows, facts)
+    require_alike_layers(arch, made, rows, facts)
+    ordered = _ordered(emissions)
+    views, types = _views(ordered, {n: tensors[s] for n, s in stored.items()}, facts)
+    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered))
 
 
-def _renamed(arch: Arch, tensors: Mapping[str, SourceTensor]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Names as the rules write them, to stored names; and what is dropped."""
-    drops = [re.compile(p) for p in arch.drop]
+def rename(
+    arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Names as the rules write them, to stored names; and the stored names of what is dropped."""
+    drops = [d if isinstance(d, Drop) else Drop(d, lambda _match, _facts: True) for d in arch.drop]
+    searches = [(re.compile(d.pattern), d.when) for d in drops]
     renames = [(re.compile(p), r) for p, r in arch.renames]
+
+    def is_dropped(name: str) -> bool:
+        found = ((pattern.search(name), when) for pattern, when in searches)
+        return any(match is not None and when(match, facts) for match, when in found)
+
     stored: dict[str, str] = {}
     dropped = []
     for name in tensors:
         new = name
         for pattern, replacement in renames:
-            new = pattern.sub(replacement, new)
-        if any(d.search(name) or d.search(new) for d in drops):
+            new = pattern.sub(
+                replacement if isinstance(replacement, str) else lambda m, r=replacement: r(m, facts),
+                new,
+            )
+        if is_dropped(name) or (new != name and is_dropped(new)):
             dropped.append(name)
         elif new in stored:
             raise ConversionError(f"tensors {stored[new]!r} and {name!r} both stand for {new!r}")
@@ -160,134 +120,215 @@ def _renamed(arch: Arch, tensors: Mapping[str, SourceTensor]) -> tuple[dict[str,
     return stored, tuple(dropped)
 
 
-def _expanded(rows: Iterable[Rule]) -> list[Rule]:
-    """The rules with every name complete: a rule without endings becomes one for weights and one for biases."""
+def with_headers(
+    arch: Arch, stored: Mapping[str, str], tensors: Mapping[str, SourceTensor], facts: Facts
+) -> Facts:
+    """The facts with the headers of the renamed tensors, and a look at the small ones the architecture declares."""
+    patterns = [Pattern.of(look) for look in arch.looks]
+
+    def look(name: str) -> Array:
+        numbers = Names([name]).forms[form_of(name)]
+        if not any(p.form == form_of(name) and p.match(n) is not None for p in patterns for n in numbers):
+            raise ConversionError(f"{arch.name} does not declare that it looks at {name!r}")
+        tensor = tensors[stored[name]]
+        if tensor.nbytes > LOOK_BYTES:
+            raise ConversionError(f"{name!r} has {tensor.nbytes} bytes, and only small tensors are looked at")
+        return float_rows(tensor)
+
+    headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
+    return replace(facts, headers=headers, look=look)
+
+
+def applied_rows(arch: Arch, facts: Facts) -> list[Rule]:
+    """The rules with every name complete, without those whose condition fails for the whole model."""
+    return [
+        row
+        for rule in arch.tensors
+        if rule.when is None or slots_of(rule.out[0]) or rule.when(facts)
+        for row in rule.expanded()
+    ]
+
+
+def _emissions(
+    arch: Arch, rows: Sequence[Rule], names: Names, positions: Mapping[str, int], facts: Facts
+) -> list[Emission]:
     found = []
-    for row in rows:
-        if row.out.endswith(SUFFIXES):
-            found.append(row)
-            continue
-        for suffix in SUFFIXES:
-            found.append(replace(row, out=row.out + suffix, sources=tuple(s + suffix for s in row.sources)))
+    for order, row in enumerate(rows):
+        axes = slots_of(row.out[0])
+        for place, sources in _applications(arch, row, axes, names, facts):
+            layer = place[0] if place else None
+            if row.when is not None and axes and not row.when(facts.at(layer)):
+                continue
+            names.used.update(sources)
+            position = max((positions[s] for s in sources), default=-1)
+            where = dict(zip(axes, place, strict=True))
+            outs = tuple(fill(out, where) for out in row.out)
+            found.append(Emission(position, order, layer, outs, row, sources))
     return found
 
 
-def _applications(row: Rule, names: _Names, layers: int, experts: Any) -> dict[_Layer, tuple[str, ...]]:
-    """The layers (None: the model as a whole) to which a rule applies, with its sources there."""
-    per_source = [names.find(s) for s in row.sources]
-    common = [layer for layer in per_source[0] if all(layer in found for found in per_source[1:])]
-    result: dict[_Layer, tuple[str, ...]] = {}
-    for layer in common:
-        if layer is not None and layer >= layers:
-            continue
-        sources: list[str] = []
-        for template, found in zip(row.sources, per_source, strict=True):
-            sources += _expert_names(row, template, layer, found[layer], experts)
-        result[layer] = tuple(sources)
-    return result
+def _applications(
+    arch: Arch, row: Rule, axes: tuple[str, ...], names: Names, facts: Facts
+) -> Iterable[tuple[Place, tuple[str, ...]]]:
+    """The places at which a rule applies, with its sources there."""
+    spans = {axis: _axis(arch, axis, row).numbers(facts) for axis in axes}
+    if not row.sources:
+        yield from (((number,), ()) for number in spans[axes[0]]) if axes else (((), ()),)
+        return
+    found = [_alternatives(source, axes, names) for source in row.sources]
+    for place in found[0]:
+        inside = all(number in spans[axis] for axis, number in zip(axes, place, strict=True))
+        if inside and all(place in others for others in found[1:]):
+            sources: list[str] = []
+            for here in found:
+                template, at = here[place]
+                sources += _gathered(arch, row, template, dict(zip(axes, place, strict=True)), at, facts)
+            yield place, tuple(sources)
 
 
-def _expert_names(row: Rule, template: str, layer: _Layer, found: Mapping[int | None, str], experts: Any) -> list[str]:
-    if "{e}" not in template:
-        return list(found.values())
-    if not isinstance(experts, int) or isinstance(experts, bool):
-        raise ConversionError(f"config.json does not say how many experts there are (found {experts!r})")
-    count = experts
-    missing = [e for e in range(count) if e not in found]
-    extra = [e for e in found if e is not None and e >= count]
+def _alternatives(
+    source: Source, axes: tuple[str, ...], names: Names
+) -> dict[Place, tuple[str, Mapping[Place, str]]]:
+    """By place: the template that fits there, and the names by the numbers of its other axes."""
+    found: dict[Place, tuple[str, Mapping[Place, str]]] = {}
+    for template in (source,) if isinstance(source, str) else source:
+        for place, at in names.find(template, axes).items():
+            found.setdefault(place, (template, at))
+    return found
+
+
+def _axis(arch: Arch, axis: str, row: Rule) -> Axis:
+    if axis not in arch.axes:
+        raise ConversionError(f"{arch.name}: {row.row} counts over {{{axis}}}, which is no axis of the architecture")
+    return arch.axes[axis]
+
+
+def _gathered(
+    arch: Arch, row: Rule, template: str, where: Mapping[str, int], at: Mapping[Place, str], facts: Facts
+) -> list[str]:
+    """The names at one place, in the order of the axes that only sources have; all their numbers must be there."""
+    slots = tuple(slot for slot in slots_of(template) if slot not in where)
+    if not slots:
+        return list(at.values())
+    if len(slots) > 1:
+        raise ConversionError(f"{row.row}: {template} gathers over more than one axis")
+    layer = next(iter(where.values()), None)
+    wanted = _axis(arch, slots[0], row).numbers(facts.at(layer))
+    missing = [n for n in wanted if (n,) not in at]
+    extra = [place[0] for place in at if place[0] not in wanted]
     if missing or extra:
-        which = f"expert {missing[0]} is missing" if missing else f"expert {extra[0]} is beyond the {count} declared"
-        raise ConversionError(f"{row.out.replace('{l}', str(layer))}: {which} ({template.replace('{l}', str(layer))})")
-    return [found[e] for e in range(count)]
-
-
-def _require_every(row: Rule, found: Mapping[_Layer, Any], layers: int) -> None:
-    if not found or None in found or len(found) == layers:
-        return
-    missing = next(i for i in range(layers) if i not in found)
-    source = row.sources[0].replace("{l}", str(missing))
-    raise ConversionError(
-        f"the checkpoint has no {source!r}, though {len(found)} of its {layers} layers have theirs; is a file missing?"
-    )
-
-
-def _require_used(arch: Arch, names: _Names, stored: Mapping[str, str], layers: int) -> None:
-    left = [n for n in stored if n not in names.used]
-    if not left:
-        return
-    patterns = [_Pattern.of(s) for row in _expanded(arch.tensors) for s in row.sources]
-    beyond = [stored[name] for name in left if _beyond(name, patterns, layers)]
-    if beyond:
-        raise ConversionError(
-            f"config.json says that layers go from 0 to {layers - 1}, but the checkpoint has more: {listed(beyond, 3)}"
+        what = "expert" if slots[0] == "e" else f"{{{slots[0]}}}"
+        which = (
+            f"{what} {missing[0]} is missing"
+            if missing
+            else f"{what} {extra[0]} is beyond the {len(wanted)} declared"
         )
-    forms = {_Pattern.of(s).form: s for row in _expanded(arch.tensors) for s in row.sources}
+        raise ConversionError(f"{fill(row.out[0], where)}: {which} ({fill(template, where)})")
+    return [at[(n,)] for n in wanted]
+
+
+def _require_used(
+    arch: Arch, names: Names, stored: Mapping[str, str], facts: Facts, allowed: Sequence[str]
+) -> list[str]:
+    """The stored names of tensors that were allowed to be left. ConversionError for others."""
+    left = [n for n in stored if n not in names.used and not n.startswith(TARGET)]
+    patterns = [re.compile(pattern) for pattern in allowed]
+    unused = [n for n in left if any(p.search(n) or p.search(stored[n]) for p in patterns)]
+    left = [n for n in left if n not in set(unused)]
+    if not left:
+        return [stored[n] for n in unused]
+    templates = [
+        name
+        for rule in arch.tensors
+        for row in rule.expanded()
+        for source in row.sources
+        for name in ((source,) if isinstance(source, str) else source)
+    ]
+    beyond = _beyond(arch, left, templates, facts)
+    if beyond:
+        axis, last, which = beyond
+        raise ConversionError(
+            f"config.json says that {axis} go from 0 to {last}, but the checkpoint has more: "
+            f"{listed((stored[n] for n in which), 3)}"
+        )
+    forms = {form_of(re.sub(r"\{[a-z]+\}", "0", t)): t for t in templates}
     parts = []
     for name in left[:_MAX_NAMED]:
-        near = difflib.get_close_matches(_NUMBER.sub("#", name), forms, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(form_of(name), forms, n=1, cutoff=0.0)
         parts.append(f"{stored[name]!r} (nearest rule: {forms[near[0]]})" if near else repr(stored[name]))
-    more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
+    rest = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
+    layers = f" ({len(arch.axes['l'].numbers(facts))} layers)" if "l" in arch.axes else ""
     raise ConversionError(
-        f"no rule of {arch.name} ({layers} layers) uses {len(left)} of {len(stored)} tensors: {', '.join(parts)}{more}"
+        f"no rule of {arch.name}{layers} uses {len(left)} of {len(stored)} tensors: {', '.join(parts)}{rest}"
     )
 
 
-def _beyond(name: str, patterns: Iterable[_Pattern], layers: int) -> bool:
-    """Whether a rule would use this tensor if there were more layers."""
-    form, numbers = _NUMBER.sub("#", name), tuple(int(n) for n in _NUMBER.findall(name))
-    places = [pattern.match(numbers) for pattern in patterns if pattern.form == form]
-    return any(place is not None and place[0] is not None and place[0] >= layers for place in places)
+def _beyond(
+    arch: Arch, left: Sequence[str], templates: Iterable[str], facts: Facts
+) -> tuple[str, int, list[str]] | None:
+    """Tensors that rules would use if an axis had more numbers: what it counts, its last number, and which."""
+    spans: dict[str, range] = {}
+    patterns: dict[str, list[Pattern]] = {}
+    for template in templates:
+        pattern = Pattern.of(template)
+        patterns.setdefault(pattern.form, []).append(pattern)
+    for name in left:
+        for form, by_numbers in Names([name]).forms.items():
+            for pattern in patterns.get(form, ()):
+                for axis, number in (pattern.match(next(iter(by_numbers))) or {}).items():
+                    span = spans.setdefault(axis, arch.axes[axis].numbers(facts)) if axis != "e" else range(1 << 30)
+                    if number not in span and number >= span.stop:
+                        which = [n for n in left if form_of(n) == form]
+                        return {"l": "layers"}.get(axis, f"{{{axis}}}"), span.stop - 1, which
+    return None
 
 
-def _ordered(emissions: Sequence[_Emission]) -> list[_Emission]:
+def _ordered(emissions: Sequence[Emission]) -> list[Emission]:
     """In the reference's order; the outputs of a group wait for the last of all their sources."""
-    last: dict[tuple[int, str], int] = {}
+    last: dict[tuple[int | None, str], int] = {}
     for e in emissions:
         if e.rule.group:
             key = (e.layer, e.rule.group)
             last[key] = max(last.get(key, -1), e.position)
     placed = [replace(e, position=last.get((e.layer, e.rule.group), e.position)) for e in emissions]
     placed.sort(key=lambda e: e.key)
-    seen: dict[str, Rule] = {}
+    seen: dict[str, Emission] = {}
     for e in placed:
-        if e.name in seen:
-            raise ConversionError(f"{e.name} is made twice: from {seen[e.name].sources[0]} and {e.rule.sources[0]}")
-        seen[e.name] = e.rule
+        for name in e.names:
+            if name in seen:
+                first = (seen[name].sources or ("the configuration",))[0]
+                second = (e.sources or ("the configuration",))[0]
+                raise ConversionError(f"{name} is made twice: from {first} and {second}")
+            seen[name] = e
     return placed
 
 
-def _views(emissions: Iterable[_Emission], tensors: Mapping[str, SourceTensor], facts: Facts) -> list[View]:
-    views = []
+def _views(
+    emissions: Iterable[Emission], tensors: Mapping[str, SourceTensor], facts: Facts
+) -> tuple[list[View], dict[str, str | bool]]:
+    views: list[View] = []
+    types: dict[str, str | bool] = {}
     for e in emissions:
-        made = e.rule.verb.view([source_view(tensors[s]) for s in e.sources], facts)
-        if made is not None:
-            views.append(replace(made, name=e.name))
-    return views
+        made = e.rule.verb.views(sources_of(e, tensors), facts.at(e.layer))
+        if not made and len(e.names) == 1:
+            continue
+        if len(made) != len(e.names):
+            raise ConversionError(f"{e.rule.row}: {len(e.names)} outputs, but its verb makes {len(made)}")
+        for name, view in zip(e.names, made, strict=True):
+            if view.type not in FLOATS and not view.type.quantized and e.rule.type != view.type.name:
+                raise ConversionError(
+                    f"{e.sources[0]!r} has whole numbers ({view.type}), and the rule for {name} does not say what "
+                    "becomes of them"
+                )
+            views.append(replace(view, name=name))
+            if e.rule.type:
+                types[name] = e.rule.type
+    return views, types
 
 
-def source_view(tensor: SourceTensor) -> View:
-    """A checkpoint's tensor as rows of F32, F16 or BF16; other element types become F32, as in the reference."""
-    shape = tuple(tensor.shape)
-    kind = tensor.type
-    result = kind if kind in (F32, F16, BF16) else F32
-    flat = tensor
-    if len(shape) > 2 and tensor.strides is None:
-        flat = replace(tensor, shape=(int(np.prod(shape[:-1])), shape[-1]))
-
-    def rows(start: int, stop: int) -> Array:
-        data = _flat_rows(flat, start, stop)
-        return data if kind is result else data.astype(np.float32)
-
-    return View(tensor.name, shape, result, rows)
+def sources_of(emission: Emission, tensors: Mapping[str, SourceTensor]) -> list[View]:
+    """The source views of an emission, by the rules' names; elements of biases are marked as rows."""
+    bias = emission.names[0].endswith(BIAS)
+    return [source_view(tensors[s], vector=bias) for s in emission.sources]
 
 
-def _flat_rows(tensor: SourceTensor, start: int, stop: int) -> Array:
-    shape = tuple(tensor.shape)
-    if len(shape) < 2:
-        return tensor.read().reshape(1, -1)[start:stop]
-    inner = int(np.prod(shape[1:-1]))
-    if inner == 1:
-        return tensor.rows(start, stop).reshape(stop - start, shape[-1])
-    low, high = start // inner, -(-stop // inner)
-    block = tensor.rows(low, high).reshape(-1, shape[-1])
-    return np.ascontiguousarray(block[start - low * inner : stop - low * inner])

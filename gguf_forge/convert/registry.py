@@ -1,7 +1,7 @@
 """Which architecture serves a checkpoint. Finds the family files; must not know what is in them.
 
 A family file is a module of `gguf_forge.converters` with `ARCHS`, and `CLASSES` for the configuration classes of its
-model types. Two that claim one name are an error.
+model types. Several may serve one class name, each for some configurations.
 """
 
 from __future__ import annotations
@@ -24,29 +24,43 @@ _ALIKE = 0.6
 
 
 @lru_cache(maxsize=1)
-def _families() -> tuple[Mapping[str, Arch], Mapping[str, ConfigClass]]:
-    archs: dict[str, Arch] = {}
+def _families() -> tuple[tuple[Arch, ...], Mapping[str, ConfigClass]]:
+    archs: list[Arch] = []
     classes: dict[str, ConfigClass] = {}
     package = importlib.import_module(CONVERTERS)
     for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
         module = importlib.import_module(f"{CONVERTERS}.{found.name}")
-        for arch in getattr(module, "ARCHS", ()):
-            for name in arch.hf:
-                if name in archs:
-                    raise ConversionError(f"{name} is claimed by {archs[name].name} and {arch.name}")
-                archs[name] = arch
+        archs += getattr(module, "ARCHS", ())
         for kind in getattr(module, "CLASSES", ()):
             if kind.model_type in classes:
                 raise ConversionError(f"model_type {kind.model_type} has two configuration classes")
             classes[kind.model_type] = kind
-    return MappingProxyType(archs), MappingProxyType(classes)
+    return tuple(archs), MappingProxyType(classes)
 
 
+@lru_cache(maxsize=1)
+def _by_class() -> Mapping[str, tuple[Arch, ...]]:
+    """The architectures that serve a class name, those with a condition first; at most one has none."""
+    found: dict[str, list[Arch]] = {}
+    for arch in architectures():
+        for name in arch.hf:
+            found.setdefault(name, []).append(arch)
+    for name, archs in found.items():
+        archs.sort(key=lambda arch: arch.when is None)
+        plain = [arch.name for arch in archs if arch.when is None]
+        if len(plain) > 1:
+            raise ConversionError(f"{name} is claimed by {' and '.join(plain)}")
+    return MappingProxyType({name: tuple(archs) for name, archs in found.items()})
 
 
-def architectures() -> Mapping[str, Arch]:
-    """Every supported class name of config.json's `architectures`, with its architecture."""
+def architectures() -> tuple[Arch, ...]:
+    """Every architecture, family by family."""
     return _families()[0]
+
+
+def class_names() -> tuple[str, ...]:
+    """Every class name of config.json's `architectures` that is served."""
+    return tuple(_by_class())
 
 
 def config_classes() -> Mapping[str, ConfigClass]:
@@ -65,14 +79,30 @@ def architecture_name(config: Mapping[str, Any]) -> str:
 
 
 def select(config: Mapping[str, Any]) -> Arch:
-    """The architecture for a configuration. ConversionError naming the nearest known one when there is none."""
+    """The architecture for a configuration: of those that serve its class, the first whose condition holds.
+
+    ConversionError naming the nearest known class when there is none.
+    """
     name = architecture_name(config)
-    known = architectures()
-    if name in known:
-        return known[name]
+    for arch in _by_class().get(name, ()):
+        if arch.when is None or arch.when(config):
+            return arch
     near = nearest(name)
     hint = f"; the nearest supported one is {near}" if near else ""
     raise ConversionError(f"architecture {escaped(name, 80)!r} is not supported{hint}")
+
+
+def named(name: str) -> Arch:
+    """The architecture of a class name, or of a name in GGUF. ConversionError for an unknown or ambiguous one."""
+    served = _by_class().get(name) or tuple(arch for arch in architectures() if arch.name == name)
+    if len(served) == 1:
+        return served[0]
+    if served:
+        classes = ", ".join(sorted(arch.hf[0] for arch in served))
+        raise ConversionError(f"{escaped(name, 80)} may be several architectures; name one of the classes {classes}")
+    near = difflib.get_close_matches(name, [*class_names(), *(arch.name for arch in architectures())], n=1)
+    hint = f"; the nearest is {near[0]}" if near else ""
+    raise ConversionError(f"no architecture is called {escaped(name, 80)!r}{hint}")
 
 
 def nearest(name: str) -> str | None:
@@ -83,7 +113,7 @@ def nearest(name: str) -> str | None:
         first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
         return first, second
 
-    found = max(architectures(), key=likeness)
+    found = max(class_names(), key=likeness)
     return found if likeness(found)[0] >= _ALIKE else None
 
 

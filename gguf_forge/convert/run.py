@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.convert.ops import F16, Array, View
+from gguf_forge.convert.view import F16, Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
@@ -152,8 +152,7 @@ def _in_threads(work: _Work, count: int) -> None:
 
 def _runs(views: Iterable[View]) -> Iterator[_Run]:
     for view in views:
-        rows = max(1, RUN_ELEMENTS // max(1, view.width))
-        step = max(view.granule, rows // view.granule * view.granule)
+        step = max(1, RUN_ELEMENTS // max(1, view.width))
         for start in range(0, view.count, step):
             yield _Run(view, start, min(start + step, view.count))
 

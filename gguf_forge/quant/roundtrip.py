@@ -190,15 +190,13 @@ def measure_rows(
     types: Sequence[TensorType],
     weights: NDArray[Any] | None = None,
     *,
-    granule: int = 1,
     threads: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> list[RoundTrip]:
     """A round trip through each of `types` of a tensor read in runs of rows, each run read once.
 
     read: gives rows of type `source` (block types as uint8 blocks, whose decoded values count as the truth). shape:
-    the tensor's, in NumPy order. weights: (width,) or (matrices, width). granule: runs begin at multiples of so many
-    rows. advance: told how many rows have been done.
+    the tensor's, in NumPy order. weights: (width,) or (matrices, width). advance: told how many rows have been done.
     """
 
     def measure(run: tuple[int, int, int]) -> list[RoundTrip]:
@@ -208,7 +206,7 @@ def measure_rows(
         return [_trip(rows, x, kind, to, _weights_of(weights, matrix)) for to in types]
 
     totals = [RoundTrip(to, 0, Errors(), True) for to in types]
-    for run, found in _over_runs(measure, shape, granule, threads):
+    for run, found in _over_runs(measure, shape, threads):
         totals = [_joined(a, b) for a, b in zip(totals, found, strict=True)]
         advance(run[2] - run[1])
     return totals
@@ -222,7 +220,6 @@ def compare_rows(
     shape: Sequence[int],
     weights: NDArray[Any] | None = None,
     *,
-    granule: int = 1,
     threads: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Compared:
@@ -250,7 +247,7 @@ def compare_rows(
         return Compared(trip, int(same.sum()), count)
 
     total = Compared(RoundTrip(kind, 0, Errors(), True if encodes else None), 0 if encodes else None, 0)
-    for run, found in _over_runs(compare, shape, granule, threads):
+    for run, found in _over_runs(compare, shape, threads):
         equal = None if total.equal_blocks is None else total.equal_blocks + (found.equal_blocks or 0)
         total = Compared(_joined(total.trip, found.trip), equal, total.blocks + found.blocks)
         advance(run[2] - run[1])
@@ -295,11 +292,11 @@ def _weights_of(weights: NDArray[Any] | None, matrix: int) -> NDArray[np.float32
 
 
 def _over_runs(
-    work: Callable[[tuple[int, int, int]], Any], shape: Sequence[int], granule: int, threads: int | None
+    work: Callable[[tuple[int, int, int]], Any], shape: Sequence[int], threads: int | None
 ) -> Iterator[tuple[tuple[int, int, int], Any]]:
     """Results of `work` for each run (matrix, start, stop) of rows, in order: sums do not depend on threads."""
     rows, width = math.prod(shape[:-1]), shape[-1] if shape else 1
-    step = max(1, CHUNK // max(width, 1) // granule) * granule
+    step = max(1, CHUNK // max(width, 1))
     runs = (run for start in range(0, rows, step) for run in matrix_runs(shape, start, min(start + step, rows)))
     count = thread_count(threads)
     if count == 1 or rows <= step:

@@ -1,30 +1,47 @@
 """Checkpoints as headers: configuration, tensor names, types and shapes, and what the reference makes of them.
 
-`python -m tests.convert.headers OUT.json.xz FOLDER` packs them: FOLDER has CASE/ (a checkpoint) and CASE.gguf (what
-convert_hf_to_gguf.py made of it). Weights are left out, so that planning can be tested without them.
+Weights are left out, so that planning can be tested without them; one file a case. To add one:
+
+    python -m tests.convert.headers CHECKPOINT RESULT [NAME]
+
+CHECKPOINT is a folder, RESULT what the reference made of it: a .gguf file, or its full manifest (JSON with `args`, `kv`
+and `tensors`). The case goes to fixtures/headers/NAME.json; without NAME it is called as the checkpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from gguf_forge.convert.facts import Options
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.tensor import SourceTensor
 
+FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "headers"
 #: Files besides config.json on which planning depends; large ones only by their being there.
-FILES = ("modules.json", "1_Pooling/config.json")
+FILES = ("modules.json", "1_Pooling/config.json", "params.json", "dflash_config.json")
 PRESENT = ("tokenizer.model",)
+#: What the reference calls its options, and ours.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--mtp": {"mtp": "only"},
+    "--no-mtp": {"mtp": "drop"},
+    "--no-nextn": {"mtp": "drop"},
+    "--dspark": {"draft": True},
+    "--mistral-format": {"mistral_format": True},
+    "--disable-mistral-community-chat-template": {"community_template": False},
+    "--sentence-transformers-dense-modules": {"dense_modules": True},
+    "--fuse-gate-up-exps": {"fuse_gate_up": True},
+    "--fuse-qkv": {"fuse_qkv": True},
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,7 @@ class Case:
     keys: list[tuple[str, str, Any]]
     tensors: list[tuple[str, list[int]]]
     computed: dict[str, str]
+    args: list[str] = field(default_factory=list)
 
     def headers(self) -> dict[str, SourceTensor]:
         """Source tensors that know everything but their values."""
@@ -50,15 +68,73 @@ class Case:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
 
+    @property
+    def options(self) -> Options:
+        """The reference's options in our words."""
+        return Options(**{key: value for arg in self.args if arg in OPTIONS for key, value in OPTIONS[arg].items()})
 
-def load(path: Path) -> dict[str, Case]:
-    """The cases of a packed file, by name."""
-    found = json.loads(lzma.decompress(path.read_bytes()))
-    return {case["name"]: Case(**case) for case in found}
+
+def load(folder: Path = FOLDER) -> dict[str, Case]:
+    """The cases by name."""
+    return {path.stem: Case(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))}
+
+
+def save(case: Case, folder: Path = FOLDER) -> None:
+    """Writes a case: a line for each tensor and key, so that changes can be read."""
+    lines = []
+    for name, value in asdict(case).items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in value)
+            lines.append(f"{json.dumps(name)}: [\n{rows}\n]")
+        else:
+            lines.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    (folder / f"{case.name}.json").write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def pack(checkpoint: Path, result: Path, name: str | None = None) -> Case:
+    """The case of one checkpoint."""
+    keys, tensors, computed, args = (_from_gguf if result.suffix == ".gguf" else _from_manifest)(result)
+    with open_checkpoint(checkpoint) as source:
+        files = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
+        return Case(
+            name or checkpoint.name,
+            source.config,
+            _reranker(checkpoint) | files | {n: "" for n in PRESENT if (checkpoint / n).is_file()},
+            [(t.name, t.dtype, list(t.shape)) for t in source.tensors.values()],
+            [key for key in keys if not key[0].startswith(("general.", "tokenizer."))],
+            tensors,
+            computed,
+            args,
+        )
+
+
+Result = tuple[list[tuple[str, str, Any]], list[tuple[str, list[int]]], dict[str, str], list[str]]
+
+
+def _from_gguf(path: Path) -> Result:
+    with reader.open(path) as file:
+        keys = [(k, file.metadata.type_of(k).name, plain(file.metadata[k])) for k in file.metadata]
+        tensors = [(t.name, list(t.shape)) for t in file.tensors.values()]
+        computed = {
+            t.name: hashlib.sha256(t.data.tobytes()).hexdigest()[:16]
+            for t in file.tensors.values()
+            if t.name.startswith("rope_")
+        }
+    return keys, tensors, computed, []
+
+
+def _from_manifest(path: Path) -> Result:
+    full = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    kept = [e for e in full["kv"] if not e["key"].startswith(("general.", "tokenizer."))]
+    keys = [(e["key"], e["type"], e["value"] if "value" in e else e["head"]) for e in kept]
+    tensors = [(e["name"], e["dims"][::-1]) for e in full["tensors"]]
+    computed = {e["name"]: e["sha256"][:16] for e in full["tensors"] if e["name"].startswith("rope_")}
+    return keys, tensors, computed, full.get("args", [])
 
 
 def _reranker(checkpoint: Path) -> dict[str, str]:
@@ -70,33 +146,5 @@ def _reranker(checkpoint: Path) -> dict[str, str]:
     return {"README.md": text, "vocab.json": json.dumps({word: tokens[word] for word in ("yes", "no")})}
 
 
-def pack(folder: Path) -> list[dict[str, Any]]:
-    cases = []
-    for result in sorted(folder.glob("*.gguf")):
-        checkpoint = folder / result.stem
-        with reader.open(result) as file, open_checkpoint(checkpoint) as source:
-            keys = [k for k in file.metadata if not k.startswith(("general.", "tokenizer."))]
-            texts = _reranker(checkpoint) | {
-                n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()
-            }
-            cases.append(
-                {
-                    "name": result.stem,
-                    "config": source.config,
-                    "files": texts | {n: "" for n in PRESENT if (checkpoint / n).is_file()},
-                    "source": [[t.name, t.dtype, list(t.shape)] for t in source.tensors.values()],
-                    "keys": [[k, file.metadata.type_of(k).name, plain(file.metadata[k])] for k in keys],
-                    "tensors": [[t.name, list(t.shape)] for t in file.tensors.values()],
-                    "computed": {
-                        t.name: hashlib.sha256(t.data.tobytes()).hexdigest()[:16]
-                        for t in file.tensors.values()
-                        if t.name.startswith("rope_")
-                    },
-                }
-            )
-    return cases
-
-
 if __name__ == "__main__":
-    packed = json.dumps(pack(Path(sys.argv[2])), ensure_ascii=False, separators=(",", ":"))
-    Path(sys.argv[1]).write_bytes(lzma.compress(packed.encode(), preset=9 | lzma.PRESET_EXTREME))
+    save(pack(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4]))

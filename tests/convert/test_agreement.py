@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import metadata_of, refused, resolve
-from gguf_forge.convert.ops import Facts, of_array
 from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.view import of_array
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
 from tests.convert import headers
 from tests.convert.headers import Case
 
-CASES = headers.load(Path(__file__).resolve().parents[2] / "fixtures" / "headers.json.xz")
+CASES = headers.load()
 LLAMA = "plain-Llama-Tiny-F32-v1.0"
 #: Cases whose one change is a size that the tensors do not have.
 ODD = {"QX-min", "g3-unknown-min", "gpt2-hidden-both"}
@@ -30,7 +31,8 @@ def notes_of(case: Case, folder: Path) -> tuple[list[str], list[str]]:
     case.lay_out(folder)
     arch, facts = select(case.config), Facts(resolve(case.config, config_classes()), folder)
     views = plan_outputs(arch, case.headers(), facts).views
-    metadata = metadata_of(arch.early, arch.name, facts) | metadata_of(arch.hparams, arch.name, facts)
+    early, others = metadata_of(arch, facts)
+    metadata = early | others
     return contradictions(views, metadata, arch.name), unsaid(facts.config, views, metadata, arch)
 
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pytest
 
 from gguf_forge.convert import run as module
-from gguf_forge.convert.ops import Array, View, of_array
 from gguf_forge.convert.run import Target, run, source_bytes
+from gguf_forge.convert.view import Array, View, of_array
 from gguf_forge.errors import QuantError
 from gguf_forge.format import reader
 from gguf_forge.format.values import string
@@ -83,21 +83,6 @@ def test_every_row_is_read_once_for_all_targets(tmp_path: Path, monkeypatch: pyt
         assert [a for a, _ in read[view.name]] == [0, *(b for _, b in read[view.name][:-1])]
         assert read[view.name][-1][1] == view.count
     assert (tmp_path / "0.gguf").read_bytes() == (tmp_path / "2.gguf").read_bytes()
-
-
-def test_runs_keep_to_the_granule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RUN_ELEMENTS", 70 * 64)
-    starts: list[int] = []
-    whole = values("a")
-
-    def rows(start: int, stop: int) -> Array:
-        starts.append(start)
-        return whole[start:stop]
-
-    target = begun(tmp_path / "out.gguf", {"a": "F32"})
-    run([View("a", (300, 64), tensor_type("F32"), rows, granule=50)], [target], threads=1)
-    target.writer.commit()
-    assert starts == [0, 50, 100, 150, 200, 250]
 
 
 @pytest.mark.parametrize("elements", [256, 256 * 4, 1 << 20])

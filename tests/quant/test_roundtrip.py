@@ -167,17 +167,3 @@ def test_compares_blocks_it_cannot_encode(x: np.ndarray[Any, np.dtype[np.float32
     found = compare_rows(lambda a, b: blocks[a:b], kind, lambda a, b: rows[a:b], F32, x.shape)
     assert (found.equal_blocks, found.trip.stable) == (None, None)
     assert found.blocks == 120 * 2
-
-
-def test_runs_begin_at_granules(x: np.ndarray[Any, np.dtype[np.float32]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 15 * 512)
-    rows, starts = x.reshape(-1, 512), []
-
-    def read(start: int, stop: int) -> np.ndarray[Any, Any]:
-        starts.append(start)
-        return rows[start:stop]
-
-    done: list[int] = []
-    measure_rows(read, F32, x.shape, [F32], granule=10, threads=1, advance=done.append)
-    assert all(start % 10 == 0 for start in starts)
-    assert sum(done) == 120

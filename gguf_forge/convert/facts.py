@@ -1,0 +1,92 @@
+"""What the tables may depend on besides tensors' rows: configuration, folder, headers, options, the layer at hand.
+
+Knows no family, no verb and no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge.errors import ConversionError
+
+LOOK_BYTES = 64 << 10
+"""A tensor whose values decide a key or an output's presence has at most this many bytes."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose about the outputs of a conversion, beside their types.
+
+    `mtp`: layers that predict further tokens are kept beside the model, left out, or all that is kept. `draft`: the
+    architecture's draft model instead of the model. `target`: the folder of the model that a draft model serves.
+    `mistral_format`: the folder is in Mistral's own layout (params.json). `community_template`: a chat template of
+    Mistral's community stands in where the folder has none. `dense_modules`: the dense layers of
+    sentence-transformers after the pooling become outputs. `fuse_gate_up`, `fuse_qkv`: one tensor for the gate and up
+    projections of experts, or for queries, keys and values.
+    """
+
+    mtp: Literal["keep", "drop", "only"] = "keep"
+    draft: bool = False
+    target: Path | None = None
+    mistral_format: bool = False
+    community_template: bool = True
+    dense_modules: bool = False
+    fuse_gate_up: bool = False
+    fuse_qkv: bool = False
+
+
+USUAL = Options()
+"""Everything as the reference does without options."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a source's header says of a tensor: element type as its file names it, and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def _nothing_to_look_at(name: str) -> npt.NDArray[np.float32]:
+    raise ConversionError(f"the value of {name!r} is needed, but only headers are at hand")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What verbs, conditions and hyperparameters may depend on.
+
+    `config` is the resolved configuration, `directory` the folder. `headers` are the source tensors' by name, as the
+    rules write names. `layer` is the layer a verb or condition is asked about (None outside of layers). `look` gives
+    the float32 values of one small source tensor that the architecture declares in `looks`.
+    """
+
+    config: Mapping[str, Any]
+    directory: Path
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    options: Options = USUAL
+    layer: int | None = None
+    look: Callable[[str], npt.NDArray[np.float32]] = field(default=_nothing_to_look_at, compare=False)
+
+    def at(self, layer: int | None) -> Facts:
+        """The facts of one layer."""
+        return self if layer == self.layer else replace(self, layer=layer)
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of this name, as the rules write it; {l} stands for the layer."""
+        return name.replace("{l}", str(self.layer)) in self.headers
+
+    def number(self, *names: str) -> int:
+        """The first of these configuration keys that is not null, a whole number. ConversionError otherwise."""
+        for name in names:
+            value = self.config.get(name)
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise ConversionError(f"config.json: {name} must be a whole number, got {value!r:.60}")
+                return value
+        raise ConversionError(f"config.json has no {' or '.join(names)}")
