@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from gguf_forge.convert.ops import COPY, Facts, Verb
+from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
 
@@ -173,8 +174,8 @@ class Arch:
     the rules use; `drop` patterns (regular expressions, searched in the stored name) are tensors left out on purpose.
     `needs` are the outputs without which no reader loads the file, those over {l} in each layer; a name without an
     ending is that of the weight. What they leave out (biases, a head of its own) may be missing.
-    `vocab` are the tokenizer kinds to try. `implied` are configuration keys whose value GGUF's readers take for
-    granted, with the values that mean it.
+    `vocab` are the loaders and steps that make the tokenizer's keys (see convert.vocab). `implied` are configuration
+    keys whose value GGUF's readers take for granted, with the values that mean it.
     """
 
     name: str
@@ -182,7 +183,7 @@ class Arch:
     hparams: Table[Hparam]
     tensors: Table[Rule]
     needs: tuple[str | Either, ...]
-    vocab: tuple[str, ...]
+    vocab: tuple[Part, ...]
     early: Table[Hparam] = field(default_factory=Table)
     renames: tuple[tuple[str, str], ...] = ()
     drop: tuple[str, ...] = ()
