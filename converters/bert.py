@@ -57,7 +57,7 @@ BERT = Arch(
         *QKV,
         *layer("attn_output", "ffn_up", "ffn_down", *affine("attn_output_norm", "layer_output_norm")),
     ),
-    vocab=vocab.BERT,
+    vocab=(vocab.token_type_count, vocab.wordpiece),
     renames=((r"^bert\.", ""), (r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),
     drop=(
         *BUFFERS,

@@ -104,7 +104,12 @@ GEMMA = Arch(
     hparams=KEYS,
     tensors=DECODER.without("output") | NORMS,
     needs=NEEDS,
-    vocab=vocab.GEMMA,
+    vocab=(
+        vocab.spm,
+        # Gemma's end-of-infill token is CodeGemma's; its companions have no key any more.
+        vocab.special_again(("prefix", "suffix", "middle", "fsep", "eot"), {"eot": 107}, template=False),
+        vocab.space_prefix(False),
+    ),
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
     implied=GELU,
@@ -118,7 +123,7 @@ GEMMA2 = Arch(
     | u32("attention.sliding_window", "sliding_window", required=True),
     tensors=DECODER.without("output") | NORMS | SANDWICH,
     needs=(*NEEDS, *POST_NORMS),
-    vocab=vocab.GEMMA2,
+    vocab=(vocab.spm, vocab.space_prefix(False)),
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
     implied=GELU,
@@ -142,7 +147,7 @@ GEMMA3 = Arch(
     | Table(tuple(rule(r.out, *r.sources, verb=SHIFTED) for r in QK_NORM))
     | rule("token_embd", "model.embed_tokens", verb=first_rows(vocab_rows)),
     needs=(*NEEDS, *POST_NORMS, *QK_NORMS),
-    vocab=vocab.GEMMA3,
+    vocab=(vocab.together(vocab.spm, vocab.space_prefix(False)), vocab.bpe),
     renames=WRAPPERS,
     drop=BUFFERS + VISION,
     implied=GELU,

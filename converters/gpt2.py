@@ -45,7 +45,7 @@ GPT2 = Arch(
         )
     ),
     needs=("token_embd", "position_embd", *affine("output_norm"), *layer(*affine(*NORMS, *(out for out, _ in LINEAR)))),
-    vocab=vocab.BPE,
+    vocab=(vocab.bpe,),
     renames=((r"^transformer\.", ""),),
     drop=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),
     implied=(*GELU, ("scale_attn_weights", (True,)), ("scale_attn_by_inverse_layer_idx", (False,))),

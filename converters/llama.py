@@ -71,13 +71,35 @@ TENSORS: Table[Rule] = (
     | _stacked("ffn_up_exps", "w3")
 )
 
+
+@vocab.step
+def codellama_infill(job: vocab.VocabJob) -> vocab.Changes | None:
+    """CodeLlama's end-of-infill token. Its companions (prefix, suffix, middle) have no key any more."""
+    if job.config.get("vocab_size", 32000) != 32016:
+        return None
+    return vocab.special_again(("prefix", "suffix", "middle", "eot"), {"eot": 32010})(job)
+
+
+@vocab.step
+def granite_bos(job: vocab.VocabJob) -> vocab.Changes | None:
+    """Granite's small models share Llama's architecture and want no BOS."""
+    return vocab.adds(bos=False)(job) if job.config.get("vocab_size", 32000) == 49152 else None
+
+
 LLAMA = Arch(
     "llama",
     hf=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "MistralForCausalLM", "MixtralForCausalLM"),
     hparams=BASE | u32("vocab_size", "vocab_size", required=True) | u32("rope.dimension_count", value=head_dim),
     tensors=TENSORS,
     needs=(*TRUNK, *QKV, Either((GATED, MIXTURE))),
-    vocab=vocab.LLAMA,
+    vocab=(
+        vocab.config_space_prefix,
+        vocab.spm,
+        vocab.llama_hf,
+        vocab.bpe,
+        codellama_infill,
+        granite_bos,
+    ),
     renames=((r"text_model\.", ""), *WRAPPERS),
     drop=BUFFERS,
     implied=SILU,

@@ -72,6 +72,9 @@ def _factors(key: str) -> Computed:
     return Computed(make)
 
 
+#: Phi-4 has Phi-3's architecture and a byte-level vocabulary.
+phi4_bpe = vocab.when(lambda job: job.settings.get("tokenizer_class") == "GPT2Tokenizer", vocab.bpe)
+
 PHI3 = Arch(
     "phi3",
     hf=("Phi3ForCausalLM",),
@@ -103,7 +106,7 @@ PHI3 = Arch(
     | rule("blk.{l}.attn_qkv", "model.layers.{l}.self_attn.qkv_proj")
     | rule("blk.{l}.ffn_up", "model.layers.{l}.mlp.gate_up_proj"),
     needs=(*TRUNK, Either((layer("attn_qkv"), QKV)), *layer("ffn_up", "ffn_down")),
-    vocab=vocab.PHI3,
+    vocab=(phi4_bpe, vocab.phi3_spm),
     renames=WRAPPERS,
     drop=BUFFERS,
     implied=SILU,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import block_count
 from gguf_forge.convert.ops import COPY, Verb
+from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
 
@@ -288,7 +289,7 @@ class Arch:
     hparams: Table[Hparam]
     tensors: Table[Rule]
     needs: tuple[str | Either, ...]
-    vocab: tuple[str, ...]
+    vocab: tuple[Part, ...]
     renames: tuple[tuple[str, Replacement], ...] = ()
     drop: tuple[str | Drop, ...] = ()
     axes: Mapping[str, Axis] = field(default_factory=lambda: {"l": LAYERS, "e": EXPERTS})

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
-from gguf_forge.convert.vocab import LLAMA, load_vocab
+from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import choose_class, open_tokenizer
 from gguf_forge.convert.vocab.merges import read_merges
@@ -32,7 +32,7 @@ def load(tmp_path: Path, name: str, *edits: Edit, pre: str | None = None) -> tup
     folder = make_folder(tmp_path, base, list(edits))
     notes: list[str] = []
     config = Folder(folder).object(C) or {}
-    return load_vocab(folder, config, base.kinds, pre=pre or base.pre, note=notes.append), notes
+    return load_vocab(folder, config, base.parts, pre=pre or base.pre, note=notes.append), notes
 
 
 def recognized(tmp_path: Path, *edits: Edit, pre: str | None = None, base: str = "llama-bpe") -> tuple[str, list[str]]:
@@ -174,7 +174,7 @@ def test_merges_of_a_text_file(tmp_path: Path) -> None:
 
 def test_no_tokenizer_at_all(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"no tokenizer\.model, tokenizer\.json"):
-        load_vocab(tmp_path, {"vocab_size": 10}, LLAMA)
+        load_vocab(tmp_path, {"vocab_size": 10}, BASES["llama"].parts)
 
 
 DAMAGED: dict[str, tuple[str, list[Edit], str]] = {

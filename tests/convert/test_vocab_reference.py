@@ -24,7 +24,7 @@ FORGIVEN = {
 def read(tmp_path: Path, name: str) -> list[list[str]]:
     base = BASES[name.partition("/")[0]]
     folder = make_folder(tmp_path, base, GOLDEN[name]["edits"])
-    return [*general(folder, base), *summary(load_vocab(folder, config_of(folder), base.kinds, pre=base.pre))]
+    return [*general(folder, base), *summary(load_vocab(folder, config_of(folder), base.parts, pre=base.pre))]
 
 
 def config_of(folder: Path) -> dict[str, object]:

@@ -1,195 +1,149 @@
-"""Puts a checkpoint's vocabulary together: which files count, and which keys a family adds.
+"""Loaders several families share, and what puts a family's parts together into all tokenizer.* keys.
 
-Knows the steps by name. Must not know how any file is read.
+Knows which files mean which kind. Must not know how any file is read.
 """
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gguf_forge.convert.vocab.bpe import is_llama_hf, load_bpe, load_llama_hf
 from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab.job import Keys, Note, Part, VocabJob, compose, loader, warn
 from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, load_spm, load_spm_phi3
-from gguf_forge.convert.vocab.special import read_special
+from gguf_forge.convert.vocab.special import ROLES, read_special
 from gguf_forge.convert.vocab.tokens import Vocabulary
 from gguf_forge.convert.vocab.wordpiece import load_wordpiece
 from gguf_forge.errors import ConversionError
-from gguf_forge.format import values
-from gguf_forge.format.values import Value
-
-_log = logging.getLogger(__name__)
-
-LLAMA = ("config_space_prefix", "spm", "llama_hf", "bpe", "codellama_infill", "granite_bos")
-QWEN = ("spm", "bpe")
-GEMMA = ("spm", "gemma_infill", "no_space_prefix")
-GEMMA2 = ("spm", "no_space_prefix")
-GEMMA3 = ("spm_without_space_prefix", "bpe")
-PHI3 = ("phi3_bpe", "phi3_spm")
-BPE = ("bpe",)
-BERT = ("token_type_count", "wordpiece")
-
-_ADD_SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"
-
-
-@dataclass(frozen=True)
-class _Job:
-    folder: Folder
-    config: dict[str, Any]
-    pre: str | None
-    note: Callable[[str], None]
-
-    def count(self, *keys: str) -> int | None:
-        """The first of `keys` the config holds. Raises `ConversionError` if it is not a whole number."""
-        key = next((key for key in keys if self.config.get(key) is not None), None)
-        if key is None:
-            return None
-        size = self.config[key]
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ConversionError(f"{self.folder.path / 'config.json'}: {key} {size!r:.40} is not a whole number")
-        return size
 
 
 def load_vocab(
     directory: Path,
-    config: dict[str, Any],
-    kinds: Sequence[str],
+    config: Mapping[str, Any],
+    parts: Sequence[Part],
     *,
     pre: str | None = None,
-    note: Callable[[str], None] = _log.warning,
-) -> dict[str, Value]:
+    note: Note = warn,
+) -> Keys:
     """All tokenizer.* keys of a checkpoint, in the order of the reference converter.
 
-    `config`: the model's hyperparameters (text_config merged in), for vocab_size. `kinds`: names of `LOADERS` and
-    `STEPS`: the first loader that finds its files makes the vocabulary, each step adds its keys at its place.
+    `config`: the model's hyperparameters (text_config merged in), for vocab_size. `parts`: a family's loaders, of
+    which the first that finds its files makes the vocabulary, and steps, each of which adds its keys at its place.
     `pre`: tokenizer.ggml.pre, in place of recognising it. `note` is called with each thing left out or doubtful.
 
     Raises `ConversionError` if no loader finds its files or the vocabulary contradicts `config`, `CheckpointError`
     for damaged files.
     """
-    job = _Job(Folder(directory), config, pre, note)
-    result: dict[str, Value] = {}
-    loaded = False
-    for kind in kinds:
-        if kind in STEPS:
-            result.update(STEPS[kind](job))
-        elif not loaded:
-            found = LOADERS[kind](job)
-            loaded = found is not None
-            result.update(found or {})
-    if pre is not None and loaded and result["tokenizer.ggml.pre"].value != pre:
-        note(f"--pre {pre} has no effect: a vocabulary of {MODEL_FILE}'s kind has no pre-tokenizer")
-    if not loaded:
+    keys = compose(VocabJob(Folder(directory), config, pre, note), parts)
+    if keys is None:
         raise ConversionError(f"{directory}: no tokenizer.model, tokenizer.json or vocabulary file")
-    return result
+    written = keys.get("tokenizer.ggml.pre")
+    if pre is not None and written is not None and written.value != pre:
+        note(f"--pre {pre} has no effect: a vocabulary of {MODEL_FILE}'s kind has no pre-tokenizer")
+    return keys
 
 
-def _complete(job: _Job, vocab: Vocabulary, *, merges: bool = False, limited: bool = True) -> dict[str, Value]:
-    n_vocab = len(vocab.tokens) if limited else None
-    special = read_special(job.folder, job.note, merges=merges, n_vocab=n_vocab)
+def finish(
+    job: VocabJob,
+    vocab: Vocabulary,
+    *,
+    merges: bool = False,
+    limited: bool = True,
+    roles: Sequence[str] = ROLES,
+    fill: Mapping[str, int | str] | None = None,
+    force: Mapping[str, int | str] | None = None,
+) -> Keys:
+    """The keys of a vocabulary and of the special tokens the files name, as a loader gives them.
+
+    `merges`: with the files' merges; a vocabulary that has its own writes those. `limited`: ids beyond the vocabulary
+    are noted and left out. `roles` are the special tokens looked for. `fill` has those of roles no file names,
+    `force` those that count whatever the files say: ids, or tokens of this vocabulary.
+    ConversionError if it lacks one of those.
+    """
+    special = read_special(
+        job.folder, job.note, roles=roles, merges=merges, n_vocab=len(vocab.tokens) if limited else None
+    )
+    if vocab.merges is not None:
+        special.merges = vocab.merges
     if merges and not special.merges:
         job.note("the vocabulary has no merges")
+    for role, token in (fill or {}).items():
+        special.ids.setdefault(role, _id_of(job, vocab, token))
+    for role, token in (force or {}).items():
+        special.ids[role] = _id_of(job, vocab, token)
     return {**vocab.values(), **special.values()}
 
 
-def _spm(job: _Job) -> dict[str, Value] | None:
+def _id_of(job: VocabJob, vocab: Vocabulary, token: int | str) -> int:
+    if isinstance(token, int):
+        return token
+    if token not in vocab.tokens:
+        raise ConversionError(f"{job.directory}: the tokenizer has no token {token!r}, which this family needs")
+    return vocab.tokens.index(token)
+
+
+def read_spm(job: VocabJob, *sizes: str) -> Vocabulary | None:
+    """The tokens of tokenizer.model and of the files that add to it, padded to the first of `sizes` in the config."""
     if not job.folder.has(MODEL_FILE):
         return None
-    return _complete(job, load_spm(job.folder, job.count("vocab_size_per_layer_input", "vocab_size"), job.note))
+    return load_spm(job.folder, job.count(*(sizes or ("vocab_size_per_layer_input", "vocab_size"))), job.note)
 
 
-def _spm_without_space_prefix(job: _Job) -> dict[str, Value] | None:
-    found = _spm(job)
-    return None if found is None else {**found, **_no_space_prefix(job)}
-
-
-def _llama_hf(job: _Job) -> dict[str, Value] | None:
-    return _complete(job, load_llama_hf(job.folder)) if is_llama_hf(job.folder) else None
-
-
-def _bpe(job: _Job) -> dict[str, Value] | None:
+def read_bpe(job: VocabJob) -> Vocabulary | None:
+    """The tokens of tokenizer.json or vocab.json, padded to vocab_size, with the pre-tokenizer's name."""
     if not any(job.folder.has(name) for name in ("tokenizer.json", "vocab.json")):
         return None
-    vocab = load_bpe(job.folder, job.count("vocab_size"), job.pre, job.note)
-    return _complete(job, vocab, merges=True, limited=False)
+    return load_bpe(job.folder, job.count("vocab_size"), job.pre, job.note)
 
 
-def _wordpiece(job: _Job) -> dict[str, Value] | None:
+@loader
+def spm(job: VocabJob) -> Keys | None:
+    """tokenizer.model, a SentencePiece file."""
+    vocab = read_spm(job)
+    return None if vocab is None else finish(job, vocab)
+
+
+@loader
+def llama_hf(job: VocabJob) -> Keys | None:
+    """A vocabulary of SentencePiece's kind in tokenizer.json."""
+    return finish(job, load_llama_hf(job.folder)) if is_llama_hf(job.folder) else None
+
+
+@loader
+def bpe(job: VocabJob) -> Keys | None:
+    """A byte-level vocabulary in tokenizer.json, or in vocab.json and merges.txt."""
+    vocab = read_bpe(job)
+    return None if vocab is None else finish(job, vocab, merges=True, limited=False)
+
+
+@loader
+def wordpiece(job: VocabJob) -> Keys | None:
+    """BERT's kind, in tokenizer.json or vocab.txt."""
     if not any(job.folder.has(name) for name in ("tokenizer.json", "vocab.txt")):
         return None
-    return _complete(job, load_wordpiece(job.folder, job.count("vocab_size"), job.pre, job.note))
+    return finish(job, load_wordpiece(job.folder, job.count("vocab_size"), job.pre, job.note))
 
 
-def _phi3_bpe(job: _Job) -> dict[str, Value] | None:
-    """Phi-4 has Phi-3's architecture and a byte-level vocabulary."""
-    settings = job.folder.object("tokenizer_config.json") or {}
-    return _bpe(job) if settings.get("tokenizer_class") == "GPT2Tokenizer" else None
-
-
-def _phi3_spm(job: _Job) -> dict[str, Value] | None:
+@loader
+def phi3_spm(job: VocabJob) -> Keys | None:
+    """tokenizer.model, to which tokenizer.json adds too."""
     if not job.folder.has(MODEL_FILE):
         return None
-    return _complete(job, load_spm_phi3(job.folder, job.count("vocab_size"), job.note))
+    return finish(job, load_spm_phi3(job.folder, job.count("vocab_size"), job.note))
 
 
-LOADERS: dict[str, Callable[[_Job], dict[str, Value] | None]] = {
-    "spm": _spm,
-    "spm_without_space_prefix": _spm_without_space_prefix,
-    "llama_hf": _llama_hf,
-    "bpe": _bpe,
-    "wordpiece": _wordpiece,
-    "phi3_bpe": _phi3_bpe,
-    "phi3_spm": _phi3_spm,
-}
-"""Each returns None if its files are not there."""
+def bpe_with(
+    *, fill: Mapping[str, int | str] | None = None, edit: Callable[[Vocabulary], Vocabulary] | None = None
+) -> Part:
+    """As `bpe`; `fill` names special tokens that the files do not, `edit` changes the vocabulary first."""
 
+    @loader
+    def bpe_edited(job: VocabJob) -> Keys | None:
+        vocab = read_bpe(job)
+        if vocab is None:
+            return None
+        return finish(job, edit(vocab) if edit else vocab, merges=True, limited=False, fill=fill)
 
-def _config_space_prefix(job: _Job) -> dict[str, Value]:
-    wanted = (job.folder.object("tokenizer_config.json") or {}).get("add_prefix_space")
-    return {} if wanted is None else {_ADD_SPACE_PREFIX: values.boolean(bool(wanted))}
-
-
-def _no_space_prefix(_: _Job) -> dict[str, Value]:
-    return {_ADD_SPACE_PREFIX: values.boolean(False)}
-
-
-def _infill(job: _Job, eot: int, *, template: bool) -> dict[str, Value]:
-    """The end-of-infill token. Its companions (prefix, suffix, middle) have no key any more."""
-    roles = ("prefix", "suffix", "middle", "fsep", "eot")
-    special = read_special(job.folder, job.note, roles=roles)
-    special.ids.setdefault("eot", eot)
-    if not template:
-        special.template = None
-    return special.values()
-
-
-def _codellama_infill(job: _Job) -> dict[str, Value]:
-    return _infill(job, 32010, template=True) if job.config.get("vocab_size", 32000) == 32016 else {}
-
-
-def _gemma_infill(job: _Job) -> dict[str, Value]:
-    return _infill(job, 107, template=False)
-
-
-def _granite_bos(job: _Job) -> dict[str, Value]:
-    """Granite's small models share Llama's architecture and want no BOS."""
-    if job.config.get("vocab_size", 32000) != 49152:
-        return {}
-    return {"tokenizer.ggml.add_bos_token": values.boolean(False)}
-
-
-def _token_type_count(job: _Job) -> dict[str, Value]:
-    count = job.count("type_vocab_size")
-    return {"tokenizer.ggml.token_type_count": values.u32(1 if count is None else count)}
-
-
-STEPS: dict[str, Callable[[_Job], dict[str, Value]]] = {
-    "config_space_prefix": _config_space_prefix,
-    "no_space_prefix": _no_space_prefix,
-    "codellama_infill": _codellama_infill,
-    "gemma_infill": _gemma_infill,
-    "granite_bos": _granite_bos,
-    "token_type_count": _token_type_count,
-}
-"""Each adds the keys of one family, or none."""
+    return bpe_edited

@@ -32,7 +32,7 @@ ID_KEYS = {
 }
 """Roles that have a key. Others (cls, prefix, suffix, middle) are recognised but not written."""
 
-_FLAG_KEYS = {role: f"tokenizer.ggml.add_{role}_token" for role in ("bos", "eos", "sep")}
+FLAG_KEYS = {role: f"tokenizer.ggml.add_{role}_token" for role in ("bos", "eos", "sep")}
 
 
 @dataclass
@@ -56,8 +56,8 @@ class Special:
             if role in ID_KEYS:
                 result[ID_KEYS[role]] = values.u32(token_id)
         for role, flag in self.flags.items():
-            if role in _FLAG_KEYS:
-                result[_FLAG_KEYS[role]] = values.boolean(flag)
+            if role in FLAG_KEYS:
+                result[FLAG_KEYS[role]] = values.boolean(flag)
         if self.template is not None:
             result.update(template_values(self.template))
         if self.lowercase is not None:

@@ -30,13 +30,17 @@ class TokenType(enum.IntEnum):
 
 @dataclass
 class Vocabulary:
-    """Tokens by id. `model` and `pre` are GGUF's names; `scores` is None where the kind has none."""
+    """Tokens by id. `model` and `pre` are GGUF's names, `pre` None where the kind has no such key.
+
+    `scores` and `merges` are None where the kind has none, or where its merges are read with the special tokens.
+    """
 
     model: str
-    pre: str
+    pre: str | None
     tokens: list[str]
     types: list[int]
     scores: list[float] | None = None
+    merges: list[str] | None = None
 
     def values(self) -> dict[str, Value]:
         """The tokenizer.ggml.* keys in the order of the reference converter.
@@ -46,11 +50,10 @@ class Vocabulary:
         if not self.tokens:
             raise ConversionError("the vocabulary is empty")
         require_utf8("token", self.tokens)
-        result = {
-            "tokenizer.ggml.model": values.string(self.model),
-            "tokenizer.ggml.pre": values.string(self.pre),
-            "tokenizer.ggml.tokens": values.strings(self.tokens),
-        }
+        result = {"tokenizer.ggml.model": values.string(self.model)}
+        if self.pre is not None:
+            result["tokenizer.ggml.pre"] = values.string(self.pre)
+        result["tokenizer.ggml.tokens"] = values.strings(self.tokens)
         if self.scores is not None:
             result["tokenizer.ggml.scores"] = values.array(ValueType.FLOAT32, np.array(self.scores, np.float32))
         result["tokenizer.ggml.token_type"] = values.array(ValueType.INT32, np.array(self.types, np.int32))
