@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gguf_forge.convert.arch import Hparam, Rule, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, boolean, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import block_count, rope_of
 from gguf_forge.convert.sentence import pooling_mode
@@ -204,11 +204,71 @@ QK_NORM: Table[Rule] = Table(
 )
 QK_NORMS = layer("attn_q_norm", "attn_k_norm")
 
+def main_layers(facts: Facts) -> int:
+    """The layers of the model itself, without those that predict further tokens."""
+    return block_count(facts.config)
+
+
+def nextn_layers(*keys: str) -> Callable[[Facts], int]:
+    """How many layers after the model's own predict further tokens: the first of these keys, or none."""
+
+    def count(facts: Facts) -> int:
+        return next((int(facts.config[key]) for key in keys if facts.config.get(key) is not None), 0)
+
+    return count
+
+
+def with_nextn(extra: Callable[[Facts], int]) -> Axis:
+    """The layers of a model that may predict further tokens: as the options keep them, leave them out, or alone."""
+
+    def span(facts: Facts) -> int | range:
+        main = main_layers(facts)
+        if facts.options.mtp == "drop":
+            return main
+        both = main + extra(facts)
+        return range(main, both) if facts.options.mtp == "only" else both
+
+    return Axis(span)
+
+
+def beyond(prefix: str, last: Callable[[Facts], int] = main_layers) -> Drop:
+    """Layers from `last(facts)` on are left out; `prefix` is a regular expression that ends where their number is."""
+    return Drop(prefix + r"(\d+)\.", lambda match, facts: int(match[1]) >= last(facts))
+
+
+def nextn_dropped(prefix: str = r"^model\.layers\.") -> Drop:
+    """Layers that predict further tokens are left out under --no-mtp."""
+    return Drop(
+        prefix + r"(\d+)\.", lambda match, facts: facts.options.mtp == "drop" and int(match[1]) >= main_layers(facts)
+    )
+
+
+def main_dropped(prefix: str = r"^model\.layers\.") -> Drop:
+    """The model's own layers are left out under --mtp."""
+    return Drop(
+        prefix + r"(\d+)\.", lambda match, facts: facts.options.mtp == "only" and int(match[1]) < main_layers(facts)
+    )
+
+
+def tied_head(facts: Facts) -> bool:
+    """Whether the configuration says that the embedding serves as the head."""
+    return bool(facts.config.get("tie_word_embeddings"))
+
+
+#: What other modalities bring along beside a text model: encoders, projectors, speech heads. Each family of the
+#: reference's text models leaves them out by these parts of names.
+MULTIMODAL = (
+    r"^(mlp|vit\.|vpm\.|siglip2\.|conformer\.|merger\.|resampler\.|sound_encoder\.|sound_projection\.|speech_embeddings\.)",
+    r"(visual|vision|audio|talker|token2wav|code2wav|projector|patch_merger|patch_merge_mlp)\.",
+    r"(vision|audio)_|pre_mm_projector_norm|image_newline|view_seperator|patch_embed|model\.connector\.",
+)
+
 #: Buffers that older releases of transformers stored with the weights.
 BUFFERS = (r"\.rotary_emb\.inv_freq$", r"\.attention\.masked_bias$", r"\.attention\.bias$")
 
 #: Names of multimodal wrappers and of base models without their head, brought to the form of a causal model.
-WRAPPERS = (
+WRAPPERS: tuple[tuple[str, Replacement], ...] = (
     (r"language_model\.", ""),
+    (r"e_score_correction_bias$", "e_score_correction.bias"),
     (r"^(layers\.|embed_tokens\.|norm\.)", r"model.\1"),
 )

@@ -25,11 +25,34 @@ from gguf_forge.cli.terminal import Terminal
 )  # fmt: skip
 @click.option("--pre", metavar="NAME", help="The pre-tokenizer, where it is not recognised.")
 @click.option("--model-name", metavar="NAME", help="The model's name in the metadata.")
+@click.option("--mtp", is_flag=True, help="Only the layers that predict further tokens, as a draft model of their own.")
+@click.option("--no-mtp", "--no-nextn", is_flag=True, help="Leave out the layers that predict further tokens.")
+@click.option("--dspark", is_flag=True, help="The DSpark draft model of a DeepSeek-V4 checkpoint.")
+@click.option(
+    "--target-model-dir", type=PATH, metavar="FOLDER", help="The model that a draft model (EAGLE-3, DFlash) serves."
+)
+@click.option("--mistral-format", is_flag=True, help="The folder is in Mistral's own layout (params.json).")
+@click.option(
+    "--disable-mistral-community-chat-template", is_flag=True, help="No chat template of Mistral's community."
+)
+@click.option(
+    "--sentence-transformers-dense-modules", is_flag=True, help="Keep the dense layers after an embedding's pooling."
+)
+@click.option("--fuse-gate-up-exps", is_flag=True, help="One tensor for the experts' gate and up projections.")
+@click.option("--fuse-qkv", is_flag=True, help="One tensor for queries, keys and values.")
+@click.option(
+    "--arch", metavar="NAME", help="The architecture to try, where the class in config.json is unknown."
+)
+@click.option(
+    "--allow-unused", multiple=True, metavar="REGEX", help="Leave out tensors that no rule uses; repeatable."
+)
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
 @shared
 def command(
     source: Path, outfile: Path | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
-    bigendian: bool, quiet: bool, verbose: bool, **options: Any,
+    bigendian: bool, mtp: bool, no_mtp: bool, dspark: bool, target_model_dir: Path | None, mistral_format: bool,
+    disable_mistral_community_chat_template: bool, sentence_transformers_dense_modules: bool, fuse_gate_up_exps: bool,
+    fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], quiet: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Convert the Hugging Face checkpoint in folder SOURCE to GGUF.
 
@@ -37,12 +60,15 @@ def command(
     16-bit type), or a recipe of llama-quantize (Q4_K_M, IQ4_XS, Q8_0, ...; see `gguf-forge types`), in any case. Only
     q8_0, tq1_0 and tq2_0 mean the former in lower case and the latter in capitals: their results differ.
     """
+    from gguf_forge.convert.facts import Options
     from gguf_forge.convert.files import convert_checkpoint
 
     terminal = Terminal(quiet, verbose)
     named = [name for names in types for name in names] or ["auto"]
     if "COPY" in named:
         raise click.UsageError("COPY is a type for quantize; auto keeps a checkpoint's precision")
+    if mtp + no_mtp + dspark > 1:
+        raise click.UsageError("--mtp, --no-mtp and --dspark exclude each other")
     wanted = request(named, options)
     imatrix = wanted.load_imatrix()
     start = time.monotonic()
@@ -55,6 +81,18 @@ def command(
             metadata=wanted.metadata,
             pre=pre,
             model_name=model_name,
+            options=Options(
+                mtp="only" if mtp else "drop" if no_mtp else "keep",
+                draft=dspark,
+                target=target_model_dir,
+                mistral_format=mistral_format,
+                community_template=not disable_mistral_community_chat_template,
+                dense_modules=sentence_transformers_dense_modules,
+                fuse_gate_up=fuse_gate_up_exps,
+                fuse_qkv=fuse_qkv,
+            ),
+            arch=arch,
+            allow_unused=allow_unused,
             threads=wanted.threads,
             endian="big" if bigendian else "little",
             dry_run=wanted.dry_run,

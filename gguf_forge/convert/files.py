@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.convert.destination import output_paths, require_other
+from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.job import Job, Quantization, type_name
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
@@ -63,6 +64,9 @@ def convert_checkpoint(
     metadata: Mapping[str, Any] | None = None,
     pre: str | None = None,
     model_name: str | None = None,
+    options: Options = USUAL,
+    arch: str | None = None,
+    allow_unused: Sequence[str] = (),
     threads: int | None = None,
     endian: str = "little",
     dry_run: bool = False,
@@ -75,12 +79,23 @@ def convert_checkpoint(
     q8_0, tq1_0, tq2_0, auto) give what convert_hf_to_gguf.py gives; any other name or case is a recipe and gives what
     llama-quantize makes of the F32 conversion. `output`: a file, a folder, or a template with {ftype} or {FTYPE};
     by default a file named after the model, in the checkpoint's folder. `metadata` replaces or adds keys: a Value, or
-    an object that GGUFWriter.add takes. `pre` names the pre-tokenizer when it is not recognised. `endian`: "little", or
+    an object that GGUFWriter.add takes. `pre` names the pre-tokenizer when it is not recognised. `options` choose among
+    what the checkpoint holds (its layers that predict further tokens, ...). `arch` names the architecture where the
+    configuration's class is unknown; tensors that no rule uses are left out where a regular expression of
+    `allow_unused` fits, and listed in the notes. `endian`: "little", or
     "big" for F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans
     only. Raises ForgeError; files appear only whole.
     """
     with open_checkpoint(source) as checkpoint:
-        model = checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=typed(metadata or {}))
+        model = checkpoint_model(
+            checkpoint,
+            pre=pre,
+            model_name=model_name,
+            overrides=typed(metadata or {}),
+            options=options,
+            arch_name=arch,
+            allow_unused=allow_unused,
+        )
         how = quantization or Quantization()
         jobs = {name: Job.of_type(name, model, how, dry_run) for name in _type_names(types, model.auto)}
         paths = output_paths(output, checkpoint.path, jobs)

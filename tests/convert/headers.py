@@ -44,6 +44,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def options_of(args: list[str], models: Path) -> Options:
+    """The reference's options in our words; `@models/NAME` is a checkpoint beside the one converted."""
+    found = {key: value for arg in args if arg in OPTIONS for key, value in OPTIONS[arg].items()}
+    if "--target-model-dir" in args:
+        target = args[args.index("--target-model-dir") + 1]
+        found["target"] = models / target.removeprefix("@models/")
+    return Options(**found)
+
+
 @dataclass(frozen=True)
 class Case:
     """One checkpoint without weights, and the reference's keys, tensors and computed values."""
@@ -71,7 +80,7 @@ class Case:
     @property
     def options(self) -> Options:
         """The reference's options in our words."""
-        return Options(**{key: value for arg in self.args if arg in OPTIONS for key, value in OPTIONS[arg].items()})
+        return options_of(self.args, Path())
 
 
 def load(folder: Path = FOLDER) -> dict[str, Case]:

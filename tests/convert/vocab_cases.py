@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf_forge.convert.registry import named
 from gguf_forge.convert.vocab import Part
-from gguf_forge.converters.bert import BERT
-from gguf_forge.converters.gemma import GEMMA, GEMMA3
-from gguf_forge.converters.gpt2 import GPT2
-from gguf_forge.converters.llama import LLAMA
-from gguf_forge.converters.phi import PHI3
-from gguf_forge.converters.qwen import QWEN2
 from gguf_forge.format import values
 from gguf_forge.format.values import Value
 
@@ -88,14 +83,14 @@ _BERT = {
 }
 
 BASES = {
-    "llama": Base("sentencepiece", LLAMA.vocab, "llama", _LLAMA),
-    "gemma": Base("sentencepiece", GEMMA.vocab, "gemma", _GEMMA),
-    "gemma3": Base("sentencepiece", GEMMA3.vocab, "gemma3", _GEMMA3),
-    "phi3": Base("sentencepiece", PHI3.vocab, "phi3", _PHI3),
-    "qwen2": Base("bytelevel", QWEN2.vocab, "qwen2", _QWEN2, pre="qwen2"),
-    "llama-bpe": Base("bytelevel", LLAMA.vocab, "llama", _LLAMA_BPE, pre="llama-bpe"),
-    "gpt2": Base("bytelevel", GPT2.vocab, "gpt2", _GPT2, pre="gpt-2"),
-    "bert": Base("wordpiece", BERT.vocab, "bert", _BERT, pre="jina-v2-en"),
+    "llama": Base("sentencepiece", named("LlamaForCausalLM").vocab, "llama", _LLAMA),
+    "gemma": Base("sentencepiece", named("GemmaForCausalLM").vocab, "gemma", _GEMMA),
+    "gemma3": Base("sentencepiece", named("Gemma3ForCausalLM").vocab, "gemma3", _GEMMA3),
+    "phi3": Base("sentencepiece", named("Phi3ForCausalLM").vocab, "phi3", _PHI3),
+    "qwen2": Base("bytelevel", named("Qwen2ForCausalLM").vocab, "qwen2", _QWEN2, pre="qwen2"),
+    "llama-bpe": Base("bytelevel", named("LlamaForCausalLM").vocab, "llama", _LLAMA_BPE, pre="llama-bpe"),
+    "gpt2": Base("bytelevel", named("GPT2LMHeadModel").vocab, "gpt2", _GPT2, pre="gpt-2"),
+    "bert": Base("wordpiece", named("BertModel").vocab, "bert", _BERT, pre="jina-v2-en"),
 }
 
 _CONFIG, _SETTINGS, _TOKENIZER = "config.json", "tokenizer_config.json", "tokenizer.json"
