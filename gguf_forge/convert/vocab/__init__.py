@@ -34,32 +34,60 @@ reads any other file, `job.note` tells the user what was left out, `job.but(conf
 hyperparameters.
 """
 
+from gguf_forge.convert.vocab.added import config_entries, file_entries, is_special, json_entries, text_of
+from gguf_forge.convert.vocab.bpe import BYTE_TOKEN
 from gguf_forge.convert.vocab.job import Changes, Keys, Loader, Part, Step, VocabJob, loader, step, together, when
-from gguf_forge.convert.vocab.load import (
+from gguf_forge.convert.vocab.load import finish, load_vocab
+from gguf_forge.convert.vocab.loaders import (
     bpe,
     bpe_with,
-    finish,
+    in_target,
     llama_hf,
-    load_vocab,
+    none,
+    of_target,
+    padded,
     phi3_spm,
     read_bpe,
+    read_llama_hf,
+    read_pieces,
     read_spm,
+    sized,
     spm,
+    spm_with,
+    t5,
+    whitespace,
     wordpiece,
+    xlm_roberta,
+    xlmr_keys,
 )
+from gguf_forge.convert.vocab.native import (
+    gpt_neox_default,
+    mistral,
+    qwen_tiktoken,
+    read_ranks_vocabulary,
+    rwkv_world,
+    shipped,
+    tekken_only,
+    tiktoken,
+)
+from gguf_forge.convert.vocab.plamo import plamo
+from gguf_forge.convert.vocab.protobuf import read_piece_model
 from gguf_forge.convert.vocab.steps import (
     adds,
     config_space_prefix,
     ids,
     space_prefix,
     special_again,
+    template,
     template_of_file,
     token_id,
     token_type_count,
 )
 from gguf_forge.convert.vocab.tokens import TokenType, Vocabulary
+from gguf_forge.convert.vocab.unigram import read_unigram
 
 __all__ = [
+    "BYTE_TOKEN",
     "Changes",
     "Keys",
     "Loader",
@@ -71,23 +99,52 @@ __all__ = [
     "adds",
     "bpe",
     "bpe_with",
+    "config_entries",
     "config_space_prefix",
+    "file_entries",
     "finish",
+    "gpt_neox_default",
     "ids",
+    "in_target",
+    "is_special",
+    "json_entries",
     "llama_hf",
     "load_vocab",
     "loader",
+    "mistral",
+    "none",
+    "of_target",
+    "padded",
     "phi3_spm",
+    "plamo",
+    "qwen_tiktoken",
     "read_bpe",
+    "read_llama_hf",
+    "read_piece_model",
+    "read_pieces",
+    "read_ranks_vocabulary",
     "read_spm",
+    "read_unigram",
+    "rwkv_world",
+    "shipped",
+    "sized",
     "space_prefix",
     "special_again",
     "spm",
+    "spm_with",
     "step",
+    "t5",
+    "tekken_only",
+    "template",
     "template_of_file",
+    "text_of",
+    "tiktoken",
     "together",
     "token_id",
     "token_type_count",
     "when",
+    "whitespace",
     "wordpiece",
+    "xlm_roberta",
+    "xlmr_keys",
 ]

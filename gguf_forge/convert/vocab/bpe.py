@@ -14,13 +14,22 @@ from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB, MODEL_FILE
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
 from gguf_forge.errors import ConversionError
 
-_BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
+BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SCORE = -1000.0
 """The score of every token of a vocabulary that keeps none."""
 
 
-def load_bpe(folder: Folder, vocab_size: int | None, pre: str | None, note: Callable[[str], None]) -> Vocabulary:
+def load_bpe(
+    folder: Folder,
+    vocab_size: int | None,
+    pre: str | None,
+    note: Callable[[str], None],
+    *,
+    as_flagged: bool = False,
+) -> Vocabulary:
     """All tokens of the checkpoint's tokenizer, padded with [PADn] to `vocab_size`.
+
+    `as_flagged`: added tokens are what their flags say and stand as they are written, whatever they look like.
 
     Raises `ConversionError` for an id from `vocab_size` on, for an unknown pre-tokenizer, and for a vocabulary of
     SentencePiece's kind, which no pre-tokenizer that might be chosen fits.
@@ -44,6 +53,8 @@ def load_bpe(folder: Folder, vocab_size: int | None, pre: str | None, note: Call
         token = by_id.get(number)
         if token is None:
             token, kind = f"[PAD{number}]", TokenType.UNUSED
+        elif number in added and as_flagged:
+            kind = TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
         elif number in added:
             token, kind = _added_token(tokenizer, token, added[number])
         else:
@@ -96,6 +107,6 @@ def load_llama_hf(folder: Folder) -> Vocabulary:
 
 
 def _llama_type(token: str, special: set[str]) -> TokenType:
-    if _BYTE_TOKEN.fullmatch(token):
+    if BYTE_TOKEN.fullmatch(token):
         return TokenType.BYTE
     return TokenType.CONTROL if token in special else TokenType.NORMAL

@@ -32,13 +32,20 @@ class VocabJob:
     """What a part of a vocabulary may ask.
 
     `folder` holds the tokenizer's files (read once, kept); `config` the model's hyperparameters, text_config merged
-    in; `pre` the user's tokenizer.ggml.pre, in place of recognising it; `keys` what the parts before wrote.
+    in; `pre` the user's tokenizer.ggml.pre, in place of recognising it; `architecture` is general.architecture;
+    `native` says that the folder is in Mistral's own format, `community_template` that templates others made may stand
+    in for missing ones; `target` is the folder of the model this one drafts for, with the parts of its family; `keys`
+    is what the parts before wrote.
     """
 
     folder: Folder
     config: Mapping[str, Any]
     pre: str | None = None
     note: Note = warn
+    architecture: str = ""
+    native: bool = False
+    community_template: bool = True
+    target: tuple[Folder, tuple[Part, ...]] | None = None
     keys: Mapping[str, Value] = field(default_factory=dict)
 
     @property

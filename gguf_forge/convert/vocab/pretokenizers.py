@@ -136,11 +136,18 @@ mpt and gpt-neox read as olmo, bert-bge as jina-v2-en."""
 
 _SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3_REGEX = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _SPACES
+LLAMA3_REGEX = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _SPACES
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
-_TEKKEN_REGEX = _CASED % ("", "") + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
-_GPT4O_REGEX = _CASED % (CONTRACTIONS + "?", CONTRACTIONS + "?") + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
+
+
+def _cased(ending: str, upper: str = _UPPER, lower: str = _LOWER) -> str:
+    """Words as their letters' case goes: Upper then lower ones, or upper ones only, and what may follow either."""
+    lead = r"[^\r\n\p{L}\p{N}]?"
+    return f"{lead}{upper}*{lower}+{ending}|{lead}{upper}+{lower}*{ending}"
+
+
+_TEKKEN_REGEX = _cased("") + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
+GPT4O_REGEX = _cased(CONTRACTIONS + "?") + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
 _DEEPSEEK3_REGEX = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*" + _SPACES
@@ -151,6 +158,13 @@ _BAILING_REGEX = (
 _EXAONE_MOE_REGEX = (
     CONTRACTIONS
     + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_UPPER_NOT_HAN, _LOWER_NOT_HAN = (f"[{part[1:-1]}&&[^\\p{{Han}}]]" for part in (_UPPER, _LOWER))
+KIMI_REGEX = (
+    r"[\p{Han}]+|"
+    + _cased(CONTRACTIONS + "?", _UPPER_NOT_HAN, _LOWER_NOT_HAN)
+    + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    + _SPACES
 )
 _BLOOM_REGEX = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
 _HAN_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
@@ -167,12 +181,12 @@ def _cut(regex: str) -> str:
 DEFINITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gpt-2", ("bytes gpt2",)),
     ("gpt-2", (_cut(_GPT2_REGEX), "bytes")),
-    ("llama-bpe", (_MERGED, _cut(_LLAMA3_REGEX), "bytes")),
-    ("smaug-bpe", (_cut(_LLAMA3_REGEX), "bytes")),
+    ("llama-bpe", (_MERGED, _cut(LLAMA3_REGEX), "bytes")),
+    ("smaug-bpe", (_cut(LLAMA3_REGEX), "bytes")),
     ("qwen2", (_cut(QWEN2_REGEX), "bytes")),
     ("qwen35", (_cut(QWEN35_REGEX), "bytes")),
     ("tekken", (_MERGED, _cut(_TEKKEN_REGEX), "bytes")),
-    ("gpt-4o", (_cut(_GPT4O_REGEX), "bytes")),
+    ("gpt-4o", (_cut(GPT4O_REGEX), "bytes")),
     ("starcoder", ("digits one", "bytes gpt2")),
     ("falcon", ("punctuation Contiguous", "bytes gpt2", "digits run", _cut("[0-9][0-9][0-9]"))),
     (
@@ -182,7 +196,7 @@ DEFINITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("deepseek-v3", (_cut(r"\p{N}{1,3}"), _cut(_KANA_HAN), _cut(_DEEPSEEK3_REGEX), "bytes")),
     ("bailingmoe", (_cut(_BAILING_REGEX), "bytes")),
     ("exaone-moe", (_cut(_EXAONE_MOE_REGEX), "bytes")),
-    ("tiny_aya", (_cut(r"\d{1,3}(?=(?:\d{3})*\b)"), _cut(_GPT4O_REGEX), "bytes")),
+    ("tiny_aya", (_cut(r"\d{1,3}(?=(?:\d{3})*\b)"), _cut(GPT4O_REGEX), "bytes")),
     ("minicpm5", (_MERGED, _cut(r"\p{N}{1,3}"), _cut(QWEN2_REGEX.replace(r"|\p{N}|", r"|\p{N}+|")), "bytes")),
     ("bloom", (_cut(_BLOOM_REGEX), "bytes")),
     ("jina-v2-en", ("bert",)),

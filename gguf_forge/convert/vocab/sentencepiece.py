@@ -11,6 +11,7 @@ import sentencepiece
 
 from gguf_forge.convert.vocab.added import config_entries, file_entries, is_special, json_entries, text_of
 from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab.ranks import is_ranks
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
 from gguf_forge.errors import CheckpointError, ConversionError
 
@@ -19,7 +20,11 @@ MAX_VOCAB = 1 << 24
 """More tokens than any model has; a larger `vocab_size` is a damaged config."""
 
 _SCORE_UNUSED = -10000.0
-_SCORE_ADDED = -1000.0
+
+
+def is_spm(folder: Folder) -> bool:
+    """Whether there is a tokenizer.model of SentencePiece's kind; Llama 3's own is a text of tiktoken's."""
+    return folder.has(MODEL_FILE) and not is_ranks(folder.path / MODEL_FILE)
 
 
 def load_spm(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
@@ -27,38 +32,41 @@ def load_spm(folder: Folder, vocab_size: int | None, note: Callable[[str], None]
 
     Ids the files leave open up to `vocab_size` become [PADn]; ids from `vocab_size` on are left out and noted.
     """
-    vocab = _open_pieces(folder, vocab_size, note)
-    _apply_added_tokens_file(folder, vocab, note)
+    vocab = open_pieces(folder, vocab_size, note)
+    put_added_tokens(folder, vocab, note)
     for token_id, entry in (config_entries(folder) or {}).items():
         token = text_of(entry) or ""
         if not _in_range(token_id, vocab, note):
             continue
         if is_special(entry) or looks_special(token):
-            _replace(vocab, token_id, token, TokenType.CONTROL)
+            vocab.put(token_id, token, TokenType.CONTROL)
         else:
-            _replace(vocab, token_id, token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED)
+            vocab.put(token_id, token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED)
     return vocab
 
 
 def load_spm_phi3(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
     """As `load_spm`, then the added tokens of tokenizer.json; only those marked special become control tokens."""
-    vocab = _open_pieces(folder, vocab_size, note)
-    _apply_added_tokens_file(folder, vocab, note)
+    vocab = open_pieces(folder, vocab_size, note)
+    put_added_tokens(folder, vocab, note)
     for token_id, entry in [*(config_entries(folder) or {}).items(), *json_entries(folder)]:
         if _in_range(token_id, vocab, note):
             kind = TokenType.CONTROL if is_special(entry) else TokenType.USER_DEFINED
-            _replace(vocab, token_id, text_of(entry) or "", kind)
+            vocab.put(token_id, text_of(entry) or "", kind)
     return vocab
 
 
-def _open_pieces(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
-    model = _open_model(folder.path / MODEL_FILE)
+def open_pieces(
+    folder: Folder, vocab_size: int | None, note: Callable[[str], None], file: str = MODEL_FILE
+) -> Vocabulary:
+    """The pieces of a SentencePiece file alone; ids it leaves open up to `vocab_size` become [PADn]."""
+    model = open_model(folder.path / file)
     count = int(model.vocab_size())
     size = count if vocab_size is None else vocab_size
     if not 0 < size <= MAX_VOCAB:
         raise ConversionError(f"{folder.path}: vocab_size {size} is not between 1 and {MAX_VOCAB}")
     if count > size:
-        note(f"{MODEL_FILE} has {count} pieces, vocab_size is {size}: pieces from {size} on are left out")
+        note(f"{file} has {count} pieces, vocab_size is {size}: pieces from {size} on are left out")
     vocab = Vocabulary(
         model="llama",
         pre="default",
@@ -70,11 +78,12 @@ def _open_pieces(folder: Folder, vocab_size: int | None, note: Callable[[str], N
     for i in range(min(count, size)):
         vocab.tokens[i] = model.id_to_piece(i)
         vocab.scores[i] = model.get_score(i)
-        vocab.types[i] = _piece_type(model, i)
+        vocab.types[i] = piece_type(model, i)
     return vocab
 
 
-def _open_model(path: Path) -> Any:
+def open_model(path: Path) -> Any:
+    """A SentencePiece file as its library opens it. CheckpointError if it is damaged."""
     model = sentencepiece.SentencePieceProcessor()
     try:
         model.LoadFromFile(str(path))
@@ -84,7 +93,8 @@ def _open_model(path: Path) -> Any:
     return model
 
 
-def _piece_type(model: Any, piece: int) -> TokenType:
+def piece_type(model: Any, piece: int) -> TokenType:
+    """The kind of a piece. Pieces a user defined are NORMAL to SentencePiece, and stay so."""
     if model.is_unknown(piece):
         return TokenType.UNKNOWN
     if model.is_control(piece):
@@ -96,10 +106,11 @@ def _piece_type(model: Any, piece: int) -> TokenType:
     return TokenType.NORMAL
 
 
-def _apply_added_tokens_file(folder: Folder, vocab: Vocabulary, note: Callable[[str], None]) -> None:
+def put_added_tokens(folder: Folder, vocab: Vocabulary, note: Callable[[str], None]) -> None:
+    """The tokens of added_tokens.json in their places; those beyond the vocabulary are noted and left out."""
     for token_id, token in file_entries(folder):
         if _in_range(token_id, vocab, note):
-            _replace(vocab, token_id, token, TokenType.USER_DEFINED)
+            vocab.put(token_id, token, TokenType.USER_DEFINED)
 
 
 def _in_range(token_id: int, vocab: Vocabulary, note: Callable[[str], None]) -> bool:
@@ -107,10 +118,3 @@ def _in_range(token_id: int, vocab: Vocabulary, note: Callable[[str], None]) -> 
         return True
     note(f"added token {token_id} is left out: vocab_size is {len(vocab.tokens)}")
     return False
-
-
-def _replace(vocab: Vocabulary, token_id: int, token: str, token_type: TokenType) -> None:
-    assert vocab.scores is not None
-    vocab.tokens[token_id] = token
-    vocab.scores[token_id] = _SCORE_ADDED
-    vocab.types[token_id] = token_type

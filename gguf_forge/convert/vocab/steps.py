@@ -12,6 +12,7 @@ from gguf_forge.convert.vocab.special import FLAG_KEYS, ID_KEYS, read_special
 from gguf_forge.convert.vocab.templates import template_values
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
+from gguf_forge.format.values import Value
 
 SPACE_PREFIX = "tokenizer.ggml.add_space_prefix"
 
@@ -86,8 +87,22 @@ def special_again(roles: Sequence[str], fill: Mapping[str, int] | None = None, *
 @step
 def token_type_count(job: VocabJob) -> Changes:
     """The number of token types of the BERT family's embeddings."""
+    return dict([type_count(job)])
+
+
+def type_count(job: VocabJob) -> tuple[str, Value]:
+    """The same as a key and its value."""
     count = job.count("type_vocab_size")
-    return {"tokenizer.ggml.token_type_count": values.u32(1 if count is None else count)}
+    return "tokenizer.ggml.token_type_count", values.u32(1 if count is None else count)
+
+
+def template(text: str) -> Step:
+    """A chat template in place of any the files hold."""
+
+    def set_template(_: VocabJob) -> Changes:
+        return template_values(text)
+
+    return Step(set_template)
 
 
 @step

@@ -4,6 +4,7 @@ Knows the token types of GGUF. Must not know any file format.
 """
 
 import enum
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,13 @@ from gguf_forge.format.values import Value
 
 SPACE_MARK = "\u2581"
 """SentencePiece's visible space."""
+
+SPECIAL_TEXT = re.compile(r"<\|.*\|>|\[[A-Za-z_]+\]|<[a-z_/]+>")
+"""What special tokens look like, where a list of texts must be told from any other."""
+
+
+ADDED_SCORE = -1000.0
+"""The score of a token that was added to a vocabulary with scores."""
 
 
 class TokenType(enum.IntEnum):
@@ -41,6 +49,19 @@ class Vocabulary:
     types: list[int]
     scores: list[float] | None = None
     merges: list[str] | None = None
+
+    def put(self, number: int, token: str, kind: TokenType, score: float = ADDED_SCORE) -> None:
+        """Another token in an id's place. Beyond the last id it is added there, and nowhere else (IndexError)."""
+        if number == len(self.tokens):
+            self.tokens.append(token)
+            self.types.append(kind)
+            if self.scores is not None:
+                self.scores.append(score)
+            return
+        self.tokens[number] = token
+        self.types[number] = kind
+        if self.scores is not None:
+            self.scores[number] = score
 
     def values(self) -> dict[str, Value]:
         """The tokenizer.ggml.* keys in the order of the reference converter.
