@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_forge.convert.arch import Arch
-from gguf_forge.convert.hparams import rope_of
 from gguf_forge.convert.ops import View
+from gguf_forge.convert.rope import rope_of
 from gguf_forge.format.values import Value
 
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")

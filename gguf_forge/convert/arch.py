@@ -5,7 +5,7 @@ Frozen data, composed with `|` (later rows win, in the earlier row's place). Kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -142,26 +142,6 @@ class Either:
     """Outputs that stand in for each other: a model, or each of its layers, needs all of one of the `choices`."""
 
     choices: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class ConfigClass:
-    """What the reference's configuration class of a `model_type` adds to config.json before anything reads it.
-
-    `defaults` are its fields (a function is called with the configuration so far, in order), of which the `nullable`
-    may be null; `renames` its attribute map; `rope` how it gathers rotary parameters (None: it does not); `refuses`
-    says why the class would reject a configuration, in which case the reference reads config.json as it stands;
-    `text` is the model_type of its text_config.
-    """
-
-    model_type: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    renames: Mapping[str, str] = field(default_factory=dict)
-    rope: Callable[[dict[str, Any], ConfigClass], None] | None = None
-    theta: float = 10000.0
-    refuses: Callable[[Mapping[str, Any]], str | None] | None = None
-    text: str | None = None
-    nullable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import numpy as np
 
 from gguf_forge.convert import sentence
 from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.config import resolve
 from gguf_forge.convert.general import general_metadata
-from gguf_forge.convert.hparams import metadata_of, misfits, refused, remarks, resolve
+from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.ops import Array, Facts, View
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.registry import select
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
@@ -60,15 +61,13 @@ def checkpoint_model(
     _require_plain(checkpoint)
     with _sound_config(checkpoint):
         arch = select(raw)
-        facts = Facts(resolve(raw, config_classes()), checkpoint.path)
+        facts = Facts(resolve(raw), checkpoint.path)
         outputs = plan_outputs(arch, checkpoint.tensors, facts)
         early = metadata_of(arch.early, arch.name, facts)
         keys = metadata_of(arch.hparams, arch.name, facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
-    if refused(raw, config_classes()):
-        notes.append(f"config.json does not fit its model_type {raw.get('model_type')!r}: no defaults are filled in")
     notes += sentence.remarks(checkpoint.path, keys, arch.name)
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)

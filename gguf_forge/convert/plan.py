@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.convert.arch import Arch, Rule
-from gguf_forge.convert.hparams import block_count, first
+from gguf_forge.convert.config import block_count, first_of
 from gguf_forge.convert.needs import require_needs
 from gguf_forge.convert.ops import BF16, F16, F32, Array, Facts, View
 from gguf_forge.errors import ConversionError, listed
@@ -119,7 +119,7 @@ def plan_outputs(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) 
     names = _Names(stored)
     positions = {name: i for i, name in enumerate(stored)}
     layers = block_count(facts.config)
-    experts = first(facts.config, arch.experts)
+    experts = first_of(facts.config, *arch.experts)
     emissions: list[_Emission] = []
     rows = _expanded(r for r in arch.tensors if r.when is None or r.when(facts))
     for order, row in enumerate(rows):

@@ -1,7 +1,6 @@
 """Which architecture serves a checkpoint. Finds the family files; must not know what is in them.
 
-A family file is a module of `gguf_forge.converters` with `ARCHS`, and `CLASSES` for the configuration classes of its
-model types. Two that claim one name are an error.
+A family file is a module of `gguf_forge.converters` with `ARCHS`. Two that claim one name are an error.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from gguf_forge.convert.arch import Arch, ConfigClass
+from gguf_forge.convert.arch import Arch
 from gguf_forge.errors import ConversionError, escaped
 
 CONVERTERS = "gguf_forge.converters"
@@ -24,9 +23,9 @@ _ALIKE = 0.6
 
 
 @lru_cache(maxsize=1)
-def _families() -> tuple[Mapping[str, Arch], Mapping[str, ConfigClass]]:
+def architectures() -> Mapping[str, Arch]:
+    """Every supported class name of config.json's `architectures`, with its architecture."""
     archs: dict[str, Arch] = {}
-    classes: dict[str, ConfigClass] = {}
     package = importlib.import_module(CONVERTERS)
     for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
         module = importlib.import_module(f"{CONVERTERS}.{found.name}")
@@ -35,23 +34,7 @@ def _families() -> tuple[Mapping[str, Arch], Mapping[str, ConfigClass]]:
                 if name in archs:
                     raise ConversionError(f"{name} is claimed by {archs[name].name} and {arch.name}")
                 archs[name] = arch
-        for kind in getattr(module, "CLASSES", ()):
-            if kind.model_type in classes:
-                raise ConversionError(f"model_type {kind.model_type} has two configuration classes")
-            classes[kind.model_type] = kind
-    return MappingProxyType(archs), MappingProxyType(classes)
-
-
-
-
-def architectures() -> Mapping[str, Arch]:
-    """Every supported class name of config.json's `architectures`, with its architecture."""
-    return _families()[0]
-
-
-def config_classes() -> Mapping[str, ConfigClass]:
-    """Every known `model_type` of config.json, with what its configuration class fills in."""
-    return _families()[1]
+    return MappingProxyType(archs)
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
