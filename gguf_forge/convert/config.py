@@ -128,8 +128,8 @@ def _rename(config: dict[str, Any], kind: str) -> None:
 
 def _divide_width(config: dict[str, Any], kind: str) -> None:
     how = model_types()["head_dim"][kind]
-    if how == "rotary":
-        if "qk_rope_head_dim" in config:
+    if how != "width":
+        if "qk_rope_head_dim" in config and (how == "always rotary" or "head_dim" not in config):
             config["head_dim"] = config["qk_rope_head_dim"]
     elif config.get("head_dim") is None and (sizes := _whole(config, "hidden_size", "num_attention_heads")):
         config["head_dim"] = sizes[0] // sizes[1]
@@ -162,6 +162,12 @@ class Every:
         return [self.rest if (i + 1) % step else self.last for i in range(layers)]
 
 
+def _after_first(config: Mapping[str, Any], layers: int) -> list[str]:
+    first = config.get("max_window_layers", 28)
+    windows = config.get("sliding_window") is not None and isinstance(first, int)
+    return ["sliding_attention" if windows and i >= first else "full_attention" for i in range(layers)]
+
+
 def _listed_full(config: Mapping[str, Any], layers: int) -> list[str]:
     full = config.get("full_attn_idxs")
     return ["full_attention" if full is None or i in full else "conv" for i in range(layers)]
@@ -187,6 +193,11 @@ LAYER_TYPES: Mapping[str, Callable[[Mapping[str, Any], int], list[str] | None]] 
     "gpt_oss": Every("", 2),
     "lfm2": _listed_full,
     "olmo3": Every("", 4),
+    "qwen2": _after_first,
+    "qwen2_5_omni_text": _after_first,
+    "qwen2_5_vl_text": _after_first,
+    "qwen2_vl_text": _after_first,
+    "qwen3": _after_first,
     "qwen3_5_moe_text": Every("full_attention_interval", 4, rest="linear_attention"),
     "qwen3_5_text": Every("full_attention_interval", 4, rest="linear_attention"),
     "qwen3_next": Every("full_attention_interval", 4, rest="linear_attention"),
@@ -225,11 +236,15 @@ def _list_indexers(config: dict[str, Any], kind: str) -> None:
 
 
 def _switch_window(config: dict[str, Any], kind: str) -> None:
-    if kind == "mimo_v2_flash":
-        if isinstance(size := config.get("sliding_window_size"), int):
-            config["sliding_window"] = size + 1
-    elif not config.get("use_sliding_window"):
+    del kind
+    if not config.get("use_sliding_window"):
         config["sliding_window"] = None
+
+
+def _count_decoder(config: dict[str, Any], kind: str) -> None:
+    del kind
+    if config.get("num_decoder_layers") is None and "num_layers" in config:
+        config["num_decoder_layers"] = config["num_layers"]
 
 
 def _name_labels(config: dict[str, Any], kind: str) -> None:
@@ -244,9 +259,8 @@ def _gather(config: dict[str, Any], kind: str) -> None:
     gather_rope(config, kind, found["rope"][kind], found["turned"].get(kind))
 
 
-#: Models with a key that switches their window on, or (the first) with another count of its tokens.
+#: Models with a key that switches their window on.
 WINDOWED = (
-    "mimo_v2_flash",
     "qwen2",
     "qwen2_5_omni_text",
     "qwen2_5_vl_text",
@@ -287,6 +301,7 @@ DERIVATIONS: tuple[Derivation, ...] = (
         _list_indexers,
         f"{_MODELING}, indexer_types",
     ),
+    Derivation("layers of the decoder", _only(("mt5", "t5", "umt5")), _count_decoder, f"{_MODELING}, __post_init__"),
     Derivation("unnamed classes", _only(CLASSIFIERS), _name_labels, "transformers, configuration_utils.py, id2label"),
     Derivation("rotary parameters", _known("rope"), _gather, "transformers, modeling_rope_utils.py"),
 )

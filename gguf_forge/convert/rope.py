@@ -86,6 +86,8 @@ def _name_kind(rope: dict[str, Any], config: Mapping[str, Any], older: Mapping[s
     rope.setdefault("rope_type", rope.get("type", "default"))
     if rope["rope_type"] in FROM_PRETRAINING:
         rope.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
+    if "xdrope_section" in rope:
+        rope.setdefault("mrope_section", rope["xdrope_section"])
     rope["rope_type"] = older.get(str(rope["rope_type"]), rope["rope_type"])
 
 

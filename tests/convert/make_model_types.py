@@ -8,8 +8,8 @@ file's parts answer:
   that of full attention and of sliding windows, with parameters of their own.
 - `turned`: the part of a head that rotary embeddings turn where config.json does not say.
 - `heads_kv`: key-value heads are as many as heads where config.json says null or nothing.
-- `head_dim`: "width" where it is the width over the heads unless config.json has it, "rotary" where it always is
-  qk_rope_head_dim.
+- `head_dim`: "width" where it is the width over the heads unless config.json has it, "rotary" where it is
+  qk_rope_head_dim unless config.json has it, "always rotary" where it is that whatever config.json has.
 - `renames`: other names of fields, which the class knows its own by.
 - `parts`: of a model in several parts, the model_type of each part that does not name its own.
 - `defaults`: of those parts, and of what is usual in their place, the fields that converters read. A published
@@ -46,7 +46,7 @@ MODELS = words(
     granite4_vision granite_speech granite_speech_plus granite_swa granitemoe granitemoe_swa granitemoeshared
     hrm_text hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl hy_v3 hy_v4 idefics3 internlm3 internvl iquestcoder jais2
     jamba janus kimi_k25 kimi_linear laguna lfm2 lfm2_moe lfm2_vl llama llama4 llama4_text llava llava_next mellum
-    mimo_v2_flash minicpm3 minicpmv4_6 minimax minimax_m2 minimax_m3_vl ministral3 mistral mistral3 mixtral
+     minicpm3 minicpmv4_6 minimax minimax_m2 minimax_m3_vl ministral3 mistral mistral3 mixtral
     modernbert mpt mt5 muse_glimmer muse_glimmer_assistant nemotron nemotron_h olmo olmo2 olmo3 olmoe paddleocr_vl
     phi phi3 phimoe pocket_tts qwen2 qwen2_5_omni qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl qwen3 qwen3_5
     qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_vl qwen3_vl_moe
@@ -76,7 +76,7 @@ FIELDS = words(
     num_heads num_hidden_layers num_key_value_heads num_kv_shared_layers num_layers num_local_experts num_mel_bins
     out_hidden_size patch_size projection_dim projector_hidden_act q_lora_rank qk_nope_head_dim qk_rope_head_dim
     query_pre_attn_scalar rms_norm_eps routed_scaling_factor scale_factor shared_expert_intermediate_size
-    sliding_window spatial_merge_size spatial_patch_size temporal_patch_size topk_group v_head_dim vision_output_dim
+    sliding_window spatial_merge_size spatial_patch_size swiglu_limit temporal_patch_size topk_group v_head_dim vision_output_dim
     vocab_size vocab_size_per_layer_input hidden_size_per_layer_input window_size
     """
 )
@@ -102,7 +102,8 @@ def rope_of(kind: Any) -> Any:
         return None
     if isinstance(theta := kind.default_theta, dict):
         return [theta["global"], theta["local"]]
-    plain, moved = ((made(kind, **fields) or {}).get("rope_parameters") for fields in ({}, {"rope_theta": 12345.0}))
+    names = ("rope_theta", "rotary_emb_base")
+    plain, moved = ((made(kind, **given) or {}).get("rope_parameters") for given in ({}, dict.fromkeys(names, 12345.0)))
     if plain == moved:
         return None
     apart = [(plain or {}).get(name) for name in ("full_attention", "sliding_attention")]
@@ -119,16 +120,20 @@ def turned_of(kind: Any) -> float | None:
 
 def head_dim_of(kind: Any) -> str | None:
     """How the class makes `head_dim`: by changing what it is made of."""
-    heads, width = field_of(kind, "num_attention_heads"), field_of(kind, "hidden_size")
-    plain = made(kind, **{heads: 8, width: 256})
-    turned = made(kind, **{heads: 8, width: 256, "qk_rope_head_dim": 48})
-    if plain is None or turned is None or "head_dim" not in plain:
-        return None
-    if turned["head_dim"] == 48:
-        return "rotary"
-    if plain["head_dim"] == 32:
-        return "width"
-    return "width" if (made(kind, **{heads: 8, width: 256, "head_dim": None}) or {}).get("head_dim") == 32 else None
+    sizes = {field_of(kind, "num_attention_heads"): 8, field_of(kind, "hidden_size"): 256}
+    plain, null, said, turned, both = (
+        (made(kind, **sizes, **given) or {}).get("head_dim")
+        for given in (
+            {},
+            {"head_dim": None},
+            {"head_dim": 40},
+            {"qk_rope_head_dim": 48},
+            {"head_dim": 40, "qk_rope_head_dim": 48},
+        )
+    )
+    if turned == 48:
+        return "always rotary" if both == 48 else "rotary"
+    return "width" if 32 in {plain, null} and said in {40, 32} else None
 
 
 def heads_kv_of(kind: Any) -> bool:
@@ -141,11 +146,13 @@ def heads_kv_of(kind: Any) -> bool:
 
 
 def defaults_of(kind: Any) -> dict[str, Any]:
-    """The fields that converters read, as an empty configuration of this class has them."""
-    found = made(kind)
-    if found is None:
-        return {}
-    return {k: found[k] for k in FIELDS if isinstance(found.get(k), (int, float, str, list)) and found[k] != ""}
+    """The fields that converters read, as the class declares them; what it derives is not here."""
+    found = {}
+    for name in FIELDS:
+        field = kind.__dataclass_fields__.get(field_of(kind, name))
+        if field is not None and isinstance(field.default, (int, float, str, list, tuple)) and field.default != "":
+            found[field_of(kind, name)] = field.default
+    return found
 
 
 def collect() -> dict[str, Any]:
