@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Table, boolean, rule, strings, u32
+from gguf_forge.convert.arch import Arch, Table, boolean, rule, strings, u32
 from gguf_forge.convert.facts import Facts
 
 from .common import BASE, BUFFERS, GELU, QKV, affine, layer, pooling
@@ -71,22 +71,3 @@ BERT = Arch(
 )
 
 ARCHS = (BERT,)
-
-CLASSES = (
-    ConfigClass(
-        "bert",
-        {
-            "vocab_size": 30522,
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "max_position_embeddings": 512,
-            "type_vocab_size": 2,
-            "layer_norm_eps": 1e-12,
-            "pad_token_id": 0,
-            "id2label": _unnamed,
-        },
-        nullable=("pad_token_id",),
-    ),
-)

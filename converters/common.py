@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.config import block_count, first_of
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import block_count, rope_of
+from gguf_forge.convert.rope import rope_of, sliding_rope_of
 from gguf_forge.convert.sentence import pooling_mode
 from gguf_forge.errors import ConversionError
 
@@ -57,8 +58,7 @@ def rope_value(*names: str, only: tuple[str, ...] = ()) -> Callable[[Facts], Any
     def value(facts: Facts) -> Any:
         if only and scaling(facts) not in only:
             return None
-        rope = rope_of(facts.config)
-        return next((rope[n] for n in names if n in rope), None)
+        return first_of(rope_of(facts.config), *names)
 
     return value
 
@@ -75,13 +75,13 @@ def pretraining_context(facts: Facts) -> Any:
 
 def sliding_theta(facts: Facts) -> Any:
     """The rotary base of sliding-window layers, if they have one of their own."""
-    return (facts.config["rope_parameters"].get("sliding_attention") or {}).get("rope_theta")
+    return sliding_rope_of(facts.config).get("rope_theta")
 
 
 def gating(facts: Facts) -> int | None:
     """The gating function of the experts."""
     names = ("score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func")
-    name = next((facts.config[n] for n in (*names, "expert_selection_fn") if n in facts.config), None)
+    name = first_of(facts.config, *names, "expert_selection_fn")
     if name is None:
         return None
     if name not in GATING:
@@ -101,23 +101,6 @@ def pooling(facts: Facts) -> int | None:
     if mode is not None and mode not in POOLING:
         raise ConversionError(f"{facts.directory}: pooling by {mode!r} has no form in GGUF; {', '.join(POOLING)} have")
     return None if mode is None else POOLING[mode]
-
-
-def filled(missing: Any, key: str = "num_key_value_heads") -> Callable[[dict[str, Any]], Any]:
-    """A default for `key`: `missing` where config.json lacks it; the number of heads where it is null, or
-    `missing` is.
-    """
-
-    def value(config: dict[str, Any]) -> Any:
-        return missing if key not in config and missing is not None else config["num_attention_heads"]
-
-    return value
-
-
-def layer_types(config: dict[str, Any]) -> list[str]:
-    """The kinds of layer a class declares when config.json does not: what rotary parameters may be nested under."""
-    del config
-    return ["full_attention", "sliding_attention"]
 
 
 #: What the reference writes for any text model.

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Hparam, Rule, Table, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Hparam, Rule, Table, f32, rule, u32
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
 from gguf_forge.convert.ops import add
+from gguf_forge.convert.rope import rope_of
 from gguf_forge.convert.rows import first_rows
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
@@ -27,7 +27,6 @@ from .common import (
     TRUNK,
     WRAPPERS,
     layer,
-    layer_types,
     pooling,
 )
 
@@ -166,74 +165,3 @@ GEMMA_EMBEDDING = replace(
 )
 
 ARCHS = (GEMMA, GEMMA2, GEMMA3, GEMMA_EMBEDDING)
-
-
-def _gather_rope(config: dict[str, Any], kind: ConfigClass) -> None:
-    """Gemma 3 has one set of rotary parameters for full attention, another for sliding windows."""
-    scaling = config.pop("rope_scaling", None)
-    rope = config.get("rope_parameters") or {}
-    full = rope.get("full_attention") or {"rope_type": "default"}
-    sliding = rope.get("sliding_attention") or {"rope_type": "default"}
-    full.update(scaling or {})
-    full.setdefault("rope_theta", config.pop("rope_theta", kind.theta))
-    sliding.setdefault("rope_theta", config.pop("rope_local_base_freq", 10000.0))
-    for part in (full, sliding):
-        part.setdefault("rope_type", part.get("type", "default"))
-    config["rope_parameters"] = {**rope, "full_attention": full, "sliding_attention": sliding}
-
-
-_SIZES = {"vocab_size": 256000, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "head_dim": 256}
-
-CLASSES = (
-    ConfigClass(
-        "gemma",
-        {
-            **_SIZES,
-            "hidden_size": 3072,
-            "intermediate_size": 24576,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 16,
-        },
-        rope=gather_rope,
-        refuses=refuse_rope,
-    ),
-    ConfigClass(
-        "gemma2",
-        {
-            **_SIZES,
-            "hidden_size": 2304,
-            "intermediate_size": 9216,
-            "num_hidden_layers": 26,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "sliding_window": 4096,
-            "final_logit_softcapping": 30.0,
-            "attn_logit_softcapping": 50.0,
-            "layer_types": layer_types,
-        },
-        nullable=("sliding_window", "final_logit_softcapping", "attn_logit_softcapping"),
-        rope=gather_rope,
-        refuses=refuse_heads,
-    ),
-    ConfigClass(
-        "gemma3_text",
-        {
-            "vocab_size": 262208,
-            "hidden_size": 2304,
-            "intermediate_size": 9216,
-            "num_hidden_layers": 26,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
-            "max_position_embeddings": 131072,
-            "rms_norm_eps": 1e-6,
-            "sliding_window": 4096,
-        },
-        rope=_gather_rope,
-        theta=1000000.0,
-        nullable=("sliding_window",),
-        refuses=refuse_heads,
-    ),
-    ConfigClass("gemma3", text="gemma3_text"),
-)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Table, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Table, f32, rule, u32
 from gguf_forge.convert.ops import TRANSPOSE
 
 from .common import FILE_TYPE, GELU, affine, layer
@@ -52,25 +50,3 @@ GPT2 = Arch(
 )
 
 ARCHS = (GPT2,)
-
-_SIZES: dict[str, Any] = {
-    "vocab_size": 50257,
-    "n_positions": 1024,
-    "n_embd": 768,
-    "n_layer": 12,
-    "n_head": 12,
-    "layer_norm_epsilon": 1e-5,
-}
-
-CLASSES = (
-    ConfigClass(
-        "gpt2",
-        _SIZES,
-        renames={
-            "hidden_size": "n_embd",
-            "max_position_embeddings": "n_positions",
-            "num_attention_heads": "n_head",
-            "num_hidden_layers": "n_layer",
-        },
-    ),
-)

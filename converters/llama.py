@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import WEIGHT, Arch, ConfigClass, Either, Rule, Table, exact, rule, u32
+from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, exact, rule, u32
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import gather_rope, refuse_heads, refuse_rope, rope_of
 from gguf_forge.convert.ops import STACK, Computed
+from gguf_forge.convert.rope import rope_of
 from gguf_forge.convert.rows import heads_of, interleave_halves
 
-from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, QKV, SILU, TRUNK, WRAPPERS, filled
+from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, QKV, SILU, TRUNK, WRAPPERS
 
 
 def head_dim(facts: Facts) -> Any:
@@ -106,62 +106,3 @@ LLAMA = Arch(
 )
 
 ARCHS = (LLAMA,)
-
-
-def _head_dim(config: dict[str, Any]) -> Any:
-    return config["hidden_size"] // config["num_attention_heads"]
-
-
-CLASSES = (
-    ConfigClass(
-        "llama",
-        {
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": filled(None),
-            "max_position_embeddings": 2048,
-            "rms_norm_eps": 1e-6,
-            "head_dim": _head_dim,
-        },
-        rope=gather_rope,
-        refuses=refuse_heads,
-    ),
-    ConfigClass(
-        "mistral",
-        {
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": _head_dim,
-            "max_position_embeddings": 131072,
-            "rms_norm_eps": 1e-6,
-        },
-        rope=gather_rope,
-        refuses=refuse_rope,
-    ),
-    ConfigClass(
-        "mixtral",
-        {
-            "vocab_size": 32000,
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "max_position_embeddings": 131072,
-            "rms_norm_eps": 1e-5,
-            "num_experts_per_tok": 2,
-            "num_local_experts": 8,
-        },
-        renames={"num_experts": "num_local_experts"},
-        rope=gather_rope,
-        theta=1000000.0,
-        refuses=refuse_rope,
-    ),
-)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, ConfigClass, Either, Table, exact, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Either, Table, exact, f32, rule, u32
+from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import ROPE_FROM_PRETRAINING, refuse_rope, rope_of
 from gguf_forge.convert.ops import Computed
+from gguf_forge.convert.rope import rope_of
 from gguf_forge.errors import ConversionError
 
-from .common import BUFFERS, DECODER, FILE_TYPE, QKV, SILU, TRUNK, WRAPPERS, filled, layer
+from .common import BUFFERS, DECODER, FILE_TYPE, QKV, SILU, TRUNK, WRAPPERS, layer
 
 HEADS = ("num_attention_heads", "n_head")
 WIDTH = ("hidden_size", "n_embd")
 CONTEXT = ("n_positions", "max_position_embeddings")
-
-
-def _need(facts: Facts, *names: str) -> Any:
-    for name in names:
-        if facts.config.get(name) is not None:
-            return facts.config[name]
-    raise ConversionError(f"config.json has no {' or '.join(names)}")
 
 
 def _pretraining(facts: Facts) -> Any:
@@ -39,7 +32,7 @@ def _pretraining(facts: Facts) -> Any:
 
 def _rope_size(facts: Facts) -> int:
     part = facts.config["rope_parameters"].get("partial_rotary_factor", 1.0)
-    return int(part * _need(facts, *WIDTH)) // int(_need(facts, *HEADS))
+    return int(part * need(facts.config, *WIDTH)) // int(need(facts.config, *HEADS))
 
 
 def _attention_factor(facts: Facts) -> float | None:
@@ -48,7 +41,7 @@ def _attention_factor(facts: Facts) -> float | None:
     if not rope.get("long_factor"):
         return None
     before = _pretraining(facts)
-    scale = _need(facts, *CONTEXT) / before
+    scale = need(facts.config, *CONTEXT) / before
     kind = str(rope.get("rope_type") or "").lower()
     if kind in ("su", "longrope"):
         return math.sqrt(1 + math.log(scale) / math.log(before)) if scale > 1.0 else 1.0
@@ -113,43 +106,3 @@ PHI3 = Arch(
 )
 
 ARCHS = (PHI3,)
-
-
-def _gather_rope(config: dict[str, Any], kind: ConfigClass) -> None:
-    rope = config.pop("rope_scaling", None) or config.get("rope_parameters") or {}
-    rope.setdefault("rope_theta", config.pop("rope_theta", kind.theta))
-    rope.setdefault("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    rope.setdefault("rope_type", rope.get("type", "default"))
-    if rope["rope_type"] in ROPE_FROM_PRETRAINING:
-        rope["original_max_position_embeddings"] = config["original_max_position_embeddings"]
-    if rope["rope_type"] in ("su", "yarn"):
-        rope["rope_type"] = "longrope"
-    config["rope_parameters"] = rope
-
-
-def _refuse(config: Mapping[str, Any]) -> str | None:
-    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "longrope", "su", "yarn"):
-        return f"rope_scaling of type {kind!r}"
-    return refuse_rope({"rope_scaling": {**rope, "rope_type": "default" if kind == "default" else "longrope"}})
-
-
-CLASSES = (
-    ConfigClass(
-        "phi3",
-        {
-            "vocab_size": 32064,
-            "hidden_size": 3072,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": filled(None),
-            "max_position_embeddings": 4096,
-            "original_max_position_embeddings": 4096,
-            "rms_norm_eps": 1e-5,
-        },
-        rope=_gather_rope,
-        refuses=_refuse,
-    ),
-)

@@ -9,7 +9,6 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import (
     WEIGHT,
     Arch,
-    ConfigClass,
     Either,
     Rule,
     Table,
@@ -20,7 +19,6 @@ from gguf_forge.convert.arch import (
     u32,
 )
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import gather_rope, refuse_rope
 from gguf_forge.convert.ops import STACK
 from gguf_forge.convert.rows import equal_parts, picked_rows
 from gguf_forge.convert.vocab.folder import Folder
@@ -38,9 +36,7 @@ from .common import (
     SILU,
     TRUNK,
     WRAPPERS,
-    filled,
     layer,
-    layer_types,
     pooling,
 )
 
@@ -210,59 +206,3 @@ QWEN3_MOE = Arch(
 )
 
 ARCHS = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
-
-_DENSE = {
-    "vocab_size": 151936,
-    "hidden_size": 4096,
-    "intermediate_size": 22016,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": filled(32),
-    "max_position_embeddings": 32768,
-    "rms_norm_eps": 1e-6,
-    "layer_types": layer_types,
-}
-_MOE = {
-    "vocab_size": 151936,
-    "hidden_size": 2048,
-    "num_hidden_layers": 24,
-    "max_position_embeddings": 32768,
-    "rms_norm_eps": 1e-6,
-}
-
-CLASSES = (
-    ConfigClass("qwen2", _DENSE, rope=gather_rope, refuses=refuse_rope),
-    ConfigClass("qwen3", {**_DENSE, "head_dim": 128}, rope=gather_rope, refuses=refuse_rope),
-    ConfigClass(
-        "qwen2_moe",
-        {
-            **_MOE,
-            "intermediate_size": 5632,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 16,
-            "moe_intermediate_size": 1408,
-            "shared_expert_intermediate_size": 5632,
-            "num_experts_per_tok": 4,
-            "num_experts": 60,
-            "layer_types": layer_types,
-        },
-        nullable=("num_key_value_heads",),
-        rope=gather_rope,
-        refuses=refuse_rope,
-    ),
-    ConfigClass(
-        "qwen3_moe",
-        {
-            **_MOE,
-            "intermediate_size": 6144,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 4,
-            "moe_intermediate_size": 768,
-            "num_experts_per_tok": 8,
-            "num_local_experts": 128,
-        },
-        renames={"num_experts": "num_local_experts"},
-        rope=gather_rope,
-        refuses=refuse_rope,
-    ),
-)

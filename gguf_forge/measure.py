@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge import names
+from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import resolve
 from gguf_forge.convert.model import stored_view
 from gguf_forge.convert.origin import source_view
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import View
 from gguf_forge.errors import CheckpointError, ConversionError, InputError, QuantError, RecipeError, escaped
 from gguf_forge.format import reader
@@ -101,7 +101,7 @@ def _starts_as_gguf(path: Path) -> bool:
 def _checkpoint_model(checkpoint: Checkpoint, given: Path) -> Model:
     try:
         raw = checkpoint.config
-        facts = Facts(resolve(raw, config_classes()), checkpoint.path)
+        facts = Facts(resolve(raw), checkpoint.path)
         views = plan_outputs(select(raw), checkpoint.tensors, facts).views
         return Model(given, {view.name: view for view in views})
     except (ConversionError, CheckpointError) as error:

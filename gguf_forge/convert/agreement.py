@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_forge.convert.arch import Arch
-from gguf_forge.convert.hparams import rope_of
+from gguf_forge.convert.rope import rope_of
 from gguf_forge.convert.view import View
 from gguf_forge.format.values import Value
 

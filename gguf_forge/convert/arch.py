@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from gguf_forge.convert.config import block_count
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import block_count
 from gguf_forge.convert.ops import COPY, Verb
 from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
@@ -230,26 +230,6 @@ class Drop:
 
 
 Replacement = str | Callable[[re.Match[str], Facts], str]
-
-
-@dataclass(frozen=True)
-class ConfigClass:
-    """What the reference's configuration class of a `model_type` adds to config.json before anything reads it.
-
-    `defaults` are its fields (a function is called with the configuration so far, in order), of which the `nullable`
-    may be null; `renames` its attribute map; `rope` how it gathers rotary parameters (None: it does not); `refuses`
-    says why the class would reject a configuration, in which case the reference reads config.json as it stands;
-    `text` is the model_type of its text_config.
-    """
-
-    model_type: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    renames: Mapping[str, str] = field(default_factory=dict)
-    rope: Callable[[dict[str, Any], ConfigClass], None] | None = None
-    theta: float = 10000.0
-    refuses: Callable[[Mapping[str, Any]], str | None] | None = None
-    text: str | None = None
-    nullable: tuple[str, ...] = ()
 
 
 def _layers(facts: Facts) -> int:

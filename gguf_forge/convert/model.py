@@ -14,12 +14,13 @@ import numpy as np
 
 from gguf_forge.convert import sentence
 from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
-from gguf_forge.convert.hparams import metadata_of, misfits, refused, remarks, resolve
+from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import config_classes, named, select
+from gguf_forge.convert.registry import named, select
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
@@ -71,14 +72,12 @@ def checkpoint_model(
     _require_plain(checkpoint)
     with _sound_config(checkpoint):
         arch = select(raw) if arch_name is None else named(arch_name)
-        facts = Facts(resolve(raw, config_classes()), checkpoint.path, options=options)
+        facts = Facts(resolve(raw), checkpoint.path, options=options)
         outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
-    if refused(raw, config_classes()):
-        notes.append(f"config.json does not fit its model_type {raw.get('model_type')!r}: no defaults are filled in")
     notes += sentence.remarks(checkpoint.path, keys, arch.name)
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)

@@ -1,7 +1,7 @@
 """Which architecture serves a checkpoint. Finds the family files; must not know what is in them.
 
-A family file is a module of `gguf_forge.converters` with `ARCHS`, and `CLASSES` for the configuration classes of its
-model types. Several may serve one class name, each for some configurations.
+A family file is a module of `gguf_forge.converters` with `ARCHS`. Several may serve one class name, each for some
+configurations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from gguf_forge.convert.arch import Arch, ConfigClass
+from gguf_forge.convert.arch import Arch
 from gguf_forge.errors import ConversionError, escaped
 
 CONVERTERS = "gguf_forge.converters"
@@ -24,18 +24,13 @@ _ALIKE = 0.6
 
 
 @lru_cache(maxsize=1)
-def _families() -> tuple[tuple[Arch, ...], Mapping[str, ConfigClass]]:
+def architectures() -> tuple[Arch, ...]:
+    """Every architecture, family by family."""
     archs: list[Arch] = []
-    classes: dict[str, ConfigClass] = {}
     package = importlib.import_module(CONVERTERS)
     for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        module = importlib.import_module(f"{CONVERTERS}.{found.name}")
-        archs += getattr(module, "ARCHS", ())
-        for kind in getattr(module, "CLASSES", ()):
-            if kind.model_type in classes:
-                raise ConversionError(f"model_type {kind.model_type} has two configuration classes")
-            classes[kind.model_type] = kind
-    return tuple(archs), MappingProxyType(classes)
+        archs += getattr(importlib.import_module(f"{CONVERTERS}.{found.name}"), "ARCHS", ())
+    return tuple(archs)
 
 
 @lru_cache(maxsize=1)
@@ -53,19 +48,9 @@ def _by_class() -> Mapping[str, tuple[Arch, ...]]:
     return MappingProxyType({name: tuple(archs) for name, archs in found.items()})
 
 
-def architectures() -> tuple[Arch, ...]:
-    """Every architecture, family by family."""
-    return _families()[0]
-
-
 def class_names() -> tuple[str, ...]:
     """Every class name of config.json's `architectures` that is served."""
     return tuple(_by_class())
-
-
-def config_classes() -> Mapping[str, ConfigClass]:
-    """Every known `model_type` of config.json, with what its configuration class fills in."""
-    return _families()[1]
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:

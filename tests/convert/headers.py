@@ -55,7 +55,12 @@ def options_of(args: list[str], models: Path) -> Options:
 
 @dataclass(frozen=True)
 class Case:
-    """One checkpoint without weights, and the reference's keys, tensors and computed values."""
+    """One checkpoint without weights, and the reference's keys, tensors and computed values.
+
+    `differs`, written by hand, says where ours are others on purpose, and `why`: keys it lacks (`without`), has with
+    another value or beside the reference's (`instead`, as in `keys`), computed tensors with other values (`computed`),
+    or an `error` (a regular expression) in place of a file.
+    """
 
     name: str
     config: dict[str, Any]
@@ -65,6 +70,7 @@ class Case:
     tensors: list[tuple[str, list[int]]]
     computed: dict[str, str]
     args: list[str] = field(default_factory=list)
+    differs: dict[str, Any] = field(default_factory=dict)
 
     def headers(self) -> dict[str, SourceTensor]:
         """Source tensors that know everything but their values."""

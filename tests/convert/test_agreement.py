@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import metadata_of, refused, resolve
+from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import of_array
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
@@ -24,19 +25,21 @@ from tests.convert.headers import Case
 CASES = headers.load()
 LLAMA = "plain-Llama-Tiny-F32-v1.0"
 #: Cases whose one change is a size that the tensors do not have.
-ODD = {"QX-min", "g3-unknown-min", "gpt2-hidden-both"}
+ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both"}
+#: Cases that say too little for a file.
+LACKING = {"G-min", "G2-min", "P-min"}
 
 
 def notes_of(case: Case, folder: Path) -> tuple[list[str], list[str]]:
     case.lay_out(folder)
-    arch, facts = select(case.config), Facts(resolve(case.config, config_classes()), folder)
+    arch, facts = select(case.config), Facts(resolve(case.config), folder)
     views = plan_outputs(arch, case.headers(), facts).views
     early, others = metadata_of(arch, facts)
     metadata = early | others
     return contradictions(views, metadata, arch.name), unsaid(facts.config, views, metadata, arch)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LACKING])
 def test_sizes_agree_unless_the_case_is_about_one_that_does_not(name: str, tmp_path: Path) -> None:
     found, _ = notes_of(CASES[name], tmp_path)
     assert bool(found) is (name in ODD), found
@@ -105,10 +108,3 @@ def test_an_embedding_has_a_row_for_each_token() -> None:
     assert contradictions([view], tokens, "llama") == [
         "token_embd.weight has 3 rows, the vocabulary 2 tokens; it may not load"
     ]
-
-
-def test_a_configuration_that_its_class_refuses_is_known() -> None:
-    config = CASES[LLAMA].config
-    assert not refused(config, config_classes())
-    assert refused({**config, "rms_norm_eps": 1}, config_classes())
-    assert not refused({**config, "model_type": "unheard-of"}, config_classes())

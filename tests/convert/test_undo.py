@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import resolve
 from gguf_forge.convert.ops import Computed, Elementwise, Verb, Whole
 from gguf_forge.convert.plan import Outputs, plan_outputs
-from gguf_forge.convert.registry import config_classes, select
+from gguf_forge.convert.registry import select
 from gguf_forge.convert.undo import source_views
 from gguf_forge.errors import ConversionError
 from gguf_forge.source.input_file import InputFile
@@ -44,7 +44,7 @@ def moves(verb: Verb) -> bool:
 
 def planned(case: Case, tensors: dict[str, SourceTensor], folder: Path) -> Outputs:
     case.lay_out(folder)
-    facts = Facts(resolve(case.config, config_classes()), folder, options=case.options)
+    facts = Facts(resolve(case.config), folder, options=case.options)
     return plan_outputs(select(case.config), tensors, facts)
 
 
