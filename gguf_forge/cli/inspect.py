@@ -9,7 +9,8 @@ import click
 
 from gguf_forge.cli.options import PATH
 from gguf_forge.cli.tables import Table
-from gguf_forge.cli.terminal import Terminal, count, printable, size
+from gguf_forge.cli.terminal import Terminal, count, size
+from gguf_forge.errors import printable
 
 if TYPE_CHECKING:
     from gguf_forge.format.reader import GGUFFile
