@@ -143,7 +143,7 @@ def _execute(
             for choice in job.choices:
                 writer.declare(choice.name, choice.shape, choice.type)
             if endian == "big":
-                _require_plain(path, job.choices)
+                _require_no_blocks(path, job.choices)
             notes = (*model.notes, *job.notes)
             plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, notes))
             targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights))
@@ -163,7 +163,7 @@ def _execute(
     return plans
 
 
-def _require_plain(path: Path, choices: Iterable[Choice]) -> None:
+def _require_no_blocks(path: Path, choices: Iterable[Choice]) -> None:
     """UnsupportedError for blocks, which are not written big-endian: only plain numbers are."""
     blocks = next((c for c in choices if c.type.quantized), None)
     if blocks is not None:

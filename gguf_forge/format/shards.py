@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped
+from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped, listed
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
 from gguf_forge.format.part import Part
 
@@ -52,8 +52,7 @@ def siblings(part: Part) -> list[Path]:
     paths = [part.path.with_name(shard_name(match["prefix"], n, count)) for n in range(1, count + 1)]
     missing = [p.name for p in paths if not p.exists()]
     if missing:
-        shown = ", ".join(escaped(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {shown}", path=part.path)
+        raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {listed(missing)}", path=part.path)
     return paths
 
 
