@@ -89,7 +89,7 @@ class InvalidError(FormatError):
 
 
 class IncompleteSetError(InvalidError):
-    """Shards of the set are not there."""
+    """Shards of the set are not there, or cannot be found: this one's name is none of a shard's."""
 
 
 class UnsupportedError(ForgeError):
