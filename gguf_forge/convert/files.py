@@ -27,6 +27,7 @@ from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
 from gguf_forge.quant.recipe import Choice
 from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.wrappers import refuse_adapter
 
 StrPath = str | os.PathLike[str]
 
@@ -80,6 +81,7 @@ def convert_checkpoint(
     only. Raises ForgeError; files appear only whole.
     """
     with open_checkpoint(source) as checkpoint:
+        refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
         model = checkpoint_model(checkpoint, pre=pre, model_name=model_name, overrides=typed(metadata or {}))
         how = quantization or Quantization()
         jobs = {name: Job.of_type(name, model, how, dry_run) for name in _type_names(types, model.auto)}

@@ -25,6 +25,7 @@ from gguf_forge.source.safetensors import read_safetensors
 from gguf_forge.source.strict_json import read_json_object
 from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.source.torch_pickle import read_torch_pickle
+from gguf_forge.source.wrappers import ADAPTER_CONFIG, describe_adapter, unwrap
 
 _Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
 
@@ -43,8 +44,9 @@ class Checkpoint:
     """An open checkpoint.
 
     `path` is the folder, `files` the weight files in the order they are read, `tensors` maps names to SourceTensor
-    (files by name; within a safetensors file by name, within a .bin file as it lists them), `notes` holds what is
-    legal but odd, one line each. Close it, or use it as a context manager; reads fail afterwards.
+    (files by name; within a safetensors file by name, within a .bin file as it lists them; names without those of
+    modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. Close it, or use it
+    as a context manager; reads fail afterwards.
     """
 
     path: Path
@@ -70,8 +72,10 @@ class Checkpoint:
                 self._add_file(self.path / name, reader, tensors)
             if weight_map:
                 _check_index(self.path, weight_map, tensors, self.notes)
+            unwrapped, notes = unwrap(tensors, self.path)
             undo.pop_all()
-        self.tensors = MappingProxyType(tensors)
+        self.tensors = MappingProxyType(unwrapped)
+        self.notes += notes
 
     def _add_file(self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor]) -> None:
         file = InputFile(path)
@@ -179,6 +183,8 @@ def _weight_files(folder: Path, notes: list[str]) -> tuple[list[str], _Reader, d
             names = _without_variants(names, prefix, suffix, notes)
             _check_numbered(folder, names)
             return names, reader, {}
+    if ADAPTER_CONFIG in present:
+        raise CheckpointError(describe_adapter(folder), path=folder)
     known = listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
     others = [name for name in present if name.endswith(tuple(suffix for _, suffix, _ in _CONTAINERS))]
     found = f"; found {listed(others)}, which must be named itself to be read" if others else ""
