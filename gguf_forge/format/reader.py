@@ -216,7 +216,7 @@ class GGUFFile:
 
     def listing(self) -> list[Tensor | UnknownTensor]:
         """All tensors in the files' order, those of unknown types among them."""
-        every = {**self.tensors, **self.unknown}
+        every: dict[str, Tensor | UnknownTensor] = {**self.tensors, **self.unknown}
         return [every[info.name] for part in self.parts for info in part.checked.header.infos]
 
     def close(self) -> None:
