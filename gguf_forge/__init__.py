@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gguf_forge.format.reader import GGUFFile as GGUFFile
     from gguf_forge.format.reader import Metadata as Metadata
     from gguf_forge.format.reader import Tensor as Tensor
+    from gguf_forge.format.reader import UnknownTensor as UnknownTensor
     from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
@@ -71,6 +72,7 @@ _PUBLIC = {
     "Tensor": "gguf_forge.format.reader",
     "TensorType": "gguf_forge.types",
     "TruncatedError": "gguf_forge.errors",
+    "UnknownTensor": "gguf_forge.format.reader",
     "UnsafeInputError": "gguf_forge.errors",
     "UnsupportedError": "gguf_forge.errors",
     "Value": "gguf_forge.format.values",

@@ -1,4 +1,7 @@
-"""Every error a caller may meet. One base class; messages name the rule, the place and the value found."""
+"""Every error a caller may meet, and how names are written in messages.
+
+One base class; messages name the rule, the place and the value found.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,37 @@ import os
 from collections.abc import Iterable
 
 
-def escaped(text: str, limit: int = 200) -> str:
-    r"""Text from a file made fit for one line of a terminal: control characters as escapes, long text cut.
+def printable(text: str) -> str:
+    r"""Text made fit for one line of a terminal, which no file steers: all but printable characters as escapes.
 
     Bytes that are no UTF-8, held as surrogates (`surrogateescape`), appear as \xff.
     """
-    raw = ("\\x" + f"{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text[:limit])
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for part in raw for c in part)
-    return shown + "..." if len(text) > limit else shown
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def as_utf8(text: str) -> str:
+    r"""Text that UTF-8 can hold, such as a name that a file system gave: bytes of it that are none appear as \xff."""
+    return text if is_utf8(text) else "".join(_escape(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can hold the text: it has no surrogates, which stand for bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1]
+
+
+def escaped(text: str, limit: int = 200) -> str:
+    """A name from a file made fit for one line of a terminal, as `printable` does; a long one is cut."""
+    return printable(text[:limit]) + "..." if len(text) > limit else printable(text)
 
 
 def listed(names: Iterable[str], most: int | None = 8) -> str:
@@ -27,7 +53,7 @@ class ForgeError(Exception):
     """Base of all errors raised on bad input, bad arguments or a failed write. One line, no traceback needed.
 
     `path`, `offset` (in bytes) and `field` (such as `tensor "a"`) say where, if known; they lead the message:
-    `model.gguf: offset 0x1a4, tensor "a": dims product 2^64 exceeds 2^63-1`.
+    `model.gguf: offset 0x1a4, tensor "a": dims product 2^64 exceeds 2^63-1`. What is not printable is escaped.
     """
 
     def __init__(
@@ -41,7 +67,7 @@ class ForgeError(Exception):
         self.path = None if path is None else escaped(os.fspath(path), 4096)
         self.offset = offset
         self.field = field
-        self.text = text
+        self.text = text = printable(text)
         place = ", ".join(p for p in (None if offset is None else f"offset {offset:#x}", field) if p)
         super().__init__(": ".join(p for p in (self.path, place, text) if p))
 
@@ -63,7 +89,7 @@ class InvalidError(FormatError):
 
 
 class IncompleteSetError(InvalidError):
-    """Shards of the set are not there."""
+    """Shards of the set are not there, or cannot be found: this one's name is none of a shard's."""
 
 
 class UnsupportedError(ForgeError):

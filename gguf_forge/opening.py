@@ -10,7 +10,9 @@ from gguf_forge.format.reader import GGUFFile
 from gguf_forge.quant.codec import dequantize
 
 
-def open(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> GGUFFile:  # noqa: A001 - the public name
+def open(  # noqa: A001 - the public name
+    path: str | os.PathLike[str], *, limits: Limits = LIMITS, unknown_types: bool = False
+) -> GGUFFile:
     """Opens a GGUF file of version 2 or 3, in either byte order, or the whole set when `path` is any of its shards.
 
         with gguf_forge.open("model.gguf") as model:
@@ -20,8 +22,11 @@ def open(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> GGUFFile: 
             tensor.data                                      # uint8 (..., row bytes), a view of the mapped file
             tensor.dequantize()                              # float32 of tensor.shape
 
-    Only headers are read on opening. `limits` bounds what a file may declare.
+    Only headers are read on opening. `limits` bounds what a file may declare. A file with tensors of a type that is
+    not read, such as another program's, is refused; with `unknown_types` it opens all the same, for its metadata and
+    its other tensors. Those are then in `model.unknown`, with .name .type_id .probably .shape .offset .path.
+
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable); all are ForgeErrors.
     """
-    return reader.open(path, limits=limits, decode_rows=dequantize)
+    return reader.open(path, limits=limits, decode_rows=dequantize, unknown_types=unknown_types)

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from gguf_forge.errors import RecipeError
-from gguf_forge.format.reader import GGUFFile
+from gguf_forge.format.reader import GGUFFile, Tensor, UnknownTensor
 from gguf_forge.quant.imatrix import CHUNK_COUNT, CHUNK_SIZE, DATASETS, SUMS
 from gguf_forge.quant.recipe import recipe
 
@@ -39,11 +39,11 @@ TOKENIZER_FIGURES = {
 def summarize(file: GGUFFile) -> dict[str, Any]:
     """The page as plain values: file, model, tokenizer, types (largest share first), imatrix (None in other files).
 
-    A figure that the file lacks is None. Sizes in bytes; parameters are tensor elements, rope tables and the like
-    included; bits_per_weight counts tensor bytes only.
+    A figure that the file lacks, or that is not known as a tensor's type is not, is None. Sizes in bytes; parameters
+    are tensor elements, rope tables and the like included; bits_per_weight counts tensor bytes only.
     """
-    parameters = sum(prod(t.shape) for t in file.tensors.values())
-    tensor_bytes = sum(t.nbytes for t in file.tensors.values())
+    parameters = sum(prod(t.shape) for t in file.listing())
+    tensor_bytes = None if file.unknown else sum(t.nbytes for t in file.tensors.values())
     return {
         "file": {
             "path": str(file.path),
@@ -53,13 +53,13 @@ def summarize(file: GGUFFile) -> dict[str, Any]:
             "endian": file.endian,
             "alignment": file.alignment,
             "keys": len(file.metadata),
-            "tensors": len(file.tensors),
+            "tensors": len(file.listing()),
         },
         "model": {
             **_model(file.metadata),
             "parameters": parameters,
             "tensor_bytes": tensor_bytes,
-            "bits_per_weight": 8 * tensor_bytes / parameters if parameters else None,
+            "bits_per_weight": 8 * tensor_bytes / parameters if parameters and tensor_bytes is not None else None,
         },
         "tokenizer": _tokenizer(file),
         "types": _types(file),
@@ -70,8 +70,8 @@ def summarize(file: GGUFFile) -> dict[str, Any]:
 def document(file: GGUFFile, keys: str = "*") -> dict[str, Any]:
     """The page and, in the file's order, each key that matches a glob with its whole value, and each tensor.
 
-    Shapes are in NumPy order, the last axis contiguous; offsets count from the start of the tensor's file. RecipeError
-    for a glob that no key matches.
+    Shapes are in NumPy order, the last axis contiguous; offsets count from the start of the tensor's file. A type that
+    is not read has its number for a name. RecipeError for a glob that no key matches.
     """
     return {
         **summarize(file),
@@ -81,13 +81,13 @@ def document(file: GGUFFile, keys: str = "*") -> dict[str, Any]:
         "tensors": [
             {
                 "name": t.name,
-                "type": t.type.name,
+                "type": type_name(t),
                 "shape": list(t.shape),
-                "bytes": t.nbytes,
+                "bytes": tensor_size(t),
                 "offset": t.offset,
                 "file": t.path.name,
             }
-            for t in file.tensors.values()
+            for t in file.listing()
         ],
     }
 
@@ -163,10 +163,25 @@ def _imatrix(file: GGUFFile) -> dict[str, Any] | None:
 
 def _types(file: GGUFFile) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
-    for tensor in file.tensors.values():
-        name = tensor.type.name
-        row = rows.setdefault(name, {"type": name, "tensors": 0, "parameters": 0, "bytes": 0})
+    for tensor in file.listing():
+        name, nbytes = type_name(tensor), tensor_size(tensor)
+        row = rows.setdefault(
+            name, {"type": name, "tensors": 0, "parameters": 0, "bytes": None if nbytes is None else 0}
+        )
         row["tensors"] += 1
         row["parameters"] += prod(tensor.shape)
-        row["bytes"] += tensor.nbytes
-    return sorted(rows.values(), key=lambda row: -row["bytes"])
+        if nbytes is not None:
+            row["bytes"] += nbytes
+        elif isinstance(tensor, UnknownTensor):
+            row["probably"] = tensor.probably
+    return sorted(rows.values(), key=lambda row: -(row["bytes"] or 0))
+
+
+def type_name(tensor: Tensor | UnknownTensor) -> str:
+    """The type's name; the number of one that is not read."""
+    return str(tensor.type_id) if isinstance(tensor, UnknownTensor) else tensor.type.name
+
+
+def tensor_size(tensor: Tensor | UnknownTensor) -> int | None:
+    """Bytes; None of a type that is not read."""
+    return None if isinstance(tensor, UnknownTensor) else tensor.nbytes

@@ -72,7 +72,8 @@ def _from_row(row: TypeRow) -> TensorType:
 
 #: Every type by its name in capitals, in order of id.
 TENSOR_TYPES: Mapping[str, TensorType] = MappingProxyType({r.name: _from_row(r) for r in type_rows() if r.block})
-_REMOVED = {r.id: r.name for r in type_rows() if not r.block}
+#: Types that ggml has removed, which are not read: id to name.
+REMOVED: Mapping[int, str] = MappingProxyType({r.id: r.name for r in type_rows() if not r.block})
 _BY_ID = {t.id: t for t in TENSOR_TYPES.values()}
 
 
@@ -85,9 +86,12 @@ def tensor_type(which: str | int | TensorType) -> TensorType:
         if found is None:
             raise UnsupportedError(f"unknown tensor type {which!r}; known: {', '.join(TENSOR_TYPES)}")
         return found
-    found = _BY_ID.get(which)
+    found = known_type(which)
     if found is None:
-        if which in _REMOVED:
-            raise UnsupportedError(f"tensor type {which} is the removed type {_REMOVED[which]}")
         raise UnsupportedError(f"unknown tensor type id {which}")
     return found
+
+
+def known_type(number: int) -> TensorType | None:
+    """The type of a ggml id; None for one that is not read."""
+    return _BY_ID.get(number)

@@ -2,7 +2,9 @@
 
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A shell starts background jobs with interrupts ignored, nohup with SIGHUP, and children inherit that: tests that send
@@ -16,3 +18,14 @@ settings.register_profile(
     "forge", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("forge")
+
+
+def undecodable(folder: Path, name: bytes) -> Path:
+    """A path whose name is bytes that are no text; skips the test where the file system takes none."""
+    path = folder / os.fsdecode(name)
+    try:
+        path.touch()
+    except OSError as error:
+        pytest.skip(f"names here are text: {error.strerror}")
+    path.unlink()
+    return path

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import click
 
-from gguf_forge.cli.terminal import hang_up, printable, say
-from gguf_forge.errors import ForgeError, RequestError
+from gguf_forge.cli.terminal import hang_up, say
+from gguf_forge.errors import ForgeError, RequestError, printable
 from gguf_forge.signals import Ended
 
 #: Name of a command to the module whose `command` it is. Imported when asked for: starting up stays cheap.

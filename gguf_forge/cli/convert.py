@@ -9,15 +9,15 @@ from typing import Any
 import click
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import PATH, RECIPES, Ordered, request, shared
+from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
 @click.command("convert", cls=Ordered)
 @click.argument("source", type=PATH)
 @click.option(
-    "-o", "--outfile", type=PATH,
-    help="A file, a folder, or a name with {ftype} in it. Default: named after the model, in its folder.",
+    "-o", "--outfile", type=OUTPUT,
+    help="A file, a folder (made if it ends in /), or a name with {ftype}. Default: named after the model, beside it.",
 )  # fmt: skip
 @click.option(
     "--type", "--outtype", "types", type=RECIPES, multiple=True,
@@ -49,7 +49,7 @@ from gguf_forge.cli.terminal import Terminal
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
 @shared
 def command(
-    source: Path, outfile: Path | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
+    source: Path, outfile: str | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
     bigendian: bool, mtp: bool, no_mtp: bool, dspark: bool, target_model_dir: Path | None, mistral_format: bool,
     disable_mistral_community_chat_template: bool, sentence_transformers_dense_modules: bool, fuse_gate_up_exps: bool,
     fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], quiet: bool, verbose: bool, **options: Any,

@@ -9,7 +9,8 @@ import click
 
 from gguf_forge.cli.options import PATH
 from gguf_forge.cli.tables import Table
-from gguf_forge.cli.terminal import Terminal, count, printable, size
+from gguf_forge.cli.terminal import Terminal, count, size
+from gguf_forge.errors import printable
 
 if TYPE_CHECKING:
     from gguf_forge.format.reader import GGUFFile
@@ -24,9 +25,10 @@ SHOWN_TEXT, SHOWN_ITEMS = 160, 6
 @click.option("--keys", metavar="GLOB", help="List the metadata keys that match, with type and value ('*': all).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document (--keys narrows it).")
 def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
-    """Show what a .gguf FILE holds (any shard of a set shows the set; alone if others are missing).
+    """Show what a .gguf FILE holds (any shard of a set shows the set; alone if others are missing or do not fit).
 
-    Without options: model, size, bits per weight, a histogram of types, context, tokenizer.
+    Without options: model, size, bits per weight, a histogram of types, context, tokenizer. A type of another program
+    appears by its number.
     """
     from gguf_forge.summary import document, summarize
 
@@ -44,15 +46,19 @@ def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
 
 
 def _opened(file: Path, terminal: Terminal) -> GGUFFile:
-    """The file with its set, or, where shards are missing, the one at hand."""
-    from gguf_forge.errors import IncompleteSetError
+    """The file with its set, or, where that is not whole and sound, the one at hand."""
+    from gguf_forge.errors import ForgeError
     from gguf_forge.format import reader
 
     try:
-        return reader.open(file)
-    except IncompleteSetError as error:
+        return reader.open(file, unknown_types=True)
+    except ForgeError as error:
+        try:
+            alone = reader.open(file, alone=True, unknown_types=True)
+        except ForgeError:
+            raise error from None
         terminal.note(f"{error}; this one is shown alone")
-        return reader.open(file, alone=True)
+        return alone
 
 
 def _page(found: dict[str, Any]) -> list[Any]:
@@ -68,6 +74,10 @@ def _page(found: dict[str, Any]) -> list[Any]:
         "type": None if matrix else _joined(
             model["recipe"] or (None if model["file_type"] is None else f"file type {model['file_type']}"),
             None if model["bits_per_weight"] is None else f"{model['bits_per_weight']:.2f} bits per weight",
+        ),
+        "unknown types": "; ".join(
+            f"{t['type']}, probably {t['probably']}" if t["probably"] else t["type"]
+            for t in found["types"] if "probably" in t
         ),
         "shape": _labelled(
             model, layers="layers", embedding_length="width", feed_forward_length="feed-forward", heads="heads",
@@ -87,9 +97,13 @@ def _page(found: dict[str, Any]) -> list[Any]:
             facts.add(name, line)
     types = Table("type", ">tensors", ">parameters", ">size", ">share", spare=("tensors", "parameters"))
     for t in found["types"]:
-        share = t["bytes"] / model["tensor_bytes"] if model["tensor_bytes"] else 0
-        types.add(t["type"], t["tensors"], count(t["parameters"]), size(t["bytes"]), f"{share:.1%}")
+        share = f"{t['bytes'] / model['tensor_bytes']:.1%}" if model["tensor_bytes"] else ""
+        types.add(t["type"], t["tensors"], count(t["parameters"]), _size(t["bytes"]), share)
     return [printable(file["path"]), facts, "", types]
+
+
+def _size(nbytes: int | None) -> str:
+    return "?" if nbytes is None else size(nbytes)
 
 
 def _matrix(found: dict[str, Any]) -> str:
@@ -105,15 +119,17 @@ def _labelled(values: dict[str, Any], **labels: str) -> str:
 
 
 def _tensors(file: GGUFFile) -> Table:
-    columns = ["tensor", "type", ">shape", ">size", ">offset"]
+    from gguf_forge.summary import tensor_size, type_name
+
+    columns, spare = ["tensor", "type", ">shape", ">size", ">offset"], ["offset", "size", "shape"]
     if len(file.paths) > 1:
-        shown = Table(*columns, "file", spare=("offset", "file", "size", "shape"))
-    else:
-        shown = Table(*columns, spare=("offset", "size", "shape"))
-    for t in file.tensors.values():
+        columns, spare = [*columns, "file"], ["offset", "file", "size", "shape"]
+    shown = Table(*columns, *(["~probably"] if file.unknown else []), spare=spare)
+    for t in file.listing():
         shape = " x ".join(str(dim) for dim in t.shape) or "scalar"
-        cells = [t.name, t.type, shape, size(t.nbytes), t.offset]
-        shown.add(*cells, *([t.path.name] if len(file.paths) > 1 else []))
+        where = [t.path.name] if len(file.paths) > 1 else []
+        whose = [file.unknown[t.name].probably or ""] if t.name in file.unknown else []
+        shown.add(t.name, type_name(t), shape, _size(tensor_size(t)), t.offset, *where, *whose)
     return shown
 
 

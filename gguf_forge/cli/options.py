@@ -116,8 +116,19 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-#: What every argument and option that names a file or folder is.
+class OutputPath(NamedPath):
+    """The path of a file or folder that is made, as it is written: a folder may end in a separator."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error for `-`, which elsewhere stands for the standard output."""
+        if value == "-":
+            self.fail("nothing is written to the standard output; a file called - is ./-", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+#: What every argument and option that names a file or folder is: one that is read, and one that is made.
 PATH = NamedPath(path_type=Path)
+OUTPUT = OutputPath(path_type=str)
 
 
 class Parsed(ParamType):

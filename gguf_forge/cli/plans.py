@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gguf_forge.cli.tables import Table
-from gguf_forge.cli.terminal import Terminal, printable, size
+from gguf_forge.cli.terminal import Terminal, size
+from gguf_forge.errors import printable
 
 if TYPE_CHECKING:
     from gguf_forge.convert.files import Planned

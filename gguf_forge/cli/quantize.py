@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from gguf_forge.cli import plans
-from gguf_forge.cli.options import PATH, RECIPES, Ordered, recipe_name, request, shared
+from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, recipe_name, request, shared
 from gguf_forge.cli.terminal import Terminal
 
 
@@ -27,7 +27,8 @@ def command(
     """Quantize IN.gguf (F32, F16 or BF16; any shard of a set) with a recipe.
 
     The type may follow the files, and a number of threads the type, as llama-quantize takes them. Without OUT.gguf the
-    result is ggml-model-TYPE.gguf in the folder of the input.
+    result is ggml-model-TYPE.gguf in the folder of the input; so it is in OUT where that is a folder, or ends in / and
+    is made.
     """
     from gguf_forge.convert.files import quantize_file
 
@@ -74,7 +75,7 @@ def _without_threads(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | Non
     return words[:-1], int(words[-1])
 
 
-def _output_and_type(source: Path, words: tuple[str, ...], types: tuple[str, ...] | None) -> tuple[Path, str]:
+def _output_and_type(source: Path, words: tuple[str, ...], types: tuple[str, ...] | None) -> tuple[Path | str, str]:
     """The output's path and the recipe, from the words after the input and --type."""
     from gguf_forge.errors import RecipeError
 
@@ -93,6 +94,4 @@ def _output_and_type(source: Path, words: tuple[str, ...], types: tuple[str, ...
     name = types[0] if types[0] == "COPY" else types[0].upper()
     if name == "AUTO":
         raise click.UsageError("auto is a type for convert")
-    if given == [""]:
-        raise click.UsageError("an empty path for the output")
-    return Path(given[0]) if given else source.with_name(f"ggml-model-{name}.gguf"), name
+    return OUTPUT.convert(given[0], None, None) if given else source.parent, name

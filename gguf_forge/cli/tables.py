@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gguf_forge.cli.terminal import printable
+from gguf_forge.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gguf_forge.errors import as_utf8, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,18 +26,6 @@ if TYPE_CHECKING:
 LINE_INTERVAL = 10.0
 #: Columns of a page that does not go to a terminal: more than any table takes.
 UNBOUNDED = 1 << 16
-
-
-def printable(text: str) -> str:
-    """Text with control, format and unpaired surrogate characters written as escapes: no file steers a terminal.
-
-    Newlines too: one line stays one line.
-    """
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def say(text: str) -> None:
@@ -70,9 +60,14 @@ def count(number: float) -> str:
 
 
 def plain_json(value: Any) -> Any:
-    """A value JSON can hold: NumPy scalars and arrays as Python's, floats that JSON lacks as strings."""
+    r"""A value JSON can hold: NumPy scalars and arrays as Python's, floats that JSON lacks as strings.
+
+    Bytes of a text that are no UTF-8 appear as \xff: half a surrogate pair is no JSON.
+    """
+    if isinstance(value, str):
+        return as_utf8(value)
     if isinstance(value, dict):
-        return {str(k): plain_json(v) for k, v in value.items()}
+        return {as_utf8(str(k)): plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain_json(v) for v in value]
     if hasattr(value, "tolist"):

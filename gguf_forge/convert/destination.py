@@ -1,7 +1,8 @@
-"""Where output files go: their names, and what they must not replace. Knows paths, no model and no type."""
+"""Where output files go: their names and folders, and what they must not replace. Knows paths, no model and no type."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from gguf_forge.convert.general import default_file_name
 from gguf_forge.convert.job import Job
 from gguf_forge.convert.naming import fill_file_name
 from gguf_forge.errors import OutputError, RequestError
+from gguf_forge.format.atomic import names_folder
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 
@@ -28,6 +30,7 @@ def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapp
             path = Path(folder if output is None else output) / default_file_name(job.metadata, job.type)
         else:
             path = Path(output).with_name(_filled(Path(output).name, job.type))
+            path = path / default_file_name(job.metadata, job.type) if names_folder(output) else path
         other = taken.setdefault(os.path.realpath(path), name)
         if other != name:
             alike = other.lower() == name.lower()
@@ -35,6 +38,32 @@ def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapp
             raise RequestError(f"{path}: {other} and {name} would be one file; {how}")
         paths.append(path)
     return paths
+
+
+def quantized_path(output: str | os.PathLike[str], job: Job) -> Path:
+    """Where a quantized file goes: `output`, or if that is a folder, under llama-quantize's default name in it."""
+    in_folder = os.path.isdir(output) or names_folder(output)
+    return Path(output) / f"ggml-model-{job.type}.gguf" if in_folder else Path(output)
+
+
+def make_folder(folder: Path, made: list[Path]) -> None:
+    """Makes a folder and those above it where there are none, and adds what it makes to `made`. Raises OutputError."""
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    for path in reversed(missing):
+        made.append(path)  # before it is there: nothing that ends the run in between leaves it behind
+        try:
+            path.mkdir()
+        except OSError as error:
+            made.pop()
+            if not path.is_dir():
+                raise OutputError(f"no folder can be made: {error.strerror}", path=path) from error
+
+
+def remove_folders(made: Sequence[Path]) -> None:
+    """Removes folders that `make_folder` made, in which there is nothing."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _filled(template: str, kind: str) -> str:

@@ -15,19 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.convert.destination import output_paths, require_other
+from gguf_forge.convert.destination import (
+    make_folder,
+    output_paths,
+    quantized_path,
+    remove_folders,
+    require_other,
+)
 from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.job import Job, Quantization, type_name
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
 from gguf_forge.errors import RecipeError, UnsupportedError, escaped
 from gguf_forge.format import reader
+from gguf_forge.format.atomic import names_folder
 from gguf_forge.format.plan import FilePlan
 from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
 from gguf_forge.quant.recipe import Choice
 from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.wrappers import refuse_adapter
 
 StrPath = str | os.PathLike[str]
 
@@ -78,15 +86,16 @@ def convert_checkpoint(
     `types`: names, or one text of names separated by commas. The converter's outtypes in lower case (f32, f16, bf16,
     q8_0, tq1_0, tq2_0, auto) give what convert_hf_to_gguf.py gives; any other name or case is a recipe and gives what
     llama-quantize makes of the F32 conversion. `output`: a file, a folder, or a template with {ftype} or {FTYPE};
-    by default a file named after the model, in the checkpoint's folder. `metadata` replaces or adds keys: a Value, or
-    an object that GGUFWriter.add takes. `pre` names the pre-tokenizer when it is not recognised. `options` choose among
-    what the checkpoint holds (its layers that predict further tokens, ...). `arch` names the architecture where the
-    configuration's class is unknown; tensors that no rule uses are left out where a regular expression of
-    `allow_unused` fits, and listed in the notes. `endian`: "little", or
-    "big" for F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans
-    only. Raises ForgeError; files appear only whole.
+    by default a file named after the model, in the checkpoint's folder. A folder that ends in a separator is made.
+    `metadata` replaces or adds keys: a Value, or an object that GGUFWriter.add takes. `pre` names the pre-tokenizer
+    when it is not recognised. `options` choose among what the checkpoint holds (its layers that predict further tokens,
+    ...). `arch` names the architecture where the configuration's class is unknown; tensors that no rule uses are left
+    out where a regular expression of `allow_unused` fits, and listed in the notes. `endian`: "little", or "big" for
+    F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans only.
+    Raises ForgeError; files appear only whole.
     """
     with open_checkpoint(source) as checkpoint:
+        refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
         model = checkpoint_model(
             checkpoint,
             pre=pre,
@@ -100,7 +109,8 @@ def convert_checkpoint(
         jobs = {name: Job.of_type(name, model, how, dry_run) for name in _type_names(types, model.auto)}
         paths = output_paths(output, checkpoint.path, jobs)
         require_other((file for file in checkpoint.path.iterdir() if file.suffix != ".gguf"), paths)
-        return _execute([*jobs.values()], paths, model, threads, endian, dry_run, overwrite, progress)
+        new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
+        return _execute([*jobs.values()], paths, model, threads, endian, dry_run, overwrite, progress, new)
 
 
 def quantize_file(
@@ -118,15 +128,18 @@ def quantize_file(
 ) -> Planned:
     """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
 
-    The result is llama-quantize's, byte for byte. `type` is a recipe, or COPY to keep every tensor's type. Tensors
-    that are quantized already are quantized again only with `allow_requantize`. Raises ForgeError.
+    The result is llama-quantize's, byte for byte. `output`: a file, or a folder for ggml-model-TYPE.gguf; a folder that
+    ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type. Tensors that are quantized
+    already are quantized again only with `allow_requantize`. Raises ForgeError.
     """
     with reader.open(source) as file:
-        require_other(file.paths, [Path(output)])
         model = gguf_model(file)
         how, overrides = quantization or Quantization(), typed(metadata or {})
         job = Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize)
-        return _execute([job], [Path(output)], model, threads, "little", dry_run, overwrite, progress)[0]
+        path = quantized_path(output, job)
+        require_other(file.paths, [path])
+        new = [path.parent] if names_folder(output) else ()
+        return _execute([job], [path], model, threads, "little", dry_run, overwrite, progress, new)[0]
 
 
 def _type_names(types: str | Iterable[str], auto: str) -> list[str]:
@@ -147,8 +160,9 @@ def _execute(
     dry_run: bool,
     overwrite: bool,
     progress: Progress | None,
+    new_folders: Iterable[Path],
 ) -> list[Planned]:
-    """Plans every file; unless it is a dry run, also makes them all, from one reading."""
+    """Plans every file; unless it is a dry run, also makes them all, and the folders they ask for, from one reading."""
     threads = thread_count(threads)
     plans: list[Planned] = []
     targets: list[Target] = []
@@ -158,12 +172,16 @@ def _execute(
             for choice in job.choices:
                 writer.declare(choice.name, choice.shape, choice.type)
             if endian == "big":
-                _require_plain(path, job.choices)
+                _require_no_blocks(path, job.choices)
             notes = (*model.notes, *job.notes)
             plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, notes))
             targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights))
         if dry_run:
             return plans
+        made: list[Path] = []
+        unfinished.callback(remove_folders, made)
+        for folder in new_folders:
+            make_folder(folder, made)
         for target in targets:
             unfinished.callback(target.writer.abort)
             target.writer.begin()
@@ -178,7 +196,7 @@ def _execute(
     return plans
 
 
-def _require_plain(path: Path, choices: Iterable[Choice]) -> None:
+def _require_no_blocks(path: Path, choices: Iterable[Choice]) -> None:
     """UnsupportedError for blocks, which are not written big-endian: only plain numbers are."""
     blocks = next((c for c in choices if c.type.quantized), None)
     if blocks is not None:

@@ -14,7 +14,7 @@ import yaml
 
 from gguf_forge.convert.naming import NameParts, ParameterCounts, file_stem, split_name, title
 from gguf_forge.convert.vocab.folder import Folder
-from gguf_forge.errors import CheckpointError, InvalidError
+from gguf_forge.errors import CheckpointError, InvalidError, RequestError, escaped, is_utf8
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
@@ -61,6 +61,9 @@ _CARD_FIELDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 _ORIGIN_FIELDS = ("name", "author", "version", "organization", "description", "url", "doi", "uuid", "repo_url")
 _HUB_URL = re.compile(r"https?://huggingface.co/([^/]+/[^/]+)$")
+#: Where the Hub's cache keeps a repository: models--ORGANIZATION--NAME/snapshots/COMMIT.
+_HUB_CACHE, _HUB_SNAPSHOTS = "models--", "snapshots"
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def general_metadata(
@@ -76,8 +79,11 @@ def general_metadata(
     """The general.* keys in the reference converter's order, without file_type and quantization_version.
 
     `config`: config.json as written. `architecture`: GGUF's name. `counts`: of the output's tensors, for the size
-    label. `name`: in place of the name found. What is damaged is left out and noted.
+    label. `name`: in place of the name found; RequestError where UTF-8 cannot hold it. What is damaged, or no text, is
+    left out and noted.
     """
+    if name is not None and not is_utf8(name):
+        raise RequestError(f"the model's name '{escaped(name)}' is not UTF-8")
     folder = Folder(directory)
     card = read_card(folder, note)
     facts = _facts(directory, config, card, counts, note)
@@ -86,7 +92,7 @@ def general_metadata(
     result = {"general.architecture": values.string(architecture), "general.type": values.string(kind)}
     result.update(_sampling(folder, note))
     for fact, key, _ in _CARD_FIELDS:
-        _put(result, f"general.{key}", facts.get(fact))
+        _put(result, f"general.{key}", facts.get(fact), note)
     for key, names in (
         ("base_model", ("base_model", "base_models", "base_model_sources")),
         ("dataset", ("datasets", "dataset", "dataset_sources")),
@@ -95,6 +101,7 @@ def general_metadata(
             result.update(_origins(key, _first_present(card, names), counts.total, note))
     for key, card_keys in (("tags", ("tags", "pipeline_tag")), ("languages", ("languages", "language"))):
         listed = [_text(entry) for card_key in card_keys for entry in _listed(card.get(card_key))]
+        listed = [entry for entry in listed if _storable(f"general.{key}", entry, note)]
         if listed:
             result[f"general.{key}"] = values.strings(listed)
     return result
@@ -156,7 +163,7 @@ def _facts(
             facts[fact] = None
     path = config.get("_name_or_path")
     ids = [path] if isinstance(path, str) and path.count("/") <= 1 else []
-    for model_id in (*ids, directory.name or directory.resolve().name):
+    for model_id in (*ids, *_folder_ids(directory, note)):
         parts = split_name(model_id, counts.total)
         for fact, found in asdict(parts).items():
             if facts.get(fact) is None and found is not None:
@@ -164,6 +171,23 @@ def _facts(
     if facts.get("size_label") is None:
         facts["size_label"] = counts.size_label()
     return facts
+
+
+def _folder_ids(directory: Path, note: Callable[[str], None]) -> list[str]:
+    """What the folder says of the model: its repository's name in the Hub's cache, otherwise its own name.
+
+    Nothing, which is noted, where that is a hash, as of what was copied out of that cache, or no text.
+    """
+    whole = directory.resolve()
+    cache = whole.parent.parent.name
+    name = directory.name if directory.name not in ("", "..") else whole.name
+    if whole.parent.name == _HUB_SNAPSHOTS and cache.startswith(_HUB_CACHE):
+        name = cache.removeprefix(_HUB_CACHE).replace("--", "/", 1)
+    wrong = "is not UTF-8" if not is_utf8(name) else "is a hash" if _HASH.fullmatch(name) else None
+    if wrong is None:
+        return [name]
+    note(f"the folder's name, {escaped(name)}, {wrong}: nothing is taken from it; --model-name names the model")
+    return []
 
 
 def _sampling(folder: Folder, note: Callable[[str], None]) -> dict[str, Value]:
@@ -192,7 +216,7 @@ def _origins(key: str, entries: Any, total_params: int, note: Callable[[str], No
     result = {f"general.{key}.count": values.u32(len(found))}
     for number, origin in enumerate(found):
         for field in _ORIGIN_FIELDS:
-            _put(result, f"general.{key}.{number}.{field}", origin.get(field))
+            _put(result, f"general.{key}.{number}.{field}", origin.get(field), note)
     return result
 
 
@@ -230,7 +254,15 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def _put(result: dict[str, Value], key: str, value: Any) -> None:
+def _put(result: dict[str, Value], key: str, value: Any, note: Callable[[str], None]) -> None:
     """Empty texts have no key."""
-    if value:
+    if value and _storable(key, _text(value), note):
         result[key] = values.string(_text(value))
+
+
+def _storable(key: str, text: str, note: Callable[[str], None]) -> bool:
+    """Whether UTF-8 can hold a text; noted if not, as of half a surrogate pair, which JSON and YAML can write."""
+    if is_utf8(text):
+        return True
+    note(f"{key} is left out: {escaped(text, 80)} is no text that UTF-8 can hold")
+    return False

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from gguf_forge.errors import ConversionError, InvalidError
+from gguf_forge.errors import ConversionError, InvalidError, escaped, is_utf8
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
@@ -28,18 +28,18 @@ def parse_override(text: str) -> tuple[str, Value]:
     key, equals, rest = text.partition("=")
     name, colon, written = rest.partition(":")
     if not equals or not colon:
-        raise ConversionError(f"metadata {text!r:.80}: expected KEY=TYPE:VALUE, as general.name=str:My model")
-    if not key or any(char.isspace() for char in key) or len(key.encode()) > _MAX_KEY_BYTES:
-        raise ConversionError(f"metadata {text!r:.80}: {key!r:.40} is not a key")
+        raise ConversionError(f"metadata '{escaped(text, 80)}': expected KEY=TYPE:VALUE, as general.name=str:My model")
+    if not key or not is_utf8(key) or any(char.isspace() for char in key) or len(key.encode()) > _MAX_KEY_BYTES:
+        raise ConversionError(f"metadata '{escaped(text, 80)}': '{escaped(key, 40)}' is not a key")
     array = name.endswith("[]")
     name = name.removesuffix("[]").strip().lower()
     if name not in _TYPES and name != "int":
         known = "str, bool, int, float, u8 u16 u32 u64, i8 i16 i32 i64, f32 f64, or one of them with []"
-        raise ConversionError(f"metadata {key}: unknown type {name!r:.40}; known are {known}")
+        raise ConversionError(f"metadata {key}: unknown type '{escaped(name, 40)}'; known are {known}")
     try:
         return key, _array(name, written) if array else _scalar(name, written)
     except (InvalidError, ValueError) as error:
-        raise ConversionError(f"metadata {key}: {written!r:.60} is not of type {name}: {error}") from None
+        raise ConversionError(f"metadata {key}: '{escaped(written, 60)}' is not of type {name}: {error}") from None
 
 
 def _scalar(name: str, written: str) -> Value:
@@ -48,7 +48,7 @@ def _scalar(name: str, written: str) -> Value:
         return values.i32(number) if number < 0 else values.u32(number)
     kind = _TYPES[name]
     if kind is ValueType.STRING:
-        return values.string(written)
+        return values.string(_utf8(written))
     if kind is ValueType.BOOL:
         if written.strip().lower() not in _TRUTH:
             raise ValueError("expected true or false")
@@ -62,4 +62,11 @@ def _array(name: str, written: str) -> Value:
     listed: Any = json.loads(written)
     if not isinstance(listed, list):
         raise ValueError("expected a JSON list")
-    return values.array(ValueType.INT32 if name == "int" else _TYPES[name], listed)
+    items = [_utf8(item) if isinstance(item, str) else item for item in listed]
+    return values.array(ValueType.INT32 if name == "int" else _TYPES[name], items)
+
+
+def _utf8(text: str) -> str:
+    if not is_utf8(text):
+        raise ValueError("not UTF-8")
+    return text

@@ -29,6 +29,11 @@ _CHUNK = 1 << 30
 _NAME_MAX = 255
 
 
+def names_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path, where there may be nothing yet, can only be a folder's: it ends in a separator."""
+    return os.fspath(path).endswith(tuple(separator for separator in (os.sep, os.altsep) if separator))
+
+
 class AtomicFile:
     """An output of `size` bytes, all zero until written. A symlink given as `path` stays; its target is replaced.
 
@@ -40,6 +45,8 @@ class AtomicFile:
         self.path = Path(path)
         self.size = size
         self._overwrite = overwrite
+        if names_folder(path):
+            raise OutputError("names a folder, as it ends in a separator", path=path)
         try:
             self._target = Path(os.path.realpath(self.path))
         except ValueError as error:

@@ -1,6 +1,7 @@
 """What is odd in a file that opens: other readers refuse or misread it, or it looks made to deceive. Raises nothing.
 
-One function a finding's rule, each over one file. Reads headers, padding, and tokenizer values; no tensor data.
+One function a finding's rule, each over one file. Reads headers, padding, and tokenizer values; no tensor data. Where
+tensors of unknown types leave open what is padding, nothing is said of it.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ def find_empty_tensors(part: Part) -> _Found:
 def find_layout(part: Part) -> _Found:
     """Tensors lie in the order of their records, without holes; the last is padded, and nothing follows."""
     checked = part.checked
+    if checked.unsized:
+        return
     expected = 0
     ends: list[tuple[int, Placed]] = []
     for tensor in checked.tensors:
@@ -140,6 +143,8 @@ def find_layout(part: Part) -> _Found:
 def find_padding(part: Part) -> _Found:
     """Padding is zeros."""
     checked = part.checked
+    if checked.unsized:
+        return
     spans = [(checked.header.end, min(checked.data_start, part.size))]
     tensors = sorted((t for t in checked.tensors if t.nbytes), key=lambda t: t.start)
     for tensor, after in pairwise([*tensors, None]):

@@ -22,7 +22,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 class Part:
     """One file of a set, mapped: bytes that are checked to be unchanged whenever they are touched."""
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, *, unknown_types: bool = False) -> None:
         self.path = path
         self.fd = _open_regular(path)
         try:
@@ -31,7 +31,8 @@ class Part:
             if not self.size:
                 raise FormatError(describe_foreign(b"", 0), path=path)
             self.buffer = mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ)
-            self.checked: Checked = validate(parse(self.buffer, self.size, path, limits), limits)
+            header = parse(self.buffer, self.size, path, limits)
+            self.checked: Checked = validate(header, limits, unknown_types=unknown_types)
             self.entries = {e.key: e for e in self.checked.header.entries}
         except OSError as error:
             self.close()

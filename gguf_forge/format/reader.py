@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gguf_forge.errors import (
-    InvalidError,
-    UnsupportedError,
-    escaped,
-)
+from gguf_forge.errors import InvalidError, UnsupportedError, escaped
 from gguf_forge.format import shards
+from gguf_forge.format.foreign import probably
 from gguf_forge.format.layout import LIMITS, Limits, ValueType
 from gguf_forge.format.parse import Entry
 from gguf_forge.format.part import Bytes, Part
-from gguf_forge.format.validate import Placed
+from gguf_forge.format.validate import Placed, Unsized
 from gguf_forge.format.values import Value
 from gguf_forge.types import TensorType
 
@@ -160,6 +157,25 @@ class Tensor:
         return f'<Tensor "{escaped(self.name)}" {self.type} {self.shape}>'
 
 
+class UnknownTensor:
+    """One tensor of a type that is not read, listed where `open` was told `unknown_types`. Its size is not known.
+
+    name, shape, offset, path: as of a Tensor. type_id: the type's number. probably: what that number stands for in
+    another program, as "IQ3_KS of ik_llama.cpp"; None when no program is known to use it.
+    """
+
+    def __init__(self, part: Part, unsized: Unsized) -> None:
+        self.name = unsized.info.name
+        self.type_id = unsized.info.type_id
+        self.probably = probably(self.type_id)
+        self.shape = unsized.shape
+        self.offset = unsized.start
+        self.path = part.path
+
+    def __repr__(self) -> str:
+        return f'<UnknownTensor "{escaped(self.name)}" of type {self.type_id} {self.shape}>'
+
+
 #: NumPy codes of the types that are plain numbers.
 _PLAIN = {"F32": "f4", "F16": "f2", "BF16": "u2", "F64": "f8", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8"}
 
@@ -176,7 +192,8 @@ class GGUFFile:
 
     path: the file that was named. paths: all files of the set, in order. version: 2 or 3. endian: "little" or "big".
     alignment: of the first file, in bytes. metadata: Metadata, without the split.* keys when there are several files.
-    tensors: dict of name to Tensor, in the files' order. nbytes: size of all files.
+    tensors: dict of name to Tensor, in the files' order. nbytes: size of all files. unknown: where `open` was told
+    `unknown_types`, dict of name to UnknownTensor of those whose type is not read; they are not among the `tensors`.
     """
 
     def __init__(self, parts: list[Part], path: Path, decode_rows: Decoder | None) -> None:
@@ -193,6 +210,14 @@ class GGUFFile:
         self.tensors: Mapping[str, Tensor] = Tensors(
             (t.info.name, Tensor(part, t, decode_rows)) for part in parts for t in part.checked.tensors
         )
+        self.unknown: Mapping[str, UnknownTensor] = {
+            t.info.name: UnknownTensor(part, t) for part in parts for t in part.checked.unsized
+        }
+
+    def listing(self) -> list[Tensor | UnknownTensor]:
+        """All tensors in the files' order, those of unknown types among them."""
+        every: dict[str, Tensor | UnknownTensor] = {**self.tensors, **self.unknown}
+        return [every[info.name] for part in self.parts for info in part.checked.header.infos]
 
     def close(self) -> None:
         """Closes all files. Arrays that `data` gave stay valid; metadata and tensors can no longer be read."""
@@ -217,12 +242,14 @@ def open(  # noqa: A001 - the public name
     limits: Limits = LIMITS,
     decode_rows: Decoder | None = None,
     alone: bool = False,
+    unknown_types: bool = False,
 ) -> GGUFFile:
     """Opens a GGUF file of version 2 or 3, either byte order, or the whole set when `path` is any of its shards.
 
     Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks of a type, uint8
     (..., row bytes), into float32 (..., width) for `Tensor.dequantize`; without it only plain numbers are decoded.
-    `alone`: open a shard as it stands, without its set.
+    `alone`: open a shard as it stands, without its set. `unknown_types`: open also a file with tensors whose type is
+    not read, for its metadata and its other tensors; these are listed in `unknown`.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable).
@@ -230,12 +257,12 @@ def open(  # noqa: A001 - the public name
     named = Path(path)
     parts: list[Part] = []
     try:
-        parts.append(Part(named, limits))
+        parts.append(Part(named, limits, unknown_types=unknown_types))
         siblings = [] if alone else shards.siblings(parts[0])
         if siblings:
             for sibling in siblings:
                 if sibling != named:
-                    parts.append(Part(sibling, limits))
+                    parts.append(Part(sibling, limits, unknown_types=unknown_types))
             parts.sort(key=lambda part: siblings.index(part.path))
             shards.check_set(parts)
     except BaseException:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped
+from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped, listed
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
 from gguf_forge.format.part import Part
 
@@ -32,7 +32,8 @@ def shard_name(prefix: str, number: int, count: int) -> str:
 def siblings(part: Part) -> list[Path]:
     """The paths of all shards of the set that `part` is of, in order; empty when it is a whole model.
 
-    Raises InvalidError when the name does not fit the split.* keys, IncompleteSetError when shards are missing.
+    Raises IncompleteSetError when shards are missing, or not to be found as this one's name is none of a shard's;
+    InvalidError for a name or keys that contradict the keys.
     """
     count = _number(part, SPLIT_COUNT, (ValueType.UINT16,))
     if count is None or count == 1:
@@ -43,7 +44,7 @@ def siblings(part: Part) -> list[Path]:
     match = _NAME.fullmatch(part.path.name)
     if match is None:
         text = f"shard {index + 1} of {count} must be named like {shard_name('model', index + 1, count)}"
-        raise InvalidError(text, path=part.path)
+        raise IncompleteSetError(text, path=part.path)
     if (int(match["number"]), int(match["count"])) != (index + 1, count):
         text = (
             f"the name says shard {int(match['number'])} of {int(match['count'])}, the keys say {index + 1} of {count}"
@@ -52,8 +53,7 @@ def siblings(part: Part) -> list[Path]:
     paths = [part.path.with_name(shard_name(match["prefix"], n, count)) for n in range(1, count + 1)]
     missing = [p.name for p in paths if not p.exists()]
     if missing:
-        shown = ", ".join(escaped(name) for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {shown}", path=part.path)
+        raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {listed(missing)}", path=part.path)
     return paths
 
 
@@ -85,11 +85,11 @@ def _check_same_model(first: Part, part: Part) -> None:
 def _check_tensors(parts: Sequence[Part]) -> None:
     seen: dict[str, Part] = {}
     for part in parts:
-        for tensor in part.checked.tensors:
-            other = seen.setdefault(tensor.info.name, part)
+        for info in part.checked.header.infos:
+            other = seen.setdefault(info.name, part)
             if other is not part:
                 text = f"also in {escaped(other.path.name)}"
-                raise InvalidError(text, path=part.path, offset=tensor.info.offset, field=tensor.info.field)
+                raise InvalidError(text, path=part.path, offset=info.offset, field=info.field)
     for part in parts:
         total = _number(part, SPLIT_TENSORS, _INTEGERS)
         if total is not None and total != len(seen):

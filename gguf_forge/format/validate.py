@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from gguf_forge.errors import ForgeError, InvalidError, LimitError, TruncatedError, UnsupportedError
 from gguf_forge.format.cursor import number
+from gguf_forge.format.foreign import probably
 from gguf_forge.format.layout import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, LIMITS, MAX_DIM, Limits, ValueType
 from gguf_forge.format.parse import Entry, Header, Info
 from gguf_forge.format.values import decode
-from gguf_forge.types import TensorType, tensor_type
+from gguf_forge.types import TensorType, known_type
 
 
 @dataclass
@@ -28,6 +29,15 @@ class Placed:
 
 
 @dataclass
+class Unsized:
+    """A tensor of a type that is not read, so of unknown size: otherwise as Placed."""
+
+    info: Info
+    shape: tuple[int, ...]
+    start: int
+
+
+@dataclass
 class Checked:
     """A header that passed the rules. `data_start` is where the data section begins, in bytes."""
 
@@ -35,12 +45,17 @@ class Checked:
     alignment: int
     data_start: int
     tensors: list[Placed]
+    unsized: list[Unsized]
 
 
-def validate(header: Header, limits: Limits = LIMITS) -> Checked:
-    """Checks every rule. Raises InvalidError, LimitError, TruncatedError, UnsupportedError at the first broken."""
+def validate(header: Header, limits: Limits = LIMITS, *, unknown_types: bool = False) -> Checked:
+    """Checks every rule, but with `unknown_types` the one that tensors' types are ggml's.
+
+    Raises InvalidError, LimitError, TruncatedError, UnsupportedError at the first broken.
+    """
     for rule in HEADER_RULES:
-        rule(header, limits)
+        if rule is not check_types or not unknown_types:
+            rule(header, limits)
     checked = _place(header)
     for data_rule in DATA_RULES:
         data_rule(checked)
@@ -129,14 +144,14 @@ def _check_unique(header: Header, records: list[tuple[bytes, Entry]] | list[tupl
 def check_types(header: Header, limits: Limits) -> None:
     """A tensor's type is one of ggml's."""
     for info in header.infos:
-        try:
-            tensor_type(info.type_id)
-        except UnsupportedError as error:
-            raise _error(UnsupportedError, header, info, error.text) from None
+        if known_type(info.type_id) is None:
+            whose = probably(info.type_id)
+            text = f"unknown tensor type id {info.type_id}" + (f", probably {whose}" if whose else "")
+            raise _error(UnsupportedError, header, info, text)
 
 
 def check_dims(header: Header, limits: Limits) -> None:
-    """Dims, their product, whole blocks a row, and bytes, all below 2^63.
+    """Dims, their product, whole blocks a row, and bytes, all below 2^63; of an unknown type, dims and product.
 
     The product leaves out dims of 0, which would hide an overflow from a reader that multiplies in another order; bytes
     are bounded before the division by the block size, where a reader that multiplies first would wrap.
@@ -148,7 +163,9 @@ def check_dims(header: Header, limits: Limits) -> None:
         count = math.prod(d for d in info.dims if d)
         if count > MAX_DIM:
             raise _error(InvalidError, header, info, f"dims product {number(count)} exceeds 2^63-1")
-        kind = tensor_type(info.type_id)
+        kind = known_type(info.type_id)
+        if kind is None:
+            continue
         try:
             kind.nbytes(info.dims[::-1])
         except InvalidError as error:
@@ -161,12 +178,20 @@ def check_dims(header: Header, limits: Limits) -> None:
 def _place(header: Header) -> Checked:
     alignment = alignment_of(header)
     data_start = align(header.end, alignment)
-    checked = Checked(header, alignment, data_start, [])
+    checked = Checked(header, alignment, data_start, [], [])
     for info in header.infos:
-        kind = tensor_type(info.type_id)
-        shape = info.dims[::-1]
-        checked.tensors.append(Placed(info, kind, shape, kind.nbytes(shape), data_start + info.data))
+        kind, shape, start = known_type(info.type_id), info.dims[::-1], data_start + info.data
+        if kind is None:
+            checked.unsized.append(Unsized(info, shape, start))
+        else:
+            checked.tensors.append(Placed(info, kind, shape, kind.nbytes(shape), start))
     return checked
+
+
+def _extents(checked: Checked) -> list[tuple[Info, int, int]]:
+    """Each tensor's record, start, and bytes: one for elements of unknown size, which take that at least."""
+    known = [(t.info, t.start, t.nbytes) for t in checked.tensors]
+    return known + [(t.info, t.start, int(math.prod(t.shape) > 0)) for t in checked.unsized]
 
 
 def align(position: int, alignment: int) -> int:
@@ -177,32 +202,33 @@ def align(position: int, alignment: int) -> int:
 def check_extents(checked: Checked) -> None:
     """A tensor's bytes lie within the file."""
     header = checked.header
-    for tensor in checked.tensors:
-        if not tensor.nbytes and not tensor.info.data:
+    for info, start, nbytes in _extents(checked):
+        if not nbytes and not info.data:
             continue
-        left = max(0, header.size - tensor.start)
-        if tensor.nbytes > left or tensor.start > header.size:
-            text = f"{number(tensor.nbytes)} bytes at data offset {number(tensor.info.data)}, the file has {left} there"
-            raise _error(TruncatedError, header, tensor.info, text)
+        left = max(0, header.size - start)
+        if nbytes > left or start > header.size:
+            amount = "1 byte" if nbytes == 1 else f"{number(nbytes)} bytes"
+            text = f"{amount} at data offset {number(info.data)}, the file has {left} there"
+            raise _error(TruncatedError, header, info, text)
 
 
 def check_offsets_aligned(checked: Checked) -> None:
     """A tensor starts at a multiple of the alignment."""
-    for tensor in checked.tensors:
-        if tensor.info.data % checked.alignment:
-            text = f"data offset {tensor.info.data} is not a multiple of the alignment {checked.alignment}"
-            raise _error(InvalidError, checked.header, tensor.info, text)
+    for info, _, _ in _extents(checked):
+        if info.data % checked.alignment:
+            text = f"data offset {info.data} is not a multiple of the alignment {checked.alignment}"
+            raise _error(InvalidError, checked.header, info, text)
 
 
 def check_overlap(checked: Checked) -> None:
     """No two tensors share bytes."""
-    previous: Placed | None = None
-    for tensor in sorted((t for t in checked.tensors if t.nbytes), key=lambda t: t.start):
-        if previous is not None and previous.start + previous.nbytes > tensor.start:
-            end = previous.start + previous.nbytes
-            text = f"overlaps {previous.info.field}: data starts at {tensor.start:#x}, before {end:#x}"
-            raise _error(InvalidError, checked.header, tensor.info, text)
-        previous = tensor
+    above: Info | None = None
+    end = 0
+    for info, start, nbytes in sorted((e for e in _extents(checked) if e[2]), key=lambda e: e[1]):
+        if above is not None and end > start:
+            text = f"overlaps {above.field}: data starts at {start:#x}, before {end:#x}"
+            raise _error(InvalidError, checked.header, info, text)
+        above, end = info, start + nbytes
 
 
 #: In this order: the first rule broken is the one reported.

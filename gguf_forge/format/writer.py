@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gguf_forge.errors import InvalidError, OutputError, UnsupportedError, escaped
+from gguf_forge.format.arrays import as_array
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.plan import Declared, FilePlan, plan_file
@@ -19,9 +21,6 @@ from gguf_forge.types import TensorType, tensor_type
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: What a NumPy dtype is stored as when no type is given.
-_STORED = {"f4": "F32", "f2": "F16", "f8": "F64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64"}
 
 
 class GGUFWriter:
@@ -83,18 +82,22 @@ class GGUFWriter:
             raise InvalidError("duplicate tensor name", path=self.path, field=_field(name))
         self._declared[name] = Declared(name, tuple(int(d) for d in shape), tensor_type(type))
 
-    def add_tensor(self, name: str, data: np.ndarray[Any, Any], type: TensorType | str | None = None) -> None:
-        """Adds a whole tensor. The array is kept, not copied, until `begin`.
+    def add_tensor(self, name: str, data: ArrayLike, type: TensorType | str | None = None) -> None:
+        """Adds a whole tensor: an array, or what NumPy makes one of. An array is kept, not copied, until `begin`.
 
-        Without `type`, float32, float16, float64 and int8 to int64 are stored as they are. With it, `data` is either an
-        array of that type's own numbers (uint16 for BF16) or uint8 blocks of shape (..., row_bytes). Raises
-        InvalidError when dtype and type do not fit, UnsupportedError for quantized blocks in a big-endian file.
+        Without `type`, float32, float16, float64, int8 to int64 are stored as they are; Python's numbers and lists of
+        them as F32, integers as I32, or I64 where they must. With it, an array is either of that type's own numbers
+        (uint16 for BF16) or uint8 blocks of shape (..., row_bytes); lists are turned to a type of plain numbers. Raises
+        InvalidError when data and type do not fit, UnsupportedError for quantized blocks in a big-endian file.
         """
-        kind, shape = _type_and_shape(name, data, type)
+        try:
+            taken, kind, shape = as_array(data, type)
+        except InvalidError as error:
+            raise InvalidError(error.text, path=self.path, field=_field(name)) from error
         if self.endian == "big" and kind.quantized:
             raise UnsupportedError("quantized blocks are not written big-endian", path=self.path, field=_field(name))
         self.declare(name, shape, kind)
-        self._pending[name] = data
+        self._pending[name] = taken
 
     def plan(self) -> FilePlan:
         """The file as it stands: header bytes, each tensor's extent, size. Raises what the reader would for it."""
@@ -215,27 +218,6 @@ def _typed(value: Any, kind: ValueType | None) -> Value:
     if isinstance(value, (list, tuple, np.ndarray)):
         return array(kind, value)
     return scalar(kind, value)
-
-
-def _type_and_shape(
-    name: str, data: np.ndarray[Any, Any], given: TensorType | str | None
-) -> tuple[TensorType, tuple[int, ...]]:
-    code = data.dtype.str[1:]
-    if given is None:
-        stored = _STORED.get(code)
-        if stored is None:
-            raise InvalidError(f"dtype {data.dtype} needs a tensor type", field=_field(name))
-        return tensor_type(stored), data.shape
-    kind = tensor_type(given)
-    if _STORED.get(code) == kind.name or (code == "u2" and kind.name == "BF16"):
-        return kind, data.shape
-    if code != "u1" or not data.ndim:
-        raise InvalidError(f"an array of {data.dtype} is not stored as {kind.name}", field=_field(name))
-    blocks, rest = divmod(data.shape[-1], kind.block_bytes)
-    if rest:
-        text = f"rows of {data.shape[-1]} bytes are no whole {kind.block_bytes}-byte blocks of {kind.name}"
-        raise InvalidError(text, field=_field(name))
-    return kind, (*data.shape[:-1], blocks * kind.block_size)
 
 
 def _stored_bytes(data: np.ndarray[Any, Any], endian: str) -> np.ndarray[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gguf_forge.errors import as_utf8
 from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.quant.imatrix import Imatrix
@@ -53,5 +54,5 @@ def imatrix_metadata(imatrix: Imatrix | None) -> dict[str, Value]:
 
 
 def _cut(text: str) -> str:
-    """As much as llama-quantize keeps: bytes, so that the last character may be cut."""
-    return text.encode("utf-8", "surrogateescape")[:MAX_STRING_BYTES].decode("utf-8", "surrogateescape")
+    """As much as llama-quantize keeps, but whole characters, and bytes that are no text as escapes: it writes both."""
+    return as_utf8(text).encode()[:MAX_STRING_BYTES].decode(errors="ignore")

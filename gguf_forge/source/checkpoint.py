@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,14 @@ from gguf_forge.errors import (
     InvalidError,
     UnsafeInputError,
     escaped,
+    listed,
 )
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.safetensors import read_safetensors
 from gguf_forge.source.strict_json import read_json_object
 from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.source.torch_pickle import read_torch_pickle
+from gguf_forge.source.wrappers import ADAPTER_CONFIG, describe_adapter, unwrap
 
 _Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
 
@@ -42,8 +44,9 @@ class Checkpoint:
     """An open checkpoint.
 
     `path` is the folder, `files` the weight files in the order they are read, `tensors` maps names to SourceTensor
-    (files by name; within a safetensors file by name, within a .bin file as it lists them), `notes` holds what is
-    legal but odd, one line each. Close it, or use it as a context manager; reads fail afterwards.
+    (files by name; within a safetensors file by name, within a .bin file as it lists them; names without those of
+    modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. Close it, or use it
+    as a context manager; reads fail afterwards.
     """
 
     path: Path
@@ -69,8 +72,10 @@ class Checkpoint:
                 self._add_file(self.path / name, reader, tensors)
             if weight_map:
                 _check_index(self.path, weight_map, tensors, self.notes)
+            unwrapped, notes = unwrap(tensors, self.path)
             undo.pop_all()
-        self.tensors = MappingProxyType(tensors)
+        self.tensors = MappingProxyType(unwrapped)
+        self.notes += notes
 
     def _add_file(self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor]) -> None:
         file = InputFile(path)
@@ -155,7 +160,7 @@ def _reader_of(path: Path) -> _Reader:
             return reader
     if not os.path.lexists(path):
         raise InputError("no such file or folder", path=path)
-    raise InvalidError(f"neither a folder nor a file of {_listed(suffix for _, suffix, _ in _CONTAINERS)}", path=path)
+    raise InvalidError(f"neither a folder nor a file of {listed(suffix for _, suffix, _ in _CONTAINERS)}", path=path)
 
 
 def _weight_files(folder: Path, notes: list[str]) -> tuple[list[str], _Reader, dict[str, str]]:
@@ -171,16 +176,18 @@ def _weight_files(folder: Path, notes: list[str]) -> tuple[list[str], _Reader, d
             names = sorted(set(weight_map.values()))
             missing = [name for name in names if not os.path.exists(folder / name)]
             if missing:
-                raise CheckpointError(f"names files that are not there: {_listed(missing)}", path=index)
+                raise CheckpointError(f"names files that are not there: {listed(missing)}", path=index)
             return names, reader, weight_map
         names = [name for name in present if name.startswith(prefix) and name.endswith(suffix)]
         if names:
             names = _without_variants(names, prefix, suffix, notes)
             _check_numbered(folder, names)
             return names, reader, {}
-    known = _listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
+    if ADAPTER_CONFIG in present:
+        raise CheckpointError(describe_adapter(folder), path=folder)
+    known = listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
     others = [name for name in present if name.endswith(tuple(suffix for _, suffix, _ in _CONTAINERS))]
-    found = f"; found {_listed(others)}, which must be named itself to be read" if others else ""
+    found = f"; found {listed(others)}, which must be named itself to be read" if others else ""
     raise CheckpointError(f"no weights; looked for {known}{found}", path=folder)
 
 
@@ -220,7 +227,7 @@ def _check_numbered(folder: Path, names: list[str]) -> None:
         wanted = (f"{stem}-{number:05}-of-{count}{suffix}" for number in range(1, int(count) + 1))
         missing = [other for other in wanted if other not in names]
         if missing:
-            raise CheckpointError(f"{name} says there are {int(count)} files; missing: {_listed(missing)}", path=folder)
+            raise CheckpointError(f"{name} says there are {int(count)} files; missing: {listed(missing)}", path=folder)
 
 
 def _check_index(
@@ -228,18 +235,12 @@ def _check_index(
 ) -> None:
     missing = weight_map.keys() - tensors.keys()
     if missing:
-        by_file = _listed(f"{name!r} of {weight_map[name]}" for name in sorted(missing))
+        by_file = listed(f"{name!r} of {weight_map[name]}" for name in sorted(missing))
         raise CheckpointError(f"{len(missing)} tensors of the index are in no file: {by_file}", path=folder)
     extra = tensors.keys() - weight_map.keys()
     if extra:
-        by_file = _listed(f"{name!r} in {tensors[name].file.path.name}" for name in sorted(extra))
+        by_file = listed(f"{name!r} in {tensors[name].file.path.name}" for name in sorted(extra))
         raise CheckpointError(f"{len(extra)} tensors are not in the index: {by_file}", path=folder)
     for name, tensor in tensors.items():
         if tensor.file.path.name != weight_map[name]:
             notes.append(f"tensor {name!r} is in {tensor.file.path.name}, the index says {weight_map[name]}")
-
-
-def _listed(items: Iterable[str], most: int = 5) -> str:
-    names = [item[:120] for item in items]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

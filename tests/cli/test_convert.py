@@ -21,6 +21,7 @@ from gguf_forge.errors import RequestError
 from tests import manifest
 from tests.bench.make_checkpoint import make
 from tests.cli.conftest import Forge
+from tests.conftest import undecodable
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 MODEL = FIXTURES / "models" / "PyLlama-7M"
@@ -342,3 +343,26 @@ def test_a_signal_ends_the_run_and_leaves_the_old_file(tmp_path: Path, number: s
 def test_inspect_names_the_recipe_of_what_convert_made(forge: Forge, tmp_path: Path) -> None:
     forge("convert", MODEL, "--type", "Q4_K_M", "-o", tmp_path / "out.gguf")
     assert json.loads(forge("inspect", tmp_path / "out.gguf", "--json").out)["model"]["recipe"] == "Q4_K_M"
+
+
+def test_names_that_are_no_text_are_escaped_wherever_they_land(forge: Forge, f32: Path, tmp_path: Path) -> None:
+    matrix = undecodable(tmp_path, b"matri\xe9.gguf")
+    matrix.write_bytes((MODEL / "imatrix.gguf").read_bytes())
+    made = undecodable(tmp_path, b"q\xff.gguf")
+    said = forge("quantize", f32, made, "Q4_K_M", "--imatrix", matrix)
+    assert (said.code, said.out) == (0, "")
+    assert r"q\xff.gguf: Q4_K_M" in said.err
+    with gguf_forge.open(made) as file:
+        assert file.metadata["quantize.imatrix.file"] == str(tmp_path / r"matri\xe9.gguf")
+    assert forge("inspect", made).out.splitlines()[0] == str(tmp_path / r"q\xff.gguf")
+    found = json.loads(forge("inspect", made, "--json").out)
+    assert found["file"]["path"] == found["file"]["files"][0] == str(tmp_path / r"q\xff.gguf")
+    assert {tensor["file"] for tensor in found["tensors"]} == {r"q\xff.gguf"}
+    missing = forge("inspect", undecodable(tmp_path, b"\xfe"))
+    assert (missing.code, missing.err.count(r"\xfe")) == (1, 1)
+
+
+def test_a_name_that_is_no_text_is_wrong_usage(forge: Forge, tmp_path: Path) -> None:
+    for words in (["--model-name", "a\udcff"], ["--metadata", "general.author=str:a\udcff"]):
+        ended = forge("convert", MODEL, "-o", tmp_path / "a.gguf", *words)
+        assert (ended.code, r"a\xff" in ended.err, list(tmp_path.iterdir())) == (2, True, [])

@@ -11,6 +11,7 @@ import pytest
 import gguf_forge
 from gguf_forge.format.values import infer
 from tests.cli.conftest import Forge
+from tests.format.notation import STR, h, kv, pad, s, ti
 
 
 @pytest.fixture
@@ -151,3 +152,67 @@ def test_a_missing_file_is_said_with_its_name(forge: Forge, tmp_path: Path) -> N
     ended = forge("inspect", tmp_path / "none.gguf")
     assert ended.code == 1
     assert "none.gguf: No such file or directory" in ended.err
+
+
+def shard(path: Path) -> Path:
+    split = {"split.no": np.uint16(1), "split.count": np.uint16(3), "general.name": "Second"}
+    with gguf_forge.GGUFWriter(path, split) as writer:
+        writer.add_tensor("t", np.ones((4, 64), dtype=np.float16))
+    return path
+
+
+@pytest.mark.parametrize("name", ["renamed.gguf", "9f2b" * 16, "m-00001-of-00003.gguf", "m-00002-of-00004.gguf"])
+def test_a_shard_under_another_name_is_shown_alone(forge: Forge, tmp_path: Path, name: str) -> None:
+    ended = forge("inspect", shard(tmp_path / name))
+    assert (ended.code, ended.err.count("\n"), "shown alone" in ended.err) == (0, 1, True)
+    assert "Second" in ended.out
+
+
+def test_a_shard_of_a_set_that_does_not_fit_is_shown_alone(forge: Forge, tmp_path: Path) -> None:
+    path = shard(tmp_path / "m-00002-of-00003.gguf")
+    for number in (1, 3):
+        (tmp_path / f"m-0000{number}-of-00003.gguf").write_bytes(b"GGUF")
+    ended = forge("inspect", path)
+    assert (ended.code, "m-00001-of-00003.gguf" in ended.err, "shown alone" in ended.err) == (0, True, True)
+    assert "Second" in ended.out
+
+
+def test_a_set_in_the_hubs_cache_is_a_set_by_its_links_and_one_shard_by_its_blob(forge: Forge, tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    for number in range(3):
+        blob = tmp_path / "blobs" / (f"{number}f2b" * 16)
+        with gguf_forge.GGUFWriter(blob, {"split.no": np.uint16(number), "split.count": np.uint16(3)}) as writer:
+            writer.add_tensor(f"t{number}", np.ones(8, dtype=np.float32))
+        (tmp_path / f"m-0000{number + 1}-of-00003.gguf").symlink_to(blob)
+    ended = forge("inspect", tmp_path / "m-00002-of-00003.gguf")
+    assert (ended.code, ended.err, "in 3 tensors" in ended.out) == (0, "", True)
+    alone = forge("inspect", tmp_path / "blobs" / ("1f2b" * 16), "--tensors")
+    assert (alone.code, alone.out.split("\n")[2].split()[0]) == (0, "t1")
+
+
+def test_types_of_other_programs_are_shown_by_number_and_whose_they_probably_are(forge: Forge, tmp_path: Path) -> None:
+    path = tmp_path / "ik.gguf"
+    records = ti("a", [256]) + ti("b", [256, 2], 156, 1024) + ti("c", [256], 340, 2048) + ti("d", [256], 999, 3072)
+    path.write_bytes(pad(h(4, 1) + kv("general.name", STR, s("Mine")) + records) + bytes(4096))
+    page = forge("inspect", path)
+    assert (page.code, page.err) == (0, "")
+    assert "156, probably IQ3_KS of ik_llama.cpp; 340, probably IQ5_K_R4 of ik_llama.cpp; 999" in page.out
+    assert "Mine" in page.out
+    assert "1.28 K in 4 tensors" in page.out
+    assert "bits per weight" not in page.out
+    assert [line.split()[:4] for line in page.out.splitlines()[-4:]][1] == ["156", "1", "512", "?"]
+    lines = forge("inspect", path, "--tensors").out.splitlines()[2:]
+    assert [line.split()[:2] for line in lines] == [["a", "F32"], ["b", "156"], ["c", "340"], ["d", "999"]]
+    assert lines[1].endswith("IQ3_KS of ik_llama.cpp")
+    found = json.loads(forge("inspect", path, "--json").out)
+    assert (found["model"]["parameters"], found["file"]["tensors"]) == (1280, 4)
+    assert (found["model"]["tensor_bytes"], found["model"]["bits_per_weight"]) == (None, None)
+    assert found["types"][1] == {
+        "type": "156", "tensors": 1, "parameters": 512, "bytes": None, "probably": "IQ3_KS of ik_llama.cpp"
+    }  # fmt: skip
+    assert [(t["type"], t["shape"], t["bytes"]) for t in found["tensors"]] == [
+        ("F32", [256], 1024), ("156", [2, 256], None), ("340", [256], None), ("999", [256], None)
+    ]  # fmt: skip
+    for words in (["quantize", path, tmp_path / "out.gguf", "COPY"], ["roundtrip", path]):
+        ended = forge(*words)
+        assert (ended.code, "probably IQ3_KS of ik_llama.cpp" in ended.err) == (1, True)

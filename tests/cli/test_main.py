@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from gguf_forge import cli
-from gguf_forge.cli.terminal import count, plain_json, printable, size
-from gguf_forge.errors import CheckpointError
+from gguf_forge.cli.terminal import count, plain_json, size
+from gguf_forge.errors import CheckpointError, ForgeError, printable
 from gguf_forge.format.values import string, u32
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.signals import Ended
@@ -212,11 +212,18 @@ def test_numbers_for_people() -> None:
 
 
 def test_text_that_could_steer_a_terminal_is_escaped() -> None:
-    assert printable("a\x1b[2J\n\x9b\u202e\udc80é漢") == "a\\x1b[2J\\n\\x9b\\u202e\\udc80é漢"
+    assert printable("a\x1b[2J\n\x9b\u202e\udc80\ud800é漢") == "a\\x1b[2J\\n\\x9b\\u202e\\x80\\ud800é漢"
 
 
-def test_json_has_no_numbers_json_lacks() -> None:
+def test_json_has_no_numbers_and_no_half_pairs_json_lacks() -> None:
     assert plain_json({"a": [float("inf"), (1.5, float("nan"))]}) == {"a": ["inf", [1.5, "nan"]]}
+    assert plain_json({"k\udcff": ["a\n\udce8", "\ud800"]}) == {"k\\xff": ["a\n\\xe8", "\\ud800"]}
+
+
+def test_an_error_is_one_line_that_can_be_printed() -> None:
+    for error in (ForgeError("a\n\udce8"), ForgeError("x", path="a\n\udce8"), ForgeError("x", path=Path("\udce8"))):
+        assert "\\xe8" in str(error)
+        assert str(error).isprintable()
 
 
 def test_the_program_is_installed() -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from gguf_forge.convert.general import MAX_CARD_BYTES, default_file_name, general_metadata
 from gguf_forge.convert.naming import NameParts, ParameterCounts, file_stem, fill_file_name, split_name, title
 from gguf_forge.convert.override import parse_override
-from gguf_forge.errors import ConversionError
+from gguf_forge.errors import ConversionError, RequestError
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
-from gguf_forge.format.values import Value
+from gguf_forge.format.values import Value, encode
+from tests.conftest import undecodable
 
 WORDS = (
     "Llama", "Qwen2.5", "mixtral", "7B", "8x7B", "7b1", "A3B", "0.5b", "1_5B", "128k", "mini", "small", "xl", "Large",
@@ -201,3 +202,79 @@ def test_wrong_metadata_by_hand(text: str, message: str) -> None:
         parse_override(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+COMMIT = "c1899de289a04d12100db370d81485cdf75e47ca"
+
+
+@pytest.mark.parametrize(
+    ("repository", "organization", "name", "file"),
+    [
+        ("models--Qwen--Qwen3-0.6B", "Qwen", "Qwen3 0.6B", "Qwen3-0.6B-F16.gguf"),
+        ("models--some-lab--My--Model-1B", "Some Lab", "My  Model 1B", "My-Model-1B-F16.gguf"),
+        ("models--gpt2", None, "Gpt2", "Gpt2-1000M-F16.gguf"),
+    ],
+)
+def test_a_snapshot_of_the_hub_is_named_after_its_repository(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    repository: str,
+    organization: str | None,
+    name: str,
+    file: str,
+) -> None:
+    folder = tmp_path / repository / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for path in (folder, tmp_path / "link", Path(), Path("../../snapshots") / COMMIT):
+        found, notes = read(path)
+        parts = [found.get(f"general.{key}") for key in ("organization", "name")]
+        assert [part and part.value for part in parts] == [organization, " ".join(name.split())]
+        assert default_file_name(found, "F16") == file
+        assert notes == []
+
+
+@pytest.mark.parametrize("name", [COMMIT, "ab" * 32])
+def test_a_folder_named_by_a_hash_names_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    found, notes = read(tmp_path / name)
+    assert "general.name" not in found
+    assert [note.split(":")[0] for note in notes] == [f"the folder's name, {name}, is a hash"]
+    assert default_file_name(found, "F16") == "ggml-model-1000M-F16.gguf"
+    (tmp_path / "README.md").touch()
+    assert read(tmp_path / name, _name_or_path="org/Good-1B")[0]["general.name"].value == "Good 1B"
+
+
+def test_the_folder_above_has_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Above-1B" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "Above-1B" / "below")
+    assert read(Path(".."))[0]["general.name"].value == "Above 1B"
+
+
+def test_a_folder_whose_name_is_not_utf8_names_nothing_and_that_is_noted(tmp_path: Path) -> None:
+    folder = undecodable(tmp_path, b"mod\xe8le-1B")
+    folder.mkdir()
+    found, notes = read(folder)
+    assert "general.name" not in found
+    assert [note.split(":")[0] for note in notes] == [r"the folder's name, mod\xe8le-1B, is not UTF-8"]
+    assert read(folder, _name_or_path="org/Good-1B")[0]["general.name"].value == "Good 1B"
+
+
+def test_what_utf8_cannot_hold_is_left_out_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        '---\nauthor: "a\\ud800"\nbase_model: "o/\\udcff"\ntags: [a, "\\udc80"]\n---\n', encoding="utf-8"
+    )
+    found, notes = read(tmp_path, _name_or_path="org/\udce8")
+    assert all(encode(value) and "\\u" not in repr(value.value) for value in found.values())
+    assert found["general.tags"].value == ["a"]
+    keys = ("general.name", "general.author", "general.base_model.0.name", "general.tags")
+    assert {note.split(" is left out")[0] for note in notes} >= set(keys)
+
+
+def test_a_name_by_hand_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"a\\xff' is not UTF-8"):
+        general_metadata(tmp_path, {}, architecture="llama", counts=ParameterCounts(), name="a\udcff")
+    for text in ("general.name=str:\udcff", '"a=str[]:["\\ud800"]', "\udcff=int:1"):
+        with pytest.raises(ConversionError):
+            parse_override(text)

@@ -166,7 +166,7 @@ TENSORS = [
     Refused("T26", t(ti("a", [2**40])), T, 24, A, "2^42 bytes at data offset 0, the file has 32 there"),
     Refused("T27", t(ti("a", [2**63 - 1], BYTES)), T, 24, A, "2^63-1 bytes"),
     Refused("T28", t(ti("a", [4], MAX)), U, 24, A, "unknown tensor type id 4294967295"),
-    Refused("T29", t(ti("a", [32], 4)), U, 24, A, "removed type Q4_2"),
+    Refused("T29", t(ti("a", [32], 4)), U, 24, A, "unknown tensor type id 4, probably Q4_2 of an older llama.cpp"),
     Refused("T30", t(ti("a", [32], 43)), U, 24, A, "unknown tensor type id 43"),
     Refused("T31", t(ti("a", [32], 1000)), U, 24, A, "unknown tensor type id 1000"),
     Refused("T32", t(ti("a", [31], Q4_0)), I, 24, A, "not a multiple of the 32-element block"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from pathlib import Path
@@ -11,11 +12,22 @@ import numpy as np
 import pytest
 
 import gguf_forge
-from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError, UnsupportedError
+from gguf_forge.errors import (
+    ChangedInputError,
+    ForgeError,
+    FormatError,
+    InputError,
+    InvalidError,
+    TruncatedError,
+    UnsupportedError,
+)
 from gguf_forge.format import reader, values
+from gguf_forge.format.findings import findings
+from gguf_forge.format.foreign import FOREIGN_TYPES
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.writer import GGUFWriter
-from tests.format.notation import ARR, OK, Q4_K, STR, a, h, kv, pad, s, ti, u64
+from gguf_forge.types import REMOVED, known_type
+from tests.format.notation import ARR, I32, OK, Q4_K, STR, U16, a, h, kv, pad, s, ti, u64
 
 
 @pytest.fixture
@@ -258,3 +270,90 @@ def test_public_names() -> None:
     assert gguf_forge.GGUFWriter is GGUFWriter
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         gguf_forge.absent  # noqa: B018
+
+
+def foreign(folder: Path, type_id: int, data: int = 32, dims: list[int] | None = None) -> Path:
+    """A file of three tensors, the second of a type that is not read; `data` bytes are left for it and the third."""
+    records = ti("a", [4]) + ti("b", dims or [256, 2], type_id, 32) + ti("c", [4], 0, 32 + data)
+    path = folder / "foreign.gguf"
+    path.write_bytes(pad(h(3, 1) + kv("general.name", STR, s("Mine")) + records) + bytes(64 + data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("type_id", "whose"),
+    [
+        (156, "IQ3_KS of ik_llama.cpp"),
+        (340, "IQ5_K_R4 of ik_llama.cpp"),
+        (4, "Q4_2 of an older llama.cpp"),
+        (31, "Q4_0_4_4 of an older llama.cpp"),
+        (36, "I2_S of BitNet or IQ4_NL_4_4 of an older llama.cpp"),
+        (142, "IQ2_TN of ik_llama.cpp or PQ2_0 of PrismML's llama.cpp"),
+        (1000, None),
+        (2**32 - 1, None),
+    ],
+)
+def test_a_type_of_another_program_hides_nothing_else_where_that_is_asked_for(
+    type_id: int, whose: str | None, tmp_path: Path
+) -> None:
+    path = foreign(tmp_path, type_id)
+    with pytest.raises(UnsupportedError) as caught:
+        gguf_forge.open(path)
+    assert caught.value.text == f"unknown tensor type id {type_id}" + (f", probably {whose}" if whose else "")
+    with gguf_forge.open(path, unknown_types=True) as file:
+        assert file.metadata["general.name"] == "Mine"
+        assert list(file.tensors) == ["a", "c"]
+        assert (file.tensors["c"].dequantize() == 0).all()
+        (unknown,) = file.unknown.values()
+        assert (unknown.name, unknown.type_id, unknown.probably) == ("b", type_id, whose)
+        assert (unknown.shape, unknown.offset, unknown.path) == ((2, 256), file.tensors["a"].offset + 32, path)
+        assert not hasattr(unknown, "data")
+        assert [tensor.name for tensor in file.listing()] == ["a", "b", "c"]
+        assert repr(unknown) == f'<UnknownTensor "b" of type {type_id} (2, 256)>'
+        assert [finding.rule for finding in findings(file)] == []
+
+
+def test_numbers_of_types_that_are_read_are_no_other_programs() -> None:
+    assert [number for number in FOREIGN_TYPES if known_type(number) is not None] == []
+    assert REMOVED.keys() <= FOREIGN_TYPES.keys()
+
+
+@pytest.mark.parametrize(
+    ("data", "dims", "error", "text"),
+    [
+        (0, [256], InvalidError, "overlaps"),
+        (-32, [256], InvalidError, "overlaps"),
+        (1, [256], InvalidError, "not a multiple of the alignment"),
+        (2**20, [2**32, 2**32], InvalidError, "dims product 2^64"),
+        (2**20, [2**64 - 1], InvalidError, "dim 2^64-1"),
+    ],
+)
+def test_a_tensor_of_unknown_size_keeps_the_other_rules(
+    data: int, dims: list[int], error: type[ForgeError], text: str, tmp_path: Path
+) -> None:
+    records = ti("b", dims, 156) + ti("c", [4], 0, max(data, 0))
+    path = tmp_path / "f.gguf"
+    path.write_bytes(pad(h(2, 0) + records) + bytes(64 + max(data, 0)))
+    with pytest.raises(error, match=re.escape(text)):
+        gguf_forge.open(path, unknown_types=True)
+
+
+def test_a_tensor_of_unknown_size_starts_within_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.gguf"
+    path.write_bytes(pad(h(1, 0) + ti("b", [256], 156, 64)) + bytes(64))
+    with pytest.raises(TruncatedError, match="1 byte at data offset 64, the file has 0 there"):
+        gguf_forge.open(path, unknown_types=True)
+    path.write_bytes(pad(h(1, 0) + ti("b", [256, 0], 156, 64)) + bytes(64))
+    with gguf_forge.open(path, unknown_types=True) as file:
+        assert file.unknown["b"].shape == (0, 256)
+
+
+def test_a_set_with_types_of_another_program(tmp_path: Path) -> None:
+    paths = [tmp_path / f"m-0000{i + 1}-of-00002.gguf" for i in range(2)]
+    for i, path in enumerate(paths):
+        keys = kv("split.no", U16, bytes([i, 0])) + kv("split.count", U16, bytes([2, 0]))
+        keys += kv("split.tensors.count", I32, bytes([2, 0, 0, 0]))
+        path.write_bytes(pad(h(1, 3) + keys + ti(f"t{i}", [256], 156 + i)) + bytes(32))
+    with gguf_forge.open(paths[1], unknown_types=True) as file:
+        assert [(t.name, t.path) for t in file.listing()] == [("t0", paths[0]), ("t1", paths[1])]
+        assert not file.tensors

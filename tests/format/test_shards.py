@@ -82,7 +82,7 @@ def test_a_shard_under_another_name(tmp_path: Path) -> None:
     paths = make(tmp_path)
     other = tmp_path / "x.gguf"
     shutil.copy(paths[1], other)
-    refused(other, InvalidError, "shard 2 of 3 must be named like model-00002-of-00003.gguf")
+    refused(other, IncompleteSetError, "shard 2 of 3 must be named like model-00002-of-00003.gguf")
     shutil.copy(paths[1], tmp_path / name(1, prefix="y"))
     refused(tmp_path / name(1, prefix="y"), InvalidError, "the name says shard 1 of 3, the keys say 2 of 3")
 
