@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "gguf_forge.cli.inspect",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",
+    "architectures": "gguf_forge.cli.architectures",
 }
 BAD_INPUT, WRONG_USAGE = 1, 2
 

@@ -261,7 +261,8 @@ class Arch:
     head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
     keys whose value GGUF's readers take for granted, with the values that mean it. `looks` are the small source
     tensors whose values decide something. `shapes` are the shapes of outputs where they differ from those of most
-    architectures. `mtp` says that the model's layers that predict further tokens can be left out or kept alone.
+    architectures. `mtp` says that the model's layers that predict further tokens can be left out or kept
+    alone, `draft` that it is the draft model of another.
     """
 
     name: str
@@ -278,3 +279,9 @@ class Arch:
     looks: tuple[str, ...] = ()
     shapes: Mapping[str, Any] = field(default_factory=dict)
     mtp: bool = False
+    draft: bool = False
+
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """What of a checkpoint becomes a file: the model, and its layers that predict further tokens."""
+        return ("draft model" if self.draft else "text", *(("multi-token prediction",) if self.mtp else ()))

@@ -14,13 +14,15 @@ import numpy as np
 
 from gguf_forge.convert import sentence
 from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
 from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import named, select
+from gguf_forge.convert.registry import find, named
+from gguf_forge.convert.suggest import unknown_class
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
@@ -70,9 +72,12 @@ def checkpoint_model(
     """
     raw = checkpoint.config
     _require_plain(checkpoint)
-    with _sound_config(checkpoint):
-        arch = select(raw) if arch_name is None else named(arch_name)
+    with _sound_config(checkpoint, arch_name):
         facts = Facts(resolve(raw), checkpoint.path, options=options)
+        arch = find(raw) if arch_name is None else named(arch_name)
+        if arch is None:
+            raise unknown_class(raw, checkpoint.tensors, facts)
+        _require_mtp(arch, options)
         outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
@@ -100,6 +105,12 @@ def checkpoint_model(
     )
 
 
+def _require_mtp(arch: Arch, options: Options) -> None:
+    """ConversionError for options about layers that the architecture never has."""
+    if options.mtp != "keep" and not arch.mtp:
+        raise ConversionError(f"{arch.name} has no layers that predict further tokens: --mtp and --no-mtp mean nothing")
+
+
 def _require_plain(checkpoint: Checkpoint) -> None:
     """ConversionError for weights in another tool's packed form, which no rule could use."""
     settings = checkpoint.config.get("quantization_config")
@@ -113,19 +124,19 @@ def _require_plain(checkpoint: Checkpoint) -> None:
 
 
 @contextmanager
-def _sound_config(checkpoint: Checkpoint) -> Iterator[None]:
+def _sound_config(checkpoint: Checkpoint, arch_name: str | None) -> Iterator[None]:
     """Turns what a value of the wrong kind leads to, in tables that trust their configuration, into one clear error."""
     try:
         yield
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
-        arch = select(checkpoint.config)
-        wrong = misfits(checkpoint.config, arch.hparams)
+        arch = find(checkpoint.config) if arch_name is None else named(arch_name)
+        wrong = [] if arch is None else misfits(checkpoint.config, arch.hparams)
         if isinstance(error, KeyError):
             what = f"has no {error}"
         elif wrong:
             what = f"cannot be used, perhaps because {listed(wrong)}"
         else:
-            what = f"cannot be used: a value in it is not of the kind, or in the range, that {arch.name} needs"
+            what = "cannot be used: a value in it is not of the kind, or in the range, that the model needs"
         raise ConversionError(f"{checkpoint.path / 'config.json'}: {what}") from error
 
 

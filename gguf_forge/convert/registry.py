@@ -63,15 +63,18 @@ def architecture_name(config: Mapping[str, Any]) -> str:
     raise ConversionError("config.json names no architecture (its `architectures` is missing or empty)")
 
 
-def select(config: Mapping[str, Any]) -> Arch:
-    """The architecture for a configuration: of those that serve its class, the first whose condition holds.
+def find(config: Mapping[str, Any]) -> Arch | None:
+    """The architecture for a configuration: of those that serve its class, the first whose condition holds."""
+    served = _by_class().get(architecture_name(config), ())
+    return next((arch for arch in served if arch.when is None or arch.when(config)), None)
 
-    ConversionError naming the nearest known class when there is none.
-    """
+
+def select(config: Mapping[str, Any]) -> Arch:
+    """As `find`. ConversionError naming the nearest known class when there is none."""
+    found = find(config)
+    if found is not None:
+        return found
     name = architecture_name(config)
-    for arch in _by_class().get(name, ()):
-        if arch.when is None or arch.when(config):
-            return arch
     near = nearest(name)
     hint = f"; the nearest supported one is {near}" if near else ""
     raise ConversionError(f"architecture {escaped(name, 80)!r} is not supported{hint}")

@@ -1,0 +1,56 @@
+"""What is said of a class that no family serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gguf_forge.convert.config import resolve
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.registry import architectures, class_names, named, select
+from gguf_forge.convert.suggest import guesses, unknown_class
+from gguf_forge.errors import ConversionError
+from tests.convert import headers
+
+CASES = headers.load()
+PLAIN = [name for name in CASES if name.startswith("plain-")]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_rules_of_a_models_own_architecture_fit_best(name: str) -> None:
+    case = CASES[name]
+    facts = Facts(resolve(case.config), Path("nowhere"))
+    tried = guesses(case.headers(), facts)
+    own = next(guess for guess in tried if guess.arch is select(case.config))
+    assert own.left == () or own.fit[0] == tried[0].fit[0]
+
+
+def test_the_error_says_what_would_be_left_and_what_to_try() -> None:
+    case = CASES["plain-Llama-Tiny-F32-v1.0"]
+    more = replace(case, source=[*case.source, ("model.layers.0.self_attn.sinks", "F32", [4])])
+    config = {**case.config, "architectures": ["LlamaNextForCausalLM"]}
+    error = str(unknown_class(config, more.headers(), Facts(resolve(config), Path())))
+    assert "'LlamaNextForCausalLM' is not supported; nearest is llama (LlamaForCausalLM)" in error
+    assert "12 of the 13 kinds of tensors, and leave model.layers.#.self_attn.sinks" in error
+    assert "--arch LlamaForCausalLM" in error
+    assert "docs/families.md" in error
+
+
+def test_where_nothing_fits_only_the_name_is_compared() -> None:
+    case = replace(CASES["plain-Llama-Tiny-F32-v1.0"], source=[("a.b", "F32", [1]), ("c.d", "F32", [1])])
+    error = unknown_class({"architectures": ["FooModel"]}, case.headers(), Facts(resolve(case.config), Path()))
+    assert str(error) == "architecture 'FooModel' is not supported"
+
+
+def test_an_architecture_is_named_by_its_class_or_its_name() -> None:
+    assert named("LlamaForCausalLM").name == named("llama").name == "llama"
+    with pytest.raises(ConversionError, match="no architecture is called 'lama'; the nearest is llama"):
+        named("lama")
+
+
+def test_every_class_is_served_by_what_serves_it() -> None:
+    for arch in architectures():
+        assert set(arch.hf) <= set(class_names())
+        assert arch.hf
