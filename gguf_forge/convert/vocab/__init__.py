@@ -36,6 +36,7 @@ hyperparameters.
 
 from gguf_forge.convert.vocab.added import config_entries, file_entries, is_special, json_entries, text_of
 from gguf_forge.convert.vocab.bpe import BYTE_TOKEN
+from gguf_forge.convert.vocab.hub import open_tokenizer
 from gguf_forge.convert.vocab.job import Changes, Keys, Loader, Part, Step, VocabJob, loader, step, together, when
 from gguf_forge.convert.vocab.load import finish, load_vocab
 from gguf_forge.convert.vocab.loaders import (
@@ -114,6 +115,7 @@ __all__ = [
     "mistral",
     "none",
     "of_target",
+    "open_tokenizer",
     "padded",
     "phi3_spm",
     "plamo",

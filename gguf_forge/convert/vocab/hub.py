@@ -234,13 +234,15 @@ def _wrap_in_cls_sep(backend: Tokenizer, settings: dict[str, Any]) -> None:
 def _add_tokens(
     backend: Tokenizer, folder: Folder, settings: dict[str, Any], known: TokenizerClass | None
 ) -> list[str]:
-    """Add what tokenizer.json's own list lacks, in the library's order; return the texts of all special tokens."""
+    """Add the listed tokens once more, those with a role as special ones, then those that no list has.
+
+    All in the library's order. Returns the texts of all special tokens.
+    """
     decoder = _added_tokens_decoder(folder, settings)
     by_text = {token.content: token for token in decoder.values()}
     named = _named_tokens(settings, by_text)
     present = list(backend.get_added_tokens_decoder().values())
-    written = {repr(token) for token in present}
-    wanted: list[AddedToken] = [token for _, token in sorted(decoder.items()) if repr(token) not in written]
+    wanted: list[AddedToken] = [token for _, token in sorted(decoder.items())]
     texts = {token.content for token in [*present, *wanted]}
     specials = {**named, **_extra_tokens(settings)}
     for text, token in specials.items():

@@ -5,7 +5,7 @@ Knows file names. Must not know any file's format, or any family.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gguf_forge.convert.vocab.bpe import is_llama_hf, load_bpe, load_llama_hf
 from gguf_forge.convert.vocab.folder import Folder
@@ -14,6 +14,7 @@ from gguf_forge.convert.vocab.load import Roles, finish
 from gguf_forge.convert.vocab.protobuf import BPE, read_piece_model
 from gguf_forge.convert.vocab.ranks import is_ranks
 from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, is_spm, load_spm, load_spm_phi3, open_pieces
+from gguf_forge.convert.vocab.special import ROLES
 from gguf_forge.convert.vocab.steps import type_count
 from gguf_forge.convert.vocab.tokens import Vocabulary
 from gguf_forge.convert.vocab.unigram import is_unigram_json, read_unigram, read_xlmr_file, read_xlmr_json
@@ -73,11 +74,17 @@ def spm_with(*sizes: str, edit: Edit | None = None, fill: Roles | None = None, f
 
 
 def bpe_with(
-    *, edit: Edit | None = None, fill: Roles | None = None, force: Roles | None = None, as_flagged: bool = False
+    *,
+    edit: Edit | None = None,
+    fill: Roles | None = None,
+    force: Roles | None = None,
+    roles: Sequence[str] = ROLES,
+    as_flagged: bool = False,
 ) -> Loader:
     """As `bpe`, where `edit` changes the vocabulary before it is written.
 
-    `fill` has the special tokens that no file names, `force` those that files name wrongly: ids, or tokens.
+    `fill` has the special tokens that no file names, `force` those that files name wrongly: ids, or tokens. `roles`
+    are those looked for; see `read_bpe` for `as_flagged`.
     """
 
     def bpe_edited(job: VocabJob) -> Changes | None:
@@ -85,7 +92,7 @@ def bpe_with(
         if vocab is None:
             return None
         vocab = edit(job, vocab) if edit else vocab
-        return finish(job, vocab, merges=True, limited=False, fill=fill, force=force)
+        return finish(job, vocab, merges=True, limited=False, roles=roles, fill=fill, force=force)
 
     return Loader(bpe_edited)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import lzma
 from importlib.resources import files
 
+import numpy as np
+
 from gguf_forge.convert.vocab.byte_level import CHAR_OF_BYTE
 from gguf_forge.convert.vocab.job import Changes, Keys, VocabJob, loader
 from gguf_forge.convert.vocab.load import finish
@@ -22,6 +24,7 @@ from gguf_forge.convert.vocab.tiktoken import read_tiktoken
 from gguf_forge.convert.vocab.tokens import TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
+from gguf_forge.format.layout import ValueType
 
 
 def shipped(name: str) -> str:
@@ -99,6 +102,8 @@ def _mistral_keys(job: VocabJob, found: MistralVocabulary) -> Keys:
         keys[ID_KEYS[role]] = values.u32(number)
     for name in ("tokens", "scores", "token_type"):
         keys[f"tokenizer.ggml.{name}"] = written[f"tokenizer.ggml.{name}"]
+    if found.tekken:  # its tokens have none: the reference writes whole zeros
+        keys["tokenizer.ggml.scores"] = values.array(ValueType.INT32, np.zeros(len(vocab.tokens), np.int32))
     keys[f"{job.architecture}.vocab_size"] = values.u32(len(vocab.tokens))
     keys[FLAG_KEYS["bos"]] = values.boolean(True)
     keys[FLAG_KEYS["eos"]] = values.boolean(False)

@@ -108,7 +108,7 @@ class TiktokenFile:
         document: dict[str, Any] = {
             "version": "1.0",
             "pre_tokenizer": pre,
-            "decoder": {"type": "ByteLevel"},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
             "model": model,
             "added_tokens": [{"id": number, "content": text, **flags} for text, number in self.special.items()],
         }
