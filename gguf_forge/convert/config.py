@@ -139,7 +139,10 @@ def _count_heads_kv(config: dict[str, Any], kind: str) -> None:
     if kind == "gpt_bigcode":
         config["num_key_value_heads"] = 1 if config.get("multi_query", True) else config.get("n_head")
     elif kind == "falcon":
-        if config.get("num_kv_heads") is None:
+        # Falcon-7B says no number, and has one head of keys for all; the class says so only in the model's code.
+        if config.get("multi_query", True) and not config.get("new_decoder_architecture"):
+            config["num_kv_heads"] = 1
+        elif config.get("num_kv_heads") is None:
             config["num_kv_heads"] = config.get("num_attention_heads")
     elif config.get("num_key_value_heads") is None or kind == "hy_v4":
         config["num_key_value_heads"] = config.get("num_attention_heads")
@@ -180,18 +183,33 @@ def _after_dense(config: Mapping[str, Any], layers: int) -> list[str] | None:
     return None if start is None or rest is None else start + rest
 
 
+def _full_at_last(config: Mapping[str, Any], layers: int) -> list[str] | None:
+    found = Every("sliding_window_pattern", 6)(config, layers)
+    return [*found[:-1], "full_attention"] if found else found
+
+
+def _full_from_last(config: Mapping[str, Any], layers: int) -> list[str]:
+    del config
+    return ["sliding_attention" if (layers - 1 - i) % 4 else "full_attention" for i in range(layers)]
+
+
 #: How the kinds of layers follow from other keys.
 LAYER_TYPES: Mapping[str, Callable[[Mapping[str, Any], int], list[str] | None]] = {
     "afmoe": Every("global_attn_every_n_layers", 4),
     "cohere2": Every("sliding_window_pattern", 4),
     "cohere2_moe": _after_dense,
+    "embedding_gemma2_text": _full_at_last,
     "exaone4": Every("sliding_window_pattern", 4),
     "exaone_moe": Every("sliding_window_pattern", 4),
     "gemma2": Every("", 2),
     "gemma3_text": Every("sliding_window_pattern", 6),
     "gemma3n_text": Every("", 5),
+    "gemma4_text": _full_at_last,
+    "gemma4_unified_text": _full_at_last,
     "gpt_oss": Every("", 2),
     "lfm2": _listed_full,
+    "muse_glimmer_assistant": Every("", 1, last="sliding_attention"),
+    "muse_glimmer_text": _full_from_last,
     "olmo3": Every("", 4),
     "qwen2": _after_first,
     "qwen2_5_omni_text": _after_first,
@@ -239,6 +257,20 @@ def _switch_window(config: dict[str, Any], kind: str) -> None:
     del kind
     if not config.get("use_sliding_window"):
         config["sliding_window"] = None
+
+
+def _list_widths(config: dict[str, Any], kind: str) -> None:
+    del kind
+    layers, width = config.get("num_hidden_layers"), config.get("intermediate_size")
+    if isinstance(layers, int) and isinstance(width, int):
+        config["intermediate_size"] = [width] * layers
+
+
+def _share_layers(config: dict[str, Any], kind: str) -> None:
+    del kind
+    text = config.get("text_config")
+    if isinstance(text, dict) and not text.get("num_kv_shared_layers"):
+        text["num_kv_shared_layers"] = text.get("num_hidden_layers")
 
 
 def _count_decoder(config: dict[str, Any], kind: str) -> None:
@@ -301,6 +333,13 @@ DERIVATIONS: tuple[Derivation, ...] = (
         _list_indexers,
         f"{_MODELING}, indexer_types",
     ),
+    Derivation("widths of layers", _only(("gemma3n_text",)), _list_widths, f"{_MODELING}, __post_init__"),
+    Derivation(
+        "layers without keys of their own",
+        _only(("gemma4_assistant", "gemma4_unified_assistant")),
+        _share_layers,
+        f"{_MODELING}, __post_init__",
+    ),
     Derivation("layers of the decoder", _only(("mt5", "t5", "umt5")), _count_decoder, f"{_MODELING}, __post_init__"),
     Derivation("unnamed classes", _only(CLASSIFIERS), _name_labels, "transformers, configuration_utils.py, id2label"),
     Derivation("rotary parameters", _known("rope"), _gather, "transformers, modeling_rope_utils.py"),
@@ -317,8 +356,9 @@ def _derived(config: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def _filled(given: Mapping[str, Any], default: str) -> dict[str, Any]:
     """A part of a model over the defaults of its model type, or of the one that such a part has by default."""
-    found = model_types()
-    kind = given["model_type"] if given.get("model_type") in found["defaults"] else default
+    found, kind = model_types(), str(given.get("model_type"))
+    if not any(kind in found[part] for part in ("defaults", "head_dim", "heads_kv", "renames", "rope")):
+        kind = default
     said = {found["renames"].get(kind, {}).get(key, key) for key in given}
     config = {key: value for key, value in found["defaults"].get(kind, {}).items() if key not in said}
     return {**config, **given, "model_type": kind}

@@ -21,6 +21,7 @@ The model types are those of MODELS and their parts.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,20 @@ MODELS = words(
     glm4_moe_lite glm4v glm4v_moe glm5_next glm_moe_dsa glm_ocr gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_oss granite
     granite4_vision granite_speech granite_speech_plus granite_swa granitemoe granitemoe_swa granitemoeshared
     hrm_text hunyuan_v1_dense hunyuan_v1_moe hunyuan_vl hy_v3 hy_v4 idefics3 internlm3 internvl iquestcoder jais2
-    jamba janus kimi_k25 kimi_linear laguna lfm2 lfm2_moe lfm2_vl llama llama4 llama4_text llava llava_next mellum
-     minicpm3 minicpmv4_6 minimax minimax_m2 minimax_m3_vl ministral3 mistral mistral3 mixtral
-    modernbert mpt mt5 muse_glimmer muse_glimmer_assistant nemotron nemotron_h olmo olmo2 olmo3 olmoe paddleocr_vl
-    phi phi3 phimoe pocket_tts qwen2 qwen2_5_omni qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl qwen3 qwen3_5
-    qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_vl qwen3_vl_moe
-    qwen4_exp qwen4_exp_text roberta seed_oss shieldgemma2 smollm3 smolvlm solar_open stablelm starcoder2 t5 umt5
-    voxtral xlm-roberta youtu
+    jamba janus kimi_k25 kimi_linear laguna lfm2 lfm2_moe lfm2_vl lighton_ocr llama llama4 llama4_text llava
+    llava_next mellum minicpm3 minicpmv4_6 minimax minimax_m2 minimax_m3_vl ministral3 mistral mistral3 mistral4
+    mixtral modernbert mpt mt5 muse_glimmer muse_glimmer_assistant nemotron nemotron_h olmo olmo2 olmo3 olmoe
+    paddleocr_vl phi phi3 phimoe pocket_tts qwen2 qwen2_5_omni qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl qwen3
+    qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_vl
+    qwen3_vl_moe qwen4_exp qwen4_exp_text roberta seed_oss shieldgemma2 smollm3 smolvlm solar_open stablelm
+    starcoder2 t5 umt5 voxtral xlm-roberta youtu
     """
 )
 #: What is found in parts that may be of any type, besides what they are without a name.
 USUAL = words(
     """
-    clip_vision_model gemma2 gemma3_text granite llama mistral phi3 pixtral qwen2 qwen2_audio_encoder qwen3
-    qwen3_moe siglip_vision_model whisper
+    clip_vision_model gemma2 gemma3_text granite llama ministral3 mistral mistral4 phi3 pixtral qwen2
+    qwen2_audio_encoder qwen3 qwen3_moe siglip_vision_model whisper
     """
 )
 #: Parts that converters read; what they are called within each other.
@@ -66,18 +67,26 @@ PARTS = ("text_config", "vision_config", "audio_config", "thinker_config", "talk
 #: Fields that converters read of a part.
 FIELDS = words(
     """
-    attention_chunk_size attn_logit_softcapping depth decoder_layers dim d_model downsample_factor
-    encoder_attention_heads encoder_ffn_dim encoder_layers expert_layer_period final_logit_softcapping
-    first_k_dense_replace head_dim hidden_act hidden_dim hidden_size image_size in_channels
-    interleave_moe_layer_step intermediate_size intermediate_size_mlp kv_lora_rank laurel_rank layer_norm_eps
+    activation_function altup_num_inputs attention_multiplier attn_logit_softcapping audio_embed_dim
+    block_auto_adjust_ff_dim block_ffn_dim_multiplier block_multiple_of conf_num_attention_heads
+    conf_num_hidden_layers context_size conv_L_cache conv_kernel_size d_model decoder_sparse_step
+    deepstack_visual_indexes dense_intermediate_size embed_dim depth embedding_multiplier encoder_attention_heads
+    encoder_ffn_dim encoder_layers eod_token_id feedforward_mult final_logit_softcapping first_k_dense_replace
+    fullatt_block_indexes hc_count hc_eps hc_lowrank hc_mult hc_sinkhorn_iters head_dim heads_per_ngram hidden_act
+    hidden_activation hidden_dim hidden_size hidden_size_per_layer_input image_size index_head_dim index_kpool
+    index_kpool_always_select_tail index_n_heads index_topk input_dim input_feat_size insert_layer_id
+    interleave_moe_layer_step intermediate_size intermediate_size_mlp kv_lora_rank layer_norm_eps
     linear_conv_kernel_dim linear_key_head_dim linear_num_key_heads linear_num_value_heads linear_value_head_dim
-    max_position_embeddings max_window_layers merge_kernel_size moe_intermediate_size n_group n_routed_experts
-    n_shared_experts norm_eps norm_topk_prob num_attention_heads num_channels num_experts num_experts_per_tok
-    num_heads num_hidden_layers num_key_value_heads num_kv_shared_layers num_layers num_local_experts num_mel_bins
-    out_hidden_size patch_size projection_dim projector_hidden_act q_lora_rank qk_nope_head_dim qk_rope_head_dim
-    query_pre_attn_scalar rms_norm_eps routed_scaling_factor scale_factor shared_expert_intermediate_size
-    sliding_window spatial_merge_size spatial_patch_size swiglu_limit temporal_patch_size topk_group v_head_dim
-    vision_output_dim vocab_size vocab_size_per_layer_input hidden_size_per_layer_input window_size
+    logit_scale logits_scaling max_pos_emb max_image_size max_position_embeddings merge_kernel_size merge_size mlp_ratio
+    mm_embed_dim moe_intermediate_size n_group n_routed_experts n_shared_experts ngram_size norm_eps norm_topk_prob
+    num_attention_heads num_experts num_experts_per_tok num_heads num_hidden_layers num_key_value_heads
+    num_kv_shared_layers num_layers num_local_experts num_mel_bins num_position_embeddings
+    original_max_position_embeddings out_hidden_size output_multiplier patch_size patch_temporal pixel_shuffle_ratio
+    ple_conv_kernel_size pooling_kernel_size pos_emb_height q_lora_rank qk_nope_head_dim qk_rope_head_dim
+    qk_scale_factor residual_multiplier rms_norm_eps rotary_dim routed_scaling_factor
+    shared_expert_intermediate_size shared_intermediate_size sliding_window sliding_window_pattern
+    spatial_merge_size split_ngram_parts swiglu_limit temporal_patch_size topk_group topk_method use_qk_norm
+    v_head_dim vocab_size vocab_size_per_layer_input window_size
     """
 )
 
@@ -85,7 +94,7 @@ FIELDS = words(
 def made(kind: Any, **fields: Any) -> dict[str, Any] | None:
     """A configuration of this class as a dictionary; None where the class refuses these fields."""
     try:
-        found: dict[str, Any] = kind(**fields).to_dict()
+        found: dict[str, Any] = kind(**copy.deepcopy(fields)).to_dict()
     except Exception:  # noqa: BLE001 - a class may refuse in any way
         return None
     return found
@@ -103,8 +112,13 @@ def rope_of(kind: Any) -> Any:
     if isinstance(theta := kind.default_theta, dict):
         return [theta["global"], theta["local"]]
     names = ("rope_theta", "rotary_emb_base")
-    plain, moved = ((made(kind, **given) or {}).get("rope_parameters") for given in ({}, dict.fromkeys(names, 12345.0)))
-    if plain == moved:
+    for scaling in ({}, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}):
+        plain, moved = (
+            (made(kind, **scaling, **given) or {}).get("rope_parameters") for given in ({}, dict.fromkeys(names, 1e5))
+        )
+        if plain != moved:
+            break
+    else:
         return None
     apart = [(plain or {}).get(name) for name in ("full_attention", "sliding_attention")]
     return [each["rope_theta"] for each in apart] if all(apart) else theta
@@ -112,8 +126,8 @@ def rope_of(kind: Any) -> Any:
 
 def turned_of(kind: Any) -> float | None:
     """The part of a head that is turned without a word of config.json, unless it is the whole."""
-    found = made(kind)
-    rope = (found or {}).get("rope_parameters") or {}
+    found = made(kind, rope_scaling={"rope_type": "linear", "factor": 2.0}) or made(kind) or {}
+    rope = found.get("rope_parameters") or {}
     part = rope.get("partial_rotary_factor", 1.0)
     return None if part == 1.0 else part
 
@@ -149,7 +163,7 @@ def defaults_of(kind: Any) -> dict[str, Any]:
     """The fields that converters read, as the class declares them; what it derives is not here."""
     found = {}
     for name in FIELDS:
-        field = kind.__dataclass_fields__.get(field_of(kind, name))
+        field = kind.__dataclass_fields__.get(name) or kind.__dataclass_fields__.get(field_of(kind, name))
         if field is not None and isinstance(field.default, (int, float, str, list, tuple)) and field.default != "":
             found[field_of(kind, name)] = field.default
     return found
