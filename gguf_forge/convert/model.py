@@ -93,7 +93,18 @@ def checkpoint_model(
     )
     metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
-    metadata.update(load_vocab(checkpoint.path, dict(facts.config), arch.vocab, pre=pre, note=notes.append))
+    metadata.update(
+        load_vocab(
+            checkpoint.path,
+            dict(facts.config),
+            arch.vocab,
+            pre=pre,
+            note=notes.append,
+            architecture=arch.name,
+            native=options.mistral_format,
+            community_template=options.community_template,
+        )
+    )
     metadata.update(overrides)
     notes += contradictions(outputs.views, metadata, arch.name)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
