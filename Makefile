@@ -15,7 +15,7 @@ run: $(VENV)/.run ## convert the trained model kept in fixtures/ to Q4_K_M and s
 	$(BIN)/gguf-forge inspect out/PyLlama-7M-Q4_K_M.gguf
 
 test: $(VENV)/.test ## the test suite
-	$(BIN)/python -m pytest -m "not zoo"
+	$(BIN)/python -m pytest -m "not zoo and not runtime"
 
 test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
 	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(BIN)/python -m pytest -m zoo tests/convert
@@ -23,6 +23,10 @@ test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): e
 test-run: $(VENV)/.test ## converted files opened and run by llama.cpp (installs xllamacpp)
 	$(BIN)/pip install -q xllamacpp
 	$(BIN)/python -m pytest tests/cli/test_generation.py
+
+test-runtime: $(VENV)/.test $(CHECKPOINTS)/.made build/torch/.transformers ## ZOO=folder: files in llama.cpp, against transformers
+	$(BIN)/pip install -q xllamacpp
+	CHECKPOINTS=$(CHECKPOINTS) TORCH_PYTHON=build/torch/bin/python $(BIN)/python -m pytest -m runtime tests/runtime
 
 sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
 	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize
@@ -68,4 +72,8 @@ build/zoo/.made:
 	build/torch/bin/python $(ZOO)/make.py build/zoo
 	touch $@
 
-.PHONY: run test test-zoo test-run sanitize test-neon count-neon lint types bench clean help
+build/torch/.transformers: $(CHECKPOINTS)/.made
+	build/torch/bin/pip install -q transformers sentencepiece protobuf
+	touch $@
+
+.PHONY: run test test-zoo test-run test-runtime sanitize test-neon count-neon lint types bench clean help
