@@ -121,7 +121,7 @@ def rope_of(kind: Any) -> Any:
     else:
         return None
     apart = [(plain or {}).get(name) for name in ("full_attention", "sliding_attention")]
-    return [each["rope_theta"] for each in apart] if all(apart) else theta
+    return [each["rope_theta"] for each in apart if each] if all(apart) else theta
 
 
 def turned_of(kind: Any) -> float | None:

@@ -6,6 +6,7 @@ written. Weights are float32 on the CPU; no code of the checkpoint is run.
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def main() -> None:
         result = model(**given, **({} if config.is_encoder_decoder else {"use_cache": False}))
     logits = getattr(result, "logits", None)
     kind = "logits" if logits is not None and logits.dim() == 3 else "embeddings"
-    values = logits if kind == "logits" else result.last_hidden_state
+    values: Any = logits if kind == "logits" else result.last_hidden_state
     np.save(out, values[0].float().numpy())
     print("\n" + json.dumps({"kind": kind, "class": named}))
 

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import torch  # type: ignore[import-not-found]
+import torch
 
 OUT = Path(sys.argv[1])
 
