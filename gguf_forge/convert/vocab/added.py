@@ -113,16 +113,17 @@ def listed_tokens(folder: Folder, followed: Sequence[str], note: Callable[[str],
                 found[number] = Listed(text, None, (*(known.files if known else ()), file))
                 if isinstance(entry, dict):
                     flags.setdefault(number, {})[file] = is_special(entry)
-    return {number: replace(token, special=_flag(token, flags.get(number, {}), followed, note)) for number, token in found.items()}
+    for number, said in flags.items():
+        found[number] = replace(found[number], special=_flag(found[number].text, said, followed, note))
+    return found
 
 
-def _flag(token: Listed, flags: Mapping[str, bool], followed: Sequence[str], note: Callable[[str], None]) -> bool | None:
-    if not flags:
-        return None
+def _flag(text: str, flags: Mapping[str, bool], followed: Sequence[str], note: Callable[[str], None]) -> bool:
+    """Whether a token is special, of which each of some files says so or not."""
     chosen = next((file for file in reversed(followed) if file in flags), _JSON)
     if len(set(flags.values())) > 1:
         yes, no = (next(file for file, flag in flags.items() if flag is wanted) for wanted in (True, False))
-        note(f"token {token.text!r} is special in {yes}, not in {no}: {chosen} is followed")
+        note(f"token {text!r} is special in {yes}, not in {no}: {chosen} is followed")
     return flags[chosen]
 
 

@@ -45,6 +45,7 @@ def load_vocab(
     for damaged files.
     """
     drafted = None if target is None else (Folder(target[0]), tuple(target[1]))
+    note = _once(note)
     job = VocabJob(Folder(directory), config, pre, note, architecture, native, community_template, drafted)
     keys = compose(job, parts)
     if keys is None:
@@ -93,6 +94,18 @@ def finish(
         special.flags.setdefault(role, flag)
     job.last.update(vocab.preparation)
     return special.values() if only_special else {**vocab.values(), **special.values()}
+
+
+def _once(note: Note) -> Note:
+    """Says each thing once, though several parts read the same files."""
+    said: set[str] = set()
+
+    def note_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            note(text)
+
+    return note_once
 
 
 def _missing(folder: Folder) -> str:

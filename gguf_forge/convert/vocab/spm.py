@@ -157,7 +157,7 @@ def _cut_by_merging(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
         lowest = pieces.added_score
         unmade = [t for t, kind, score in rows if kind == TokenType.NORMAL and score == lowest and len(t) > 1]
         if unmade:
-            note(f"{len(unmade)} tokens, the first is {unmade[0]!r}, come of no merge: only llama.cpp will ever use them")
+            note(f"no merge makes {len(unmade)} tokens, the first is {unmade[0]!r}: only llama.cpp may use them")
         return
     undone = {
         "normalises characters": bool(pieces.settings.charsmap),
