@@ -95,7 +95,6 @@ LLAMA = Arch(
     vocab=(
         vocab.config_space_prefix,
         vocab.spm,
-        vocab.llama_hf,
         vocab.bpe,
         codellama_infill,
         granite_bos,

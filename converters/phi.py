@@ -65,9 +65,6 @@ def _factors(key: str) -> Computed:
     return Computed(make)
 
 
-#: Phi-4 has Phi-3's architecture and a byte-level vocabulary.
-phi4_bpe = vocab.when(lambda job: job.settings.get("tokenizer_class") == "GPT2Tokenizer", vocab.bpe)
-
 PHI3 = Arch(
     "phi3",
     hf=("Phi3ForCausalLM",),
@@ -99,7 +96,8 @@ PHI3 = Arch(
     | rule("blk.{l}.attn_qkv", "model.layers.{l}.self_attn.qkv_proj")
     | rule("blk.{l}.ffn_up", "model.layers.{l}.mlp.gate_up_proj"),
     needs=(*TRUNK, Either((layer("attn_qkv"), QKV)), *layer("ffn_up", "ffn_down")),
-    vocab=(phi4_bpe, vocab.phi3_spm),
+    # Phi-4 has a byte-level vocabulary.
+    vocab=(vocab.phi3_spm, vocab.bpe),
     renames=WRAPPERS,
     drop=BUFFERS,
     implied=SILU,

@@ -1,8 +1,11 @@
 """Added tokens as the checkpoint's files list them: ids, texts, flags, checked once.
 
-Knows the three files that list them. Must not know which list counts, or what a flag leads to.
+Knows the files that list or name them, and which of them counts where they contradict each other. Must not know what
+a flag leads to.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from gguf_forge.errors import CheckpointError
 
 Entry = dict[str, Any] | str
 """One token: its text, or an object with `content` and flags."""
+
+_JSON, _CONFIG, _FILE = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
 
 
 def config_entries(folder: Folder) -> dict[int, Entry] | None:
@@ -65,3 +70,81 @@ def _token_id(value: Any, place: Path) -> int:
     if number < 0 or isinstance(value, (bool, float)):
         raise CheckpointError(f"{place}: {value!r:.40} is not a token id")
     return number
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the files make of one added token. `special`: it is no text; None where no file says.
+
+    `files` are those that list it, first the one whose text counts.
+    """
+
+    text: str
+    special: bool | None
+    files: tuple[str, ...]
+
+
+def listed_tokens(folder: Folder, followed: Sequence[str], note: Callable[[str], None]) -> dict[int, Listed]:
+    """The added tokens of all files by id.
+
+    tokenizer.json decides which text an id has, and which id a text, as it does for the Hub's library (transformers);
+    then tokenizer_config.json, then added_tokens.json. Whether a token is special is said by the last of the files
+    `followed` that lists it, or else by tokenizer.json; added_tokens.json has no flags. `note` is called with each
+    contradiction.
+    """
+    sources: dict[str, list[tuple[int, Entry]]] = {
+        _JSON: json_entries(folder),
+        _CONFIG: list((config_entries(folder) or {}).items()),
+        _FILE: [(number, text) for number, text in file_entries(folder)],
+    }
+    found: dict[int, Listed] = {}
+    ids: dict[str, int] = {}
+    flags: dict[int, dict[str, bool]] = {}
+    for file, entries in sources.items():
+        for number, entry in entries:
+            text = text_of(entry) or ""
+            known = found.get(number)
+            if known is not None and known.text != text:
+                note(f"token {number} is {known.text!r} in {known.files[0]}, {text!r} in {file}: the former is written")
+            elif ids.setdefault(text, number) != number:
+                first = found[ids[text]].files[0]
+                note(f"token {text!r} has id {ids[text]} in {first}, {number} in {file}: the former is written")
+            else:
+                found[number] = Listed(text, None, (*(known.files if known else ()), file))
+                if isinstance(entry, dict):
+                    flags.setdefault(number, {})[file] = is_special(entry)
+    for number, said in flags.items():
+        found[number] = replace(found[number], special=_flag(found[number].text, said, followed, note))
+    return found
+
+
+def _flag(text: str, flags: Mapping[str, bool], followed: Sequence[str], note: Callable[[str], None]) -> bool:
+    """Whether a token is special, of which each of some files says so or not."""
+    chosen = next((file for file in reversed(followed) if file in flags), _JSON)
+    if len(set(flags.values())) > 1:
+        yes, no = (next(file for file, flag in flags.items() if flag is wanted) for wanted in (True, False))
+        note(f"token {text!r} is special in {yes}, not in {no}: {chosen} is followed")
+    return flags[chosen]
+
+
+def named_special(folder: Folder) -> dict[str, str]:
+    """Texts the files name as special tokens without an id, and the key that names each.
+
+    tokenizer_config.json (bos_token and so on, additional_special_tokens, extra_special_tokens), and for folders
+    whose tokenizer_config.json has no added_tokens_decoder also special_tokens_map.json.
+    """
+    files = [_CONFIG] if config_entries(folder) is not None else [_CONFIG, "special_tokens_map.json"]
+    found: dict[str, str] = {}
+    for file in files:
+        for key, value in (folder.object(file) or {}).items():
+            if key.endswith("_token"):
+                entries = [value]
+            elif key in ("additional_special_tokens", "extra_special_tokens"):
+                entries = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+            else:
+                continue
+            for entry in entries:
+                text = text_of(entry)
+                if text:
+                    found.setdefault(text, f"{file}: {key}")
+    return found

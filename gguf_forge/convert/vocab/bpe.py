@@ -10,13 +10,21 @@ from typing import Any
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import HubTokenizer, open_tokenizer
 from gguf_forge.convert.vocab.recognize import is_known, recognize
-from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB, MODEL_FILE
-from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
+from gguf_forge.convert.vocab.spm_json import holds_spm
+from gguf_forge.convert.vocab.tokens import BY_LOOKS, MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
 
 BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 _SCORE = -1000.0
-"""The score of every token of a vocabulary that keeps none."""
+"""The score of every token of a vocabulary whose merges have ranks."""
+
+
+def holds_bpe(folder: Folder) -> bool:
+    """Whether the vocabulary is one for a pre-tokenizer of llama.cpp, not one of SentencePiece's kind.
+
+    Some of the latter are such, too: those of which llama.cpp needs the merges.
+    """
+    return not holds_spm(folder) or is_known(open_tokenizer(folder))
 
 
 def load_bpe(
@@ -31,15 +39,9 @@ def load_bpe(
 
     `as_flagged`: added tokens are what their flags say and stand as they are written, whatever they look like.
 
-    Raises `ConversionError` for an id from `vocab_size` on, for an unknown pre-tokenizer, and for a vocabulary of
-    SentencePiece's kind, which no pre-tokenizer that might be chosen fits.
+    Raises `ConversionError` for an id from `vocab_size` on and for an unknown pre-tokenizer.
     """
     tokenizer = open_tokenizer(folder)
-    if is_llama_hf(folder) and not is_known(tokenizer):
-        raise ConversionError(
-            f"{folder.path}: no {MODEL_FILE}; tokenizer.json holds a SentencePiece vocabulary, not a byte-level one, "
-            f"and this family is converted from {MODEL_FILE}"
-        )
     by_id = {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
     highest = max(by_id, default=-1)
     size = len(by_id) if vocab_size is None else vocab_size
@@ -68,9 +70,7 @@ def _added_token(tokenizer: HubTokenizer, token: str, flags: Any) -> tuple[str, 
     """An added token as llama.cpp expects it: already normalised, a user's one with plain spaces."""
     if not flags.normalized:
         token = tokenizer.decode(tokenizer.encode(token, special=False))
-    if flags.special or looks_special(token):
-        return token, TokenType.CONTROL
-    return token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED
+    return BY_LOOKS(token, flags.special)
 
 
 def is_llama_hf(folder: Folder) -> bool:
@@ -87,7 +87,10 @@ def is_llama_hf(folder: Folder) -> bool:
 
 
 def load_llama_hf(folder: Folder) -> Vocabulary:
-    """The vocabulary of a tokenizer.json for which `is_llama_hf` holds. It is not padded to the model's vocab_size."""
+    """The vocabulary of a tokenizer.json for which `is_llama_hf` holds, all of one score: for merges that have ranks.
+
+    It is not padded to the model's vocab_size.
+    """
     tokenizer = open_tokenizer(folder)
     by_id = {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
     size = tokenizer.backend.get_vocab_size(with_added_tokens=False)

@@ -35,7 +35,7 @@ class VocabJob:
     in; `pre` the user's tokenizer.ggml.pre, in place of recognising it; `architecture` is general.architecture;
     `native` says that the folder is in Mistral's own format, `community_template` that templates others made may stand
     in for missing ones; `target` is the folder of the model this one drafts for, with the parts of its family; `keys`
-    is what the parts before wrote.
+    is what the parts before wrote; `last` gathers keys that are written after all parts where none has written them.
     """
 
     folder: Folder
@@ -47,6 +47,7 @@ class VocabJob:
     community_template: bool = True
     target: tuple[Folder, tuple[Part, ...]] | None = None
     keys: Mapping[str, Value] = field(default_factory=dict)
+    last: Keys = field(default_factory=dict)
 
     @property
     def directory(self) -> Path:

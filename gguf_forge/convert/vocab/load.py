@@ -45,10 +45,14 @@ def load_vocab(
     for damaged files.
     """
     drafted = None if target is None else (Folder(target[0]), tuple(target[1]))
+    note = _once(note)
     job = VocabJob(Folder(directory), config, pre, note, architecture, native, community_template, drafted)
     keys = compose(job, parts)
     if keys is None:
-        raise ConversionError(f"{directory}: no tokenizer.model, tokenizer.json or vocabulary file")
+        raise ConversionError(f"{directory}: {_missing(job.folder)}")
+    for key, value in job.last.items():
+        if keys.setdefault(key, value) != value:
+            note(f"{key} is {keys[key].value}, though by the tokenizer's own file it would be {value.value}")
     written = keys.get("tokenizer.ggml.pre")
     if pre is not None and written is not None and written.value != pre:
         note(f"--pre {pre} has no effect: a vocabulary of {MODEL_FILE}'s kind has no pre-tokenizer")
@@ -84,7 +88,30 @@ def finish(
         special.ids.setdefault(role, _id_of(job, vocab, token))
     for role, token in (force or {}).items():
         special.ids[role] = _id_of(job, vocab, token)
+    for role, number in vocab.ids.items():
+        special.ids.setdefault(role, number)
+    for role, flag in vocab.flags.items():
+        special.flags.setdefault(role, flag)
+    job.last.update(vocab.preparation)
     return special.values() if only_special else {**vocab.values(), **special.values()}
+
+
+def _once(note: Note) -> Note:
+    """Says each thing once, though several parts read the same files."""
+    said: set[str] = set()
+
+    def note_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            note(text)
+
+    return note_once
+
+
+def _missing(folder: Folder) -> str:
+    if folder.has("tokenizer.json"):
+        return "tokenizer.json holds a vocabulary of a kind that this family is not converted with"
+    return "no tokenizer.model, tokenizer.json or vocabulary file"
 
 
 def _id_of(job: VocabJob, vocab: Vocabulary, token: int | str) -> int:

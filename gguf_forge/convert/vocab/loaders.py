@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gguf_forge.convert.vocab.bpe import is_llama_hf, load_bpe, load_llama_hf
+from gguf_forge.convert.vocab.bpe import holds_bpe, is_llama_hf, load_bpe, load_llama_hf
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.job import Changes, Keys, Loader, Part, VocabJob, loader, together
 from gguf_forge.convert.vocab.load import Roles, finish
 from gguf_forge.convert.vocab.protobuf import BPE, read_piece_model
 from gguf_forge.convert.vocab.ranks import is_ranks
-from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, is_spm, load_spm, load_spm_phi3, open_pieces
+from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, open_pieces
 from gguf_forge.convert.vocab.special import ROLES
+from gguf_forge.convert.vocab.spm import load_spm
+from gguf_forge.convert.vocab.spm_json import JSON_FILE
 from gguf_forge.convert.vocab.steps import type_count
-from gguf_forge.convert.vocab.tokens import Vocabulary
+from gguf_forge.convert.vocab.tokens import AS_MARKED, BY_LOOKS, Vocabulary
 from gguf_forge.convert.vocab.unigram import is_unigram_json, read_unigram, read_xlmr_file, read_xlmr_json
 from gguf_forge.convert.vocab.wordpiece import load_wordpiece
 from gguf_forge.errors import ConversionError
@@ -30,13 +32,12 @@ XLMR_FILE = "sentencepiece.bpe.model"
 
 
 def read_spm(job: VocabJob, *sizes: str) -> Vocabulary | None:
-    """The tokens of tokenizer.model and of the files that add to it, padded to the first of `sizes` in the config.
+    """The tokens of tokenizer.model, or of a tokenizer.json of its kind, and of the files that add to them.
 
-    None if there is no such file, or if it is a text of tiktoken's kind.
+    Padded to the first of `sizes` in the config. None if there is neither.
     """
-    if not is_spm(job.folder):
-        return None
-    return load_spm(job.folder, job.count(*(sizes or ("vocab_size_per_layer_input", "vocab_size"))), job.note)
+    count = job.count(*(sizes or ("vocab_size_per_layer_input", "vocab_size")))
+    return load_spm(job.folder, count, BY_LOOKS, job.note)
 
 
 def read_pieces(job: VocabJob, file: str = MODEL_FILE, *, size: int | None = None) -> Vocabulary | None:
@@ -57,7 +58,10 @@ def read_bpe(job: VocabJob, *, as_flagged: bool = False) -> Vocabulary | None:
 
 
 def read_llama_hf(job: VocabJob) -> Vocabulary | None:
-    """The tokens of a vocabulary of SentencePiece's kind in tokenizer.json."""
+    """The tokens of a vocabulary of SentencePiece's kind in tokenizer.json, all of one score.
+
+    For models of llama.cpp that have the merges themselves; `llama_hf` is for those that go by scores.
+    """
     return load_llama_hf(job.folder) if is_llama_hf(job.folder) else None
 
 
@@ -88,6 +92,8 @@ def bpe_with(
     """
 
     def bpe_edited(job: VocabJob) -> Changes | None:
+        if not holds_bpe(job.folder):
+            return spm_with(edit=edit, fill=fill, force=force)(job)
         vocab = read_bpe(job, as_flagged=as_flagged)
         if vocab is None:
             return None
@@ -98,16 +104,16 @@ def bpe_with(
 
 
 spm = spm_with()
-"""tokenizer.model, a SentencePiece file."""
+"""tokenizer.model, a SentencePiece file, or a tokenizer.json of its kind."""
 
 bpe = bpe_with()
-"""A byte-level vocabulary in tokenizer.json, or in vocab.json and merges.txt."""
+"""A byte-level vocabulary in tokenizer.json, or in vocab.json and merges.txt; one of SentencePiece's kind is `spm`."""
 
 
 @loader
 def llama_hf(job: VocabJob) -> Keys | None:
-    """A vocabulary of SentencePiece's kind in tokenizer.json."""
-    vocab = read_llama_hf(job)
+    """A vocabulary of SentencePiece's kind in tokenizer.json, whatever tokenizer.model may be there."""
+    vocab = load_spm(job.folder, job.count("vocab_size"), BY_LOOKS, job.note, file=JSON_FILE)
     return None if vocab is None else finish(job, vocab)
 
 
@@ -134,10 +140,9 @@ def whitespace(job: VocabJob) -> Keys | None:
 
 @loader
 def phi3_spm(job: VocabJob) -> Keys | None:
-    """tokenizer.model, to which tokenizer.json adds too."""
-    if not is_spm(job.folder):
-        return None
-    return finish(job, load_spm_phi3(job.folder, job.count("vocab_size"), job.note))
+    """As `spm`, where added tokens are what they are marked as, whatever they look like."""
+    vocab = load_spm(job.folder, job.count("vocab_size"), AS_MARKED, job.note)
+    return None if vocab is None else finish(job, vocab)
 
 
 @loader

@@ -1,8 +1,9 @@
-"""The merge rules of a byte-pair vocabulary, as GGUF's "left right" strings.
+"""The merge rules of a byte-pair vocabulary, as GGUF's "left right" strings or as pairs.
 
 Must not know special tokens or families.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from gguf_forge.convert.vocab.folder import Folder
@@ -17,14 +18,26 @@ def read_merges(folder: Folder) -> list[str]:
 
     tokenizer.json holds "a b" strings or, since 2024, ["a", "b"] pairs, whose spaces become the byte-level stand-in.
     """
+    merges, place = _listed(folder)
+    if not merges:
+        return _read_merges_txt(folder)
+    if isinstance(merges[0], str):
+        return [_text(merge, place, number) for number, merge in enumerate(merges)]
+    pairs = (_pair(merge, place, number) for number, merge in enumerate(merges))
+    return [f"{left.replace(' ', _BYTE_LEVEL_SPACE)} {right.replace(' ', _BYTE_LEVEL_SPACE)}" for left, right in pairs]
+
+
+def read_pairs(folder: Folder) -> Iterator[tuple[str, str]]:
+    """The merges of tokenizer.json, of either form, as they are."""
+    merges, place = _listed(folder)
+    for number, merge in enumerate(merges):
+        yield _pair(merge.split(" ") if isinstance(merge, str) else merge, place, number)
+
+
+def _listed(folder: Folder) -> tuple[list[Any], str]:
     model = (folder.object("tokenizer.json") or {}).get("model") or {}
     merges = model.get("merges") if isinstance(model, dict) else None
-    if isinstance(merges, list) and merges:
-        place = f"{folder.path / 'tokenizer.json'}: merges"
-        if isinstance(merges[0], str):
-            return [_text(merge, place, number) for number, merge in enumerate(merges)]
-        return [_pair(merge, place, number) for number, merge in enumerate(merges)]
-    return _read_merges_txt(folder)
+    return merges if isinstance(merges, list) else [], f"{folder.path / 'tokenizer.json'}: merges"
 
 
 def _text(merge: Any, place: str, number: int) -> str:
@@ -33,11 +46,11 @@ def _text(merge: Any, place: str, number: int) -> str:
     return merge
 
 
-def _pair(merge: Any, place: str, number: int) -> str:
+def _pair(merge: Any, place: str, number: int) -> tuple[str, str]:
     left, right = merge if isinstance(merge, list) and len(merge) == 2 else (None, None)
     if not isinstance(left, str) or not isinstance(right, str):
         raise CheckpointError(f"{place}[{number}]: expected two strings, found {merge!r:.60}")
-    return f"{left.replace(' ', _BYTE_LEVEL_SPACE)} {right.replace(' ', _BYTE_LEVEL_SPACE)}"
+    return left, right
 
 
 def _read_merges_txt(folder: Folder) -> list[str]:

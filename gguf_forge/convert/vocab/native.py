@@ -16,12 +16,11 @@ from gguf_forge.convert.vocab.load import finish
 from gguf_forge.convert.vocab.recognize import recognize
 from gguf_forge.convert.vocab.rwkv import VOCAB_FILE as RWKV_FILE
 from gguf_forge.convert.vocab.rwkv import read_rwkv
-from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB
 from gguf_forge.convert.vocab.special import FLAG_KEYS, ID_KEYS
 from gguf_forge.convert.vocab.tekken import TEKKEN_FILE, MistralVocabulary, read_mistral
 from gguf_forge.convert.vocab.templates import template_values
 from gguf_forge.convert.vocab.tiktoken import read_tiktoken
-from gguf_forge.convert.vocab.tokens import TokenType, Vocabulary
+from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType

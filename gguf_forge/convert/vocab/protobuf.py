@@ -1,4 +1,4 @@
-"""The parts of a SentencePiece file that its library does not show: the normalizer and the kind of model.
+"""The parts of a SentencePiece file that its library does not show: normalizer, kind of model, user-defined pieces.
 
 Knows protobuf's wire format as far as these few fields need it. Must not know vocabularies.
 """
@@ -9,31 +9,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_forge.convert.vocab.folder import read_side_file
 from gguf_forge.errors import CheckpointError
 
 UNIGRAM, BPE = 1, 2
 """Values of `PieceModel.kind`."""
+
+_USER_DEFINED = 4
+_MAYBE_USER_DEFINED = bytes([3 << 3, _USER_DEFINED])
+"""How its type stands in a user-defined piece: looked for first, for vocabularies have hundreds of thousands."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
 class PieceModel:
-    """What a file says of itself: `kind` UNIGRAM or BPE (3 words, 4 characters), and how a text is normalised."""
+    """What a file says of itself: `kind` UNIGRAM or BPE (3 words, 4 characters), and how a text is normalised.
+
+    `user_defined`: ids of the pieces that are cut out of a text before all others.
+    """
 
     kind: int
     charsmap: bytes
     dummy_prefix: bool
     remove_extra_spaces: bool
+    user_defined: frozenset[int] = frozenset()
 
 
 def read_piece_model(path: Path) -> PieceModel:
     """The trainer's and normalizer's settings of a SentencePiece file. CheckpointError if it is damaged."""
     trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
+    user_defined: set[int] = set()
+    pieces = 0
     try:
-        for number, value in _fields(path.read_bytes()):
-            if number == 2 and isinstance(value, bytes):
+        for number, value in _fields(read_side_file(path)):
+            if number == 1 and isinstance(value, bytes):
+                if _MAYBE_USER_DEFINED in value and dict(_fields(value)).get(3) == _USER_DEFINED:
+                    user_defined.add(pieces)
+                pieces += 1
+            elif number == 2 and isinstance(value, bytes):
                 trainer.update(_fields(value))
             elif number == 3 and isinstance(value, bytes):
                 normalizer.update(_fields(value))
@@ -42,7 +57,9 @@ def read_piece_model(path: Path) -> PieceModel:
     kind, charsmap = trainer.get(3, UNIGRAM), normalizer.get(2, b"")
     if not isinstance(kind, int) or not isinstance(charsmap, bytes):
         raise CheckpointError(f"{path}: not a SentencePiece model: its settings have other types")
-    return PieceModel(kind, charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)))
+    return PieceModel(
+        kind, charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), frozenset(user_defined)
+    )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

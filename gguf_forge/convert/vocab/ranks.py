@@ -10,7 +10,9 @@ import binascii
 from collections.abc import Mapping
 from pathlib import Path
 
+from gguf_forge.convert.vocab.folder import read_side_file
 from gguf_forge.errors import CheckpointError
+from gguf_forge.source.input_file import InputFile
 
 Ranks = dict[bytes, int]
 """The rank, which is the id, of each token's bytes."""
@@ -19,9 +21,10 @@ _LONGEST_LINE = 1 << 12
 
 
 def is_ranks(path: Path) -> bool:
-    """True if a file's first line is base64 and a number."""
-    with path.open("rb") as file:
-        words = file.readline(_LONGEST_LINE).split()
+    """True if a file's first line is base64 and a number. `FormatError` for a Git LFS pointer in its place."""
+    with InputFile(path) as file:
+        file.refuse_lfs_pointer()
+        words = file.read(0, min(file.size, _LONGEST_LINE)).partition(b"\n")[0].split()
     if len(words) != 2 or not words[1].isdigit():
         return False
     try:
@@ -33,7 +36,7 @@ def is_ranks(path: Path) -> bool:
 def read_ranks(path: Path) -> Ranks:
     """All "base64 rank" lines of a file, in its order. CheckpointError for a line that is none, or a rank twice."""
     ranks: Ranks = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_side_file(path).splitlines(), 1):
         if not line.strip():
             continue
         try:

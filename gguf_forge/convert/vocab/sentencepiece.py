@@ -1,6 +1,6 @@
-"""Vocabularies of `tokenizer.model`, a SentencePiece file, and the files that add to it.
+"""SentencePiece files such as tokenizer.model: their pieces.
 
-Knows who may add or replace a token, and in which order. Must not know model families.
+Knows the library that reads them. Must not know model families, or which other files add to a vocabulary.
 """
 
 from collections.abc import Callable
@@ -9,51 +9,18 @@ from typing import Any
 
 import sentencepiece
 
-from gguf_forge.convert.vocab.added import config_entries, file_entries, is_special, json_entries, text_of
-from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab.added import file_entries
+from gguf_forge.convert.vocab.folder import Folder, read_side_file
 from gguf_forge.convert.vocab.ranks import is_ranks
-from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary, looks_special
+from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary, padding
 from gguf_forge.errors import CheckpointError, ConversionError
 
 MODEL_FILE = "tokenizer.model"
-MAX_VOCAB = 1 << 24
-"""More tokens than any model has; a larger `vocab_size` is a damaged config."""
-
-_SCORE_UNUSED = -10000.0
 
 
 def is_spm(folder: Folder) -> bool:
     """Whether there is a tokenizer.model of SentencePiece's kind; Llama 3's own is a text of tiktoken's."""
     return folder.has(MODEL_FILE) and not is_ranks(folder.path / MODEL_FILE)
-
-
-def load_spm(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
-    """`tokenizer.model`, then added_tokens.json, then added_tokens_decoder of tokenizer_config.json.
-
-    Ids the files leave open up to `vocab_size` become [PADn]; ids from `vocab_size` on are left out and noted.
-    """
-    vocab = open_pieces(folder, vocab_size, note)
-    put_added_tokens(folder, vocab, note)
-    for token_id, entry in (config_entries(folder) or {}).items():
-        token = text_of(entry) or ""
-        if not _in_range(token_id, vocab, note):
-            continue
-        if is_special(entry) or looks_special(token):
-            vocab.put(token_id, token, TokenType.CONTROL)
-        else:
-            vocab.put(token_id, token.replace(SPACE_MARK, " "), TokenType.USER_DEFINED)
-    return vocab
-
-
-def load_spm_phi3(folder: Folder, vocab_size: int | None, note: Callable[[str], None]) -> Vocabulary:
-    """As `load_spm`, then the added tokens of tokenizer.json; only those marked special become control tokens."""
-    vocab = open_pieces(folder, vocab_size, note)
-    put_added_tokens(folder, vocab, note)
-    for token_id, entry in [*(config_entries(folder) or {}).items(), *json_entries(folder)]:
-        if _in_range(token_id, vocab, note):
-            kind = TokenType.CONTROL if is_special(entry) else TokenType.USER_DEFINED
-            vocab.put(token_id, text_of(entry) or "", kind)
-    return vocab
 
 
 def open_pieces(
@@ -67,26 +34,18 @@ def open_pieces(
         raise ConversionError(f"{folder.path}: vocab_size {size} is not between 1 and {MAX_VOCAB}")
     if count > size:
         note(f"{file} has {count} pieces, vocab_size is {size}: pieces from {size} on are left out")
-    vocab = Vocabulary(
-        model="llama",
-        pre="default",
-        tokens=[f"[PAD{i}]" for i in range(size)],
-        types=[TokenType.UNUSED] * size,
-        scores=[_SCORE_UNUSED] * size,
-    )
-    assert vocab.scores is not None
+    vocab = padding("llama", size)
     for i in range(min(count, size)):
-        vocab.tokens[i] = model.id_to_piece(i)
-        vocab.scores[i] = model.get_score(i)
-        vocab.types[i] = piece_type(model, i)
+        vocab.put(i, model.id_to_piece(i), piece_type(model, i), model.get_score(i))
     return vocab
 
 
 def open_model(path: Path) -> Any:
     """A SentencePiece file as its library opens it. CheckpointError if it is damaged."""
+    data = read_side_file(path)
     model = sentencepiece.SentencePieceProcessor()
     try:
-        model.LoadFromFile(str(path))
+        model.LoadFromSerializedProto(data)  # not from its path, which may be no text
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a SentencePiece model: {reason}") from None

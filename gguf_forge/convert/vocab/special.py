@@ -86,8 +86,8 @@ def read_special(
     if tokenizer:
         wrapping.read(tokenizer.get("post_processor"))
     keep = _Keeper(special.ids, n_vocab, note)
+    special.template = find_template(folder, note)
     if settings:
-        special.template = find_template(folder, settings, note)
         _read_roles(wrapping, _added_ids(folder), special, keep)
     _read_config(folder.object("config.json") or {}, wrapping.roles, keep)
     return special

@@ -5,24 +5,20 @@ Knows SentencePiece files and tokenizer.json's Unigram section. Must not know fa
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import open_tokenizer
 from gguf_forge.convert.vocab.job import VocabJob
 from gguf_forge.convert.vocab.protobuf import PieceModel, read_piece_model
-from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB, open_model, open_pieces, put_added_tokens
-from gguf_forge.convert.vocab.tokens import TokenType, Vocabulary
+from gguf_forge.convert.vocab.sentencepiece import open_model, open_pieces, put_added_tokens
+from gguf_forge.convert.vocab.spm_json import charsmap_of
+from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary, padding
 from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
 
-_SCORE_UNUSED = -10000.0
 _XLMR_FIRST = (
     ("<s>", TokenType.CONTROL),
     ("<pad>", TokenType.CONTROL),
@@ -97,13 +93,7 @@ def read_xlmr_json(job: VocabJob) -> Unigram:
     size = max(job.count("vocab_size") or 0, count)
     if size > MAX_VOCAB:
         raise ConversionError(f"{job.directory}: vocab_size {size} is more than {MAX_VOCAB}")
-    vocab = Vocabulary(
-        "t5",
-        "default",
-        [f"[PAD{i}]" for i in range(size)],
-        [TokenType.UNUSED] * size,
-        [_SCORE_UNUSED] * size,
-    )
+    vocab = padding("t5", size)
     try:
         pieces = [(str(text), float(score)) for text, score in model["vocab"]]
     except (KeyError, TypeError, ValueError):
@@ -113,22 +103,10 @@ def read_xlmr_json(job: VocabJob) -> Unigram:
         kind = TokenType.CONTROL if number in special else kind
         vocab.put(number, text, TokenType.UNKNOWN if number == unknown else kind, score)
     prefix, cleans = job.settings.get("add_prefix_space", True), job.settings.get("clean_up_tokenization_spaces")
-    return Unigram(vocab, PieceModel(1, _charsmap(document, place), bool(prefix), bool(cleans)))
+    return Unigram(vocab, PieceModel(1, charsmap_of(document, place), bool(prefix), bool(cleans)))
 
 
 def is_unigram_json(folder: Folder) -> bool:
     """Whether tokenizer.json holds a Unigram model."""
     model = (folder.object("tokenizer.json") or {}).get("model")
     return isinstance(model, dict) and model.get("type") == "Unigram"
-
-
-def _charsmap(document: dict[str, Any], place: Path) -> bytes:
-    """The table of the Precompiled normalizer, alone or in a sequence; empty if there is none."""
-    normalizer = document.get("normalizer") or {}
-    for part in [normalizer, *(normalizer.get("normalizers") or [])]:
-        if isinstance(part, dict) and part.get("precompiled_charsmap"):
-            try:
-                return base64.b64decode(part["precompiled_charsmap"], validate=True)
-            except (binascii.Error, TypeError, ValueError):
-                raise CheckpointError(f"{place}: precompiled_charsmap is not base64") from None
-    return b""
