@@ -48,12 +48,12 @@ class HubTokenizer:
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text; `special`: with the tokens the post-processor adds."""
-        with _guarded("tokenizer"):
+        with guarded("tokenizer"):
             return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, special tokens included."""
-        with _guarded("tokenizer"):
+        with guarded("tokenizer"):
             text = str(self.backend.decode(ids, skip_special_tokens=False))
         for before, after in _CLEANED if self._cleans_up else ():
             text = text.replace(before, after)
@@ -73,7 +73,7 @@ def open_tokenizer(folder: Folder) -> HubTokenizer:
     if known is not None:
         document = _rebuilt(document, known, settings)
         settings = {**known.tokens, **settings}
-    with _guarded(str(folder.path / "tokenizer.json")):
+    with guarded(str(folder.path / "tokenizer.json")):
         written = folder.text("tokenizer.json") if known is None else None
         backend = Tokenizer.from_str(json.dumps(document) if written is None else written)
         special = _add_tokens(backend, folder, settings, known)
@@ -211,7 +211,7 @@ def _with_prefix_space(part: dict[str, Any] | None, wanted: bool) -> dict[str, A
 
 
 @contextlib.contextmanager
-def _guarded(place: str) -> Iterator[None]:
+def guarded(place: str) -> Iterator[None]:
     """The tokenizers library raises plain exceptions, and its panics are no `Exception` at all."""
     try:
         yield

@@ -1,10 +1,4 @@
-"""Known pre-tokenizers of byte-level BPE and WordPiece vocabularies: how each is recognised. Data only.
-
-`FINGERPRINTS` are the reference converter's: the SHA-256 of the token ids of `PROBE`. `DEFINITIONS` are the parts of a
-tokenizer.json that decide how text is cut, as llama.cpp's name for the same cut.
-"""
-
-from gguf_forge.convert.vocab.classes import CONTRACTIONS, QWEN2_REGEX, QWEN35_REGEX, words
+"""The vocabularies that the reference converter knows by what they make of one text. Data only; see `cuts` too."""
 
 PROBE = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n"
@@ -129,89 +123,12 @@ FINGERPRINTS: dict[str, tuple[str, ...]] = {
     "granite-embed-multi-311m": ("789696f5946cc0fc59371f39f6097cafed196b3acded6140432f26bbb1ae1669",),
     "mellum2": ("9dcf830ee9990cdbf78cc523a5f7bd9ad8f3f9890c2d3581d2785ad10f07049d",),
     "laguna": ("972da7b59cec44d1f0a490a86c96df53859e486e481563e5dddac155013d87ac",),
+    "k2-horizon": (
+        "1f9825a388f700a6b591722f17d470cbbcf10973ece35d2fd14239a14110ae1a",
+        "a9af07a84191f55098b248ae6f3dfe9e32d3190bebe8eafd91c1ddec9bc3449f",
+    ),
+    "mmbert": ("4b05e02dad1c5ae07d266fd3342ddb644c6f6be058d728bc0a33af31a1d6ee66",),
     "ufakzeka": ("653660222fb704f61cbf2b618a8ae6502b7f8b20c980f9a5de07ed78e13319cd",),
 }
 """llama.cpp's name -> SHA-256 of str(list of token ids of PROBE). Two names may share one; the later then counts:
 mpt and gpt-neox read as olmo, bert-bge as jina-v2-en."""
-
-_SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-_GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3_REGEX = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + _SPACES
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-
-
-def _cased(ending: str, upper: str = _UPPER, lower: str = _LOWER) -> str:
-    """Words as their letters' case goes: Upper then lower ones, or upper ones only, and what may follow either."""
-    lead = r"[^\r\n\p{L}\p{N}]?"
-    return f"{lead}{upper}*{lower}+{ending}|{lead}{upper}+{lower}*{ending}"
-
-
-_TEKKEN_REGEX = _cased("") + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
-GPT4O_REGEX = _cased(CONTRACTIONS + "?") + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + _SPACES
-_DEEPSEEK3_REGEX = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+[\r\n]*" + _SPACES
-)
-_BAILING_REGEX = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
-_EXAONE_MOE_REGEX = (
-    CONTRACTIONS
-    + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
-)
-_UPPER_NOT_HAN, _LOWER_NOT_HAN = (f"[{part[1:-1]}&&[^\\p{{Han}}]]" for part in (_UPPER, _LOWER))
-KIMI_REGEX = (
-    r"[\p{Han}]+|"
-    + _cased(CONTRACTIONS + "?", _UPPER_NOT_HAN, _LOWER_NOT_HAN)
-    + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    + _SPACES
-)
-_BLOOM_REGEX = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
-_HAN_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
-_KANA_HAN = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
-
-_MERGED = "ignore_merges"
-"""Marks a vocabulary whose whole words are taken before any merge; llama.cpp ties this to the name."""
-
-
-def _cut(regex: str) -> str:
-    return f"split Isolated {regex}"
-
-
-DEFINITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("gpt-2", ("bytes gpt2",)),
-    ("gpt-2", (_cut(_GPT2_REGEX), "bytes")),
-    ("llama-bpe", (_MERGED, _cut(LLAMA3_REGEX), "bytes")),
-    ("smaug-bpe", (_cut(LLAMA3_REGEX), "bytes")),
-    ("qwen2", (_cut(QWEN2_REGEX), "bytes")),
-    ("qwen35", (_cut(QWEN35_REGEX), "bytes")),
-    ("tekken", (_MERGED, _cut(_TEKKEN_REGEX), "bytes")),
-    ("gpt-4o", (_cut(GPT4O_REGEX), "bytes")),
-    ("starcoder", ("digits one", "bytes gpt2")),
-    ("falcon", ("punctuation Contiguous", "bytes gpt2", "digits run", _cut("[0-9][0-9][0-9]"))),
-    (
-        "deepseek-coder",
-        (_cut("[\r\n]"), _cut(r"\s?\p{L}+"), _cut(r"\s?\p{P}+"), _cut(_HAN_HANGUL), "digits one", "bytes"),
-    ),
-    ("deepseek-v3", (_cut(r"\p{N}{1,3}"), _cut(_KANA_HAN), _cut(_DEEPSEEK3_REGEX), "bytes")),
-    ("bailingmoe", (_cut(_BAILING_REGEX), "bytes")),
-    ("exaone-moe", (_cut(_EXAONE_MOE_REGEX), "bytes")),
-    ("tiny_aya", (_cut(r"\d{1,3}(?=(?:\d{3})*\b)"), _cut(GPT4O_REGEX), "bytes")),
-    ("minicpm5", (_MERGED, _cut(r"\p{N}{1,3}"), _cut(QWEN2_REGEX.replace(r"|\p{N}|", r"|\p{N}+|")), "bytes")),
-    ("bloom", (_cut(_BLOOM_REGEX), "bytes")),
-    ("jina-v2-en", ("bert",)),
-)
-"""(llama.cpp's name, signature): see `recognize.signature`. The first row that matches counts."""
-
-NAMES = words(
-    "default llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano minicpm5 deepseek-llm "
-    "deepseek-coder deepseek-v3 spark2_5 youtu falcon mpt starcoder gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es "
-    "jina-v2-de a.x-4.0 mellum modern-bert jais-2 gemma4 granite-embed-multi-311m sarvam-moe jina-v1-en jina-v2-code "
-    "roberta-bpe whitespace refact command-r qwen2 deepseek-r1-qwen kormo f2llmv2 qwen35 stablelm2 olmo dbrx "
-    "smaug-bpe poro-chat chatglm-bpe glm4 glm5 viking jais tekken smollm codeshell bloom gpt3-finnish exaone exaone4 "
-    "exaone-moe chameleon minerva-7b megrez gpt-4o llama4 kanana2 talkie granite-embed-multi-97m tiny_aya cohere2moe "
-    "superbpe trillion granite-docling bailingmoe bailingmoe2 llada-moe seed-coder hunyuan hunyuan-dense hy_v4 "
-    "joyai-llm kimi-k2 ufakzeka grok-2 afmoe laguna minimax-m2 solar-open mellum2 bert-bge bert-bge-large "
-    "jina-v2-en"
-)
-"""Every name llama.cpp accepts in tokenizer.ggml.pre."""

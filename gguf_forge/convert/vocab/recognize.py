@@ -1,22 +1,28 @@
 """Finds llama.cpp's name for the way a vocabulary cuts text into words.
 
-The fingerprint of the token ids decides, as in the reference converter; where it is unknown, the definition in
-tokenizer.json does. Must not know model families.
+The fingerprint of the token ids decides, as in the reference converter; where it is unknown, what the tokenizer makes
+of many texts does, beside what each name of llama.cpp makes of them. Must not know model families.
 """
 
 import difflib
 import hashlib
+import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from gguf_forge.convert.vocab.hub import HubTokenizer
-from gguf_forge.convert.vocab.pretokenizers import DEFINITIONS, FINGERPRINTS, NAMES, PROBE
+from tokenizers import Tokenizer
+
+from gguf_forge.convert.vocab.cuts import CUT_OF, CUTS, NAMES, WORDPIECE, Part, split
+from gguf_forge.convert.vocab.hub import HubTokenizer, guarded
+from gguf_forge.convert.vocab.pretokenizers import FINGERPRINTS, PROBE
+from gguf_forge.convert.vocab.probes import chosen_texts, pair_texts
 from gguf_forge.errors import ConversionError
 
 _NAME_OF = {digest: name for name, digests in FINGERPRINTS.items() for digest in digests}
 
-_UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-"""Normalizers llama.cpp leaves out for every byte-level vocabulary."""
+Spans = tuple[frozenset[tuple[int, int]], ...]
+"""Where the pieces of each probe begin and end."""
 
 
 def recognize(tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], None]) -> str:
@@ -28,25 +34,24 @@ def recognize(tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], No
         return _checked(pre)
     digest = fingerprint(tokenizer)
     found = _NAME_OF.get(digest)
-    cut = signature(tokenizer.definition)
-    defined = next((name for name, parts in DEFINITIONS if parts == cut), None)
     if found is not None:
-        if defined is not None and _cuts_of(found) and cut not in _cuts_of(found):
+        if (defined := defined_name(tokenizer)) is not None and not _cuts_alike(found, defined):
             note(f"pre-tokenizer {found} by its token ids, but {defined} by its definition: {found} is written")
         return found
+    defined = defined_name(tokenizer)
     if defined is not None:
         note(f"pre-tokenizer {defined} by its definition; its token ids are unknown (fingerprint {digest[:12]})")
         return defined
+    name, difference = _nearest(_spans_of(tokenizer.definition))
     raise ConversionError(
-        f"unknown pre-tokenizer {' + '.join(cut) or 'none'!s:.300} (fingerprint {digest[:12]}); "
-        f"the nearest known is {_nearest(cut)!r}: choose one with --pre NAME"
+        f"unknown pre-tokenizer {_described(tokenizer.definition)!s:.200} (fingerprint {digest[:12]}); "
+        f"the nearest known is {name!r}, {difference}: choose one with --pre NAME"
     )
 
 
 def is_known(tokenizer: HubTokenizer) -> bool:
-    """Whether the cut is one of llama.cpp's, by the token ids or by the definition."""
-    cut = signature(tokenizer.definition)
-    return fingerprint(tokenizer) in _NAME_OF or any(parts == cut for _, parts in DEFINITIONS)
+    """Whether the cut is one of llama.cpp's, by the token ids or by what it does."""
+    return fingerprint(tokenizer) in _NAME_OF or defined_name(tokenizer) is not None
 
 
 def fingerprint(tokenizer: HubTokenizer) -> str:
@@ -54,50 +59,104 @@ def fingerprint(tokenizer: HubTokenizer) -> str:
     return hashlib.sha256(str(tokenizer.encode(PROBE, special=True)).encode()).hexdigest()
 
 
-def signature(definition: dict[str, Any]) -> tuple[str, ...]:
-    """The parts of a tokenizer definition that decide the cut, as short texts in the order they act."""
-    parts: list[str] = ["ignore_merges"] if (definition.get("model") or {}).get("ignore_merges") else []
-    parts += _walk(definition.get("normalizer"), "normalizers")
-    parts += _walk(definition.get("pre_tokenizer"), "pretokenizers")
-    return tuple(parts)
+def defined_name(tokenizer: HubTokenizer) -> str | None:
+    """llama.cpp's name for what a tokenizer's definition does to the probes, or None if it has none.
+
+    Of names that cut alike, one is taken that treats whole words as the tokenizer does, and spaces before punctuation.
+    """
+    definition = tokenizer.definition
+    if (definition.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer":
+        return WORDPIECE[0]
+    if (definition.get("model") or {}).get("byte_fallback"):
+        return None
+    spans = _spans_of(definition)
+    names = [cut.names[0] for cut in CUTS if not cut.raw]
+    alike = [name for name in names if spans in (_definition_spans(name), _own_spans(name))]
+    whole = bool((definition.get("model") or {}).get("ignore_merges"))
+    return min(alike, key=lambda name: CUT_OF[name].whole is not whole, default=None)
 
 
-def _walk(part: Any, children: str) -> list[str]:
-    if not isinstance(part, dict):
-        return []
-    kind = part.get("type")
-    if kind == "Sequence":
-        return [text for child in part.get(children) or [] for text in _walk(child, children)]
-    if kind in _UNICODE_FORMS or kind == "BertNormalizer":
-        return []
-    if kind == "Split":
-        pattern = part.get("pattern") or {}
-        inverted = "inverted " if part.get("invert") else ""
-        return [f"split {inverted}{part.get('behavior')} {pattern.get('Regex', pattern.get('String'))}"]
-    if kind == "ByteLevel":
-        prefix = " prefix" if part.get("add_prefix_space") else ""
-        return [f"bytes{' gpt2' if part.get('use_regex', True) else ''}{prefix}"]
-    if kind == "Digits":
-        return ["digits one" if part.get("individual_digits") else "digits run"]
-    if kind == "Punctuation":
-        return [f"punctuation {part.get('behavior')}"]
-    if kind == "BertPreTokenizer":
-        return ["bert"]
-    return [str(kind).lower()]
+def _cuts_alike(name: str, other: str) -> bool:
+    if name in WORDPIECE or other in WORDPIECE:
+        return True
+    return _definition_spans(CUT_OF[name].names[0]) == _definition_spans(CUT_OF[other].names[0])
 
 
-def _cuts_of(name: str) -> list[tuple[str, ...]]:
-    return [parts for other, parts in DEFINITIONS if other == name]
+@lru_cache(maxsize=1)
+def _probes() -> tuple[str, ...]:
+    return (*chosen_texts(), *pair_texts())
+
+
+def _definition_spans(name: str) -> Spans:
+    """What a tokenizer of this name does itself."""
+    return _spans(_sequence(CUT_OF[name].definition))
+
+
+def _own_spans(name: str) -> Spans:
+    """What llama.cpp does under this name."""
+    return _spans(_sequence(CUT_OF[name].regexes))
+
+
+def _sequence(parts: tuple[str | Part, ...]) -> Part:
+    """The parts of a cut as one pre-tokenizer of tokenizer.json."""
+    return {"type": "Sequence", "pretokenizers": [split(part) if isinstance(part, str) else part for part in parts]}
+
+
+def _spans_of(definition: dict[str, Any]) -> Spans:
+    return _spans(_without_prefix(definition.get("pre_tokenizer")))
+
+
+def _without_prefix(part: Any) -> Any:
+    """The same without a space in front of a text, which no name of llama.cpp adds."""
+    if isinstance(part, dict) and part.get("type") == "Sequence":
+        return {**part, "pretokenizers": [_without_prefix(child) for child in part.get("pretokenizers") or []]}
+    if isinstance(part, dict) and part.get("type") == "ByteLevel":
+        return {**part, "add_prefix_space": False}
+    return part
+
+
+def _spans(part: Part | None) -> Spans:
+    if part is None:
+        return tuple(frozenset([(0, len(text))]) for text in _probes())
+    return _written_spans(json.dumps(part))
+
+
+@lru_cache(maxsize=4 * len(CUTS))
+def _written_spans(part: str) -> Spans:
+    document = f'{{"version": "1.0", "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}, "pre_tokenizer": {part}}}'
+    with guarded("tokenizer.json"):
+        backend = Tokenizer.from_str(document).pre_tokenizer
+        return tuple(frozenset(span for _, span in backend.pre_tokenize_str(text)) for text in _probes())
+
+
+def _nearest(spans: Spans) -> tuple[str, str]:
+    """The name that cuts most probes alike, and what it makes of the first that it does not."""
+    byte_level = [cut for cut in CUTS if not cut.raw]
+    names = [cut.names[0] for cut in byte_level]
+    nearest = max(names, key=lambda name: sum(a == b for a, b in zip(spans, _definition_spans(name), strict=True)))
+    for text, ours, theirs in zip(_probes(), spans, _definition_spans(nearest), strict=True):
+        if ours != theirs:
+            first = min(ours ^ theirs)
+            at = max(0, first[0] - 8)
+            return nearest, f"which cuts {text[at : first[1] + 8]!r} elsewhere"
+    return nearest, "which cuts alike"
+
+
+def _described(definition: dict[str, Any]) -> str:
+    """The kinds and expressions of a pre-tokenizer's parts, in the order they act."""
+    part = definition.get("pre_tokenizer") or {}
+    parts = part.get("pretokenizers") or [] if part.get("type") == "Sequence" else [part]
+    return " + ".join(" ".join([str(part.get("type")), *_patterns(part)]) for part in parts if part) or "none"
+
+
+def _patterns(part: dict[str, Any]) -> list[str]:
+    pattern = part.get("pattern")
+    return [str(text) for text in pattern.values()] if isinstance(pattern, dict) else []
 
 
 def _checked(pre: str) -> str:
     if pre in NAMES:
         return pre
-    near = difflib.get_close_matches(pre, NAMES, n=3, cutoff=0.3)
+    near = difflib.get_close_matches(pre, sorted(NAMES), n=3, cutoff=0.3)
     hint = f"; near are {', '.join(near)}" if near else ""
     raise ConversionError(f"--pre {pre!r}: not a pre-tokenizer llama.cpp knows{hint}")
-
-
-def _nearest(cut: tuple[str, ...]) -> str:
-    text = "\n".join(cut)
-    return max(DEFINITIONS, key=lambda row: difflib.SequenceMatcher(None, "\n".join(row[1]), text).ratio())[0]

@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from gguf_forge.convert.vocab.added import config_entries, text_of
 from gguf_forge.convert.vocab.byte_level import visible
 from gguf_forge.convert.vocab.classes import QWEN2_REGEX
+from gguf_forge.convert.vocab.cuts import GPT4O_REGEX, KIMI_REGEX, LLAMA3_REGEX
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import HubTokenizer
-from gguf_forge.convert.vocab.pretokenizers import GPT4O_REGEX, KIMI_REGEX, LLAMA3_REGEX
 from gguf_forge.convert.vocab.ranks import Ranks, is_ranks, read_ranks, split
 from gguf_forge.convert.vocab.source_text import pattern_of, read_constants, special_tokens_of
 from gguf_forge.errors import CheckpointError
