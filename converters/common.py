@@ -6,14 +6,14 @@ Tables only. Key order is the order in which the reference writes them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, boolean, f32, rule, string, u32
 from gguf_forge.convert.config import block_count, first_of
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.rope import rope_of, sliding_rope_of
 from gguf_forge.convert.sentence import pooling_mode
 from gguf_forge.errors import ConversionError
+
+from .rotary import pretraining_context, rope_value, scaling, sections, sliding_theta
 
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 HEADS_KV = ("num_key_value_heads", "n_kv_heads")
@@ -32,8 +32,6 @@ _GELUS = ("gelu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate",
 SILU = (("hidden_act", ("silu", "swish")),)
 GELU = tuple((key, _GELUS) for key in ("hidden_act", "hidden_activation", "activation_function"))
 
-#: Names of rope scalings in GGUF.
-SCALINGS = {"linear": "linear", "yarn": "yarn", "su": "longrope", "longrope": "longrope"}
 #: Expert gating functions in GGUF.
 GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
 #: Pooling types in GGUF.
@@ -43,56 +41,15 @@ POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
 FILE_TYPE = u32("general.file_type", value=lambda facts: 0)
 
 
-def scaling(facts: Facts) -> str | None:
-    """The scaling type written to GGUF; None when there is none or it is written in another way."""
-    rope = rope_of(facts.config)
-    kind = rope.get("rope_type")
-    if kind in ("linear", "yarn") and rope.get("factor") is None:
-        return None
-    return SCALINGS.get(kind) if isinstance(kind, str) else None
-
-
-def rope_value(*names: str, only: tuple[str, ...] = ()) -> Callable[[Facts], Any]:
-    """The first of these rotary parameters, if the scaling is one of `only` (or any, when empty)."""
-
-    def value(facts: Facts) -> Any:
-        if only and scaling(facts) not in only:
-            return None
-        return first_of(rope_of(facts.config), *names)
-
-    return value
-
-
-def pretraining_context(facts: Facts) -> Any:
-    """The context before YaRN stretched it; an error when the scaling does not say."""
-    if scaling(facts) != "yarn":
-        return None
-    value = rope_of(facts.config).get("original_max_position_embeddings")
-    if value is None:
-        raise ConversionError("config.json: rope_scaling of type 'yarn' lacks original_max_position_embeddings")
-    return value
-
-
-def sliding_theta(facts: Facts) -> Any:
-    """The rotary base of sliding-window layers, if they have one of their own."""
-    return sliding_rope_of(facts.config).get("rope_theta")
-
-
 def gating(facts: Facts) -> int | None:
     """The gating function of the experts."""
     names = ("score_function", "scoring_func", "score_func", "moe_router_activation", "moe_router_activation_func")
-    name = first_of(facts.config, *names, "expert_selection_fn")
+    name = first_of(facts.config, *names, "expert_selection_fn", "router_score_func")
     if name is None:
         return None
     if name not in GATING:
         raise ConversionError(f"config.json: unknown gating function {name!r}; known: {', '.join(GATING)}")
     return GATING[name]
-
-
-def sections(facts: Facts) -> list[int] | None:
-    """The sections of a multi-axis rope, padded to four."""
-    given = facts.config["rope_parameters"].get("mrope_section")
-    return None if given is None else [*given, 0, 0, 0, 0][:4]
 
 
 def pooling(facts: Facts) -> int | None:
