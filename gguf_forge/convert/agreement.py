@@ -1,12 +1,12 @@
-"""Whether a model's tensors, metadata and configuration say the same: what a converted file would fail or mislead by.
+"""What a configuration says of how its model computes, and the converted file cannot: what it would mislead by.
 
-Knows GGUF's keys and tensor names. Must not know families, files, or values of weights. A contradiction is a note, not
-an error: the file is what the checkpoint says.
+Knows GGUF's keys and tensor names. Must not know families, files, or values of weights. What is left unsaid is a note,
+not an error: the file is what the checkpoint says. (What no reader would load is an error: see `shapes`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gguf_forge.convert.arch import Arch
@@ -15,50 +15,6 @@ from gguf_forge.convert.view import View
 from gguf_forge.format.values import Value
 
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-
-
-def contradictions(views: Sequence[View], metadata: Mapping[str, Value], arch: str) -> list[str]:
-    """Tensors whose shapes are not those the metadata gives, one line a kind (of many layers, the first)."""
-    expected = dict(_widths(metadata, arch))
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    found: dict[str, str] = {}
-    for view in views:
-        kind = view.name.split(".", 2)[2] if view.name.startswith("blk.") else view.name
-        for axis, key, wanted in expected.get(kind, ()):
-            if len(view.shape) >= -axis and view.shape[axis] != wanted:
-                found.setdefault(kind, f"{view.name} {list(view.shape)} does not fit {key} ({wanted} expected)")
-        if view.name == "token_embd.weight" and tokens is not None and view.shape[0] != len(tokens.value):
-            count = len(tokens.value)
-            found["tokens"] = f"{view.name} has {view.shape[0]} rows, the vocabulary {count} tokens; it may not load"
-    return list(found.values())
-
-
-def _widths(metadata: Mapping[str, Value], arch: str) -> Iterator[tuple[str, list[tuple[int, str, int]]]]:
-    """Kind of tensor, and of it (axis, key, size): what follows from keys that hold one number for all layers."""
-
-    def number(key: str) -> int | None:
-        value = metadata.get(f"{arch}.{key}")
-        return value.value if value is not None and isinstance(value.value, int) else None
-
-    width, wide = number("embedding_length"), number("feed_forward_length")
-    if width is not None:
-        yield "token_embd.weight", [(-1, "embedding_length", width)]
-    if wide is not None:
-        yield "ffn_down.weight", [(-1, "feed_forward_length", wide)]
-    experts = number("expert_feed_forward_length")
-    if experts is not None:
-        yield "ffn_down_exps.weight", [(-1, "expert_feed_forward_length", experts)]
-    heads = number("attention.head_count")
-    if not heads or width is None:
-        return
-    heads_kv = number("attention.head_count_kv") or heads
-    key = number("attention.key_length") or width // heads
-    value = number("attention.value_length") or width // heads
-    yield "attn_q.weight", [(-2, "attention.head_count", heads * key)]
-    yield "attn_k.weight", [(-2, "attention.head_count_kv", heads_kv * key)]
-    yield "attn_v.weight", [(-2, "attention.head_count_kv", heads_kv * value)]
-    yield "attn_qkv.weight", [(-2, "attention.head_count", heads * key + heads_kv * (key + value))]
-    yield "attn_output.weight", [(-1, "attention.head_count", heads * value)]
 
 
 def unsaid(config: Mapping[str, Any], views: Sequence[View], metadata: Mapping[str, Value], arch: Arch) -> list[str]:
@@ -89,4 +45,4 @@ def _is_partial(metadata: Mapping[str, Value], arch: str, part: float) -> bool:
     return bool(turned.value == int(whole * part))
 
 
-__all__ = ["contradictions", "unsaid"]
+__all__ = ["unsaid"]

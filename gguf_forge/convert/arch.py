@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from gguf_forge.convert.config import block_count
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, Verb
+from gguf_forge.convert.sizes import Shape
 from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
@@ -260,9 +261,9 @@ class Arch:
     an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
     head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
     keys whose value GGUF's readers take for granted, with the values that mean it. `looks` are the small source
-    tensors whose values decide something. `shapes` are the shapes of outputs where they differ from those of most
-    architectures. `mtp` says that the model's layers that predict further tokens can be left out or kept
-    alone, `draft` that it is the draft model of another.
+    tensors whose values decide something. `shapes` are rows of outputs' shapes that llama.cpp's loaders do not
+    give, or that stand in their place. `mtp` says that the model's layers that predict further tokens can be left out
+    or kept alone, `draft` that it is the draft model of another.
     """
 
     name: str
@@ -277,7 +278,7 @@ class Arch:
     implied: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     when: Callable[[Mapping[str, Any]], bool] | None = None
     looks: tuple[str, ...] = ()
-    shapes: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
     mtp: bool = False
     draft: bool = False
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gguf_forge.convert import sentence
-from gguf_forge.convert.agreement import contradictions, unsaid
+from gguf_forge.convert.agreement import unsaid
 from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
@@ -22,6 +22,7 @@ from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import find, named
+from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
@@ -106,7 +107,7 @@ def checkpoint_model(
         )
     )
     metadata.update(overrides)
-    notes += contradictions(outputs.views, metadata, arch.name)
+    check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     if outputs.unused:
