@@ -15,7 +15,7 @@ from gguf_forge.convert.arch import Arch, Either
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import metadata_of, remarks
-from gguf_forge.convert.plan import Outputs, plan_outputs
+from gguf_forge.convert.plan import Outputs, plan_outputs, rename
 from gguf_forge.convert.registry import architectures, select
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.values import Value
@@ -186,20 +186,28 @@ def test_a_kind_of_tensor_that_no_layer_has_is_named(name: str, kind: str, messa
         plan(case, tmp_path, tensors)
 
 
+def needs_of(arch: Arch) -> list[str]:
+    """The outputs an architecture needs, and those of every choice."""
+    choices = [need.choices if isinstance(need, Either) else ((need,),) for need in arch.needs]
+    return [name for choice in choices for names in choice for name in names]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_llama_cpp_can_load_without_may_be_missing(name: str, tmp_path: Path) -> None:
-    """No head of its own; no biases but those of GPT-2 and BERT's norms."""
+    """No head of its own, no token types, no biases but those that a family names as needed."""
     case = CASES[name]
-    free = r"lm_head" if select(case.config).name == "gpt2" else r"lm_head|(?<!LayerNorm)\.bias$|token_type_embeddings"
-    left = {n: t for n, t in case.headers().items() if not re.search(free, n)}
+    whole, arch = plan(case, tmp_path), select(case.config)
+    stored, _ = rename(arch, case.headers(), whole.facts)
+    needed = {stored[s] for e in whole.emissions if set(needs_of(arch)) & set(e.rule.out) for s in e.sources}
+    free = r"lm_head|\.bias$|token_type_embeddings"
+    left = {n: t for n, t in case.headers().items() if n in needed or not re.search(free, n)}
     plan(case, tmp_path, left)
 
 
 def test_what_a_family_needs_it_has_rules_for() -> None:
     for arch in architectures():
         rules = {out for row in arch.tensors for out in row.out}
-        choices = [need.choices if isinstance(need, Either) else ((need,),) for need in arch.needs]
-        needs = [name for choice in choices for names in choice for name in names]
+        needs = needs_of(arch)
         assert needs
         assert [n for n in needs if not {n, f"{n}.weight", n.rpartition(".")[0]} & rules] == [], arch.name
 

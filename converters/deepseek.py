@@ -1,0 +1,153 @@
+"""DeepSeek: DeepSeekMoE, V2, V2.5, V3, R1, V3.2, and DeepSeek-OCR's text models.
+
+And what has the shape of V2 or V3: Kimi K2 and K2.5, Moonlight, Kimi-VL, GigaChat 3, Kanana 2, Youtu-LLM and Youtu-VL.
+"""
+
+from __future__ import annotations
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import EXPERTS, Arch, f32, rule, string, u32
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.rows import heads_of, interleave_halves
+
+from .common import (
+    BASE,
+    BUFFERS,
+    DECODER,
+    HEADS,
+    HEADS_KV,
+    MULTIMODAL,
+    QKV,
+    SILU,
+    TRUNK,
+    WRAPPERS,
+    beyond,
+    main_dropped,
+    nextn_dropped,
+    nextn_layers,
+    with_nextn,
+)
+from .llama import head_dim
+from .mla import (
+    BLOCKS,
+    EXPERT_KEYS,
+    FEEDS,
+    FURTHER,
+    FURTHER_OR_OWN,
+    INDEXED,
+    INDEXER,
+    INDEXER_KEYS,
+    KEPT_FURTHER,
+    LATENT,
+    LATENT_KEYS,
+    LAYER,
+    LEADING_DENSE,
+    MOE,
+    NEXTN,
+    ONE_HEAD_KV,
+    QUERIES,
+    ROUTER_BIAS,
+    SHORT_QUERIES,
+    TIED,
+    latent,
+    yarn_multiplier,
+)
+
+DEEPSEEK = Arch(
+    "deepseek",
+    hf=("DeepseekForCausalLM",),
+    hparams=BASE
+    | u32("rope.dimension_count", value=head_dim)
+    | string("rope.scaling.type", value=lambda facts: "none", again=True)
+    | LEADING_DENSE
+    | u32("vocab_size", "vocab_size", required=True)
+    | u32("expert_feed_forward_length", "moe_intermediate_size", required=True)
+    | f32("expert_weights_scale", value=lambda facts: 1.0)
+    | u32("expert_shared_count", "n_shared_experts", required=True),
+    tensors=DECODER
+    | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj", verb=interleave_halves(heads_of(*HEADS)))
+    | rule("blk.{l}.attn_k", f"{LAYER}.self_attn.k_proj", verb=interleave_halves(heads_of(*HEADS_KV, *HEADS)))
+    | MOE,
+    needs=(*TRUNK, *QKV, FEEDS),
+    vocab=(vocab.spm, vocab.bpe),
+    renames=WRAPPERS,
+    drop=BUFFERS,
+    implied=(*SILU, ("norm_topk_prob", (False,)), ("scoring_func", ("softmax",))),
+)
+
+_SIZES = (
+    BASE
+    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
+    | LEADING_DENSE
+    | u32("vocab_size", "vocab_size", required=True)
+)
+_MOE_AND_ROPE = (
+    EXPERT_KEYS
+    | u32("rope.dimension_count", "qk_rope_head_dim", required=True)
+    | f32("rope.scaling.yarn_log_multiplier", value=yarn_multiplier)
+)
+#: V2's keys, and those of models that came after it.
+KEYS = _SIZES | ONE_HEAD_KV | LATENT_KEYS | _MOE_AND_ROPE
+TENSORS = DECODER.without("blk.{l}.attn_q", "blk.{l}.attn_k", "blk.{l}.attn_v") | latent() | MOE | ROUTER_BIAS
+DROP = (*BUFFERS, TIED)
+
+DEEPSEEK2 = Arch(
+    "deepseek2",
+    hf=(
+        "DeepseekV2ForCausalLM",
+        "DeepseekV3ForCausalLM",
+        "KimiVLForConditionalGeneration",
+        "KimiK25ForConditionalGeneration",
+        "YoutuForCausalLM",
+        "YoutuVLForConditionalGeneration",
+    ),
+    hparams=KEYS,
+    tensors=TENSORS,
+    needs=(*TRUNK, QUERIES, *LATENT, FEEDS),
+    # Kimi's vocabulary is a file of ranks.
+    vocab=(vocab.bpe, vocab.tiktoken),
+    renames=WRAPPERS,
+    drop=(*DROP, *MULTIMODAL, beyond(r"^model\.layers\.")),
+    implied=SILU,
+)
+
+
+def _window(facts: Facts) -> int | None:
+    """Unlimited-OCR's window, under one of two names; readers compute without it."""
+    return facts.config.get("sliding_window_size") or facts.config.get("sliding_window") or None
+
+
+#: Only the messages, one after the other, where no file has a template.
+PLAIN_TEMPLATE = "{% for m in messages %}{{m['content']}}{% endfor %}"
+
+DEEPSEEK2_OCR = Arch(
+    "deepseek2-ocr",
+    hf=("DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", "UnlimitedOCRForCausalLM"),
+    hparams=_SIZES
+    | string("tokenizer.chat_template", value=lambda facts: PLAIN_TEMPLATE, early=True)
+    | _MOE_AND_ROPE
+    | u32("attention.sliding_window", value=_window),
+    tensors=DECODER | MOE,
+    needs=(*TRUNK, *QKV, FEEDS),
+    vocab=(vocab.bpe,),
+    renames=WRAPPERS,
+    drop=(*DROP, *MULTIMODAL, r"sam_model|qwen2_model"),
+    implied=SILU,
+)
+
+DEEPSEEK32 = Arch(
+    "deepseek32",
+    hf=("DeepseekV32ForCausalLM",),
+    hparams=KEYS | BLOCKS | KEPT_FURTHER | INDEXER_KEYS,
+    tensors=TENSORS.without("blk.{l}.attn_q") | INDEXER | FURTHER,
+    needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, *INDEXED, FURTHER_OR_OWN),
+    # Every text begins with its token, which the tokenizer's files of some releases leave open.
+    vocab=(vocab.bpe, vocab.adds(bos=True)),
+    renames=WRAPPERS,
+    drop=(*DROP, nextn_dropped(), main_dropped()),
+    axes={"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS},
+    implied=SILU,
+    mtp=True,
+)
+
+ARCHS = (DEEPSEEK, DEEPSEEK2, DEEPSEEK2_OCR, DEEPSEEK32)
