@@ -2,10 +2,11 @@
 
 Weights are left out, so that planning can be tested without them; one file a case. To add one:
 
-    python -m tests.convert.headers CHECKPOINT RESULT [NAME]
+    python -m tests.convert.headers CHECKPOINT RESULT [NAME [OPTION...]]
 
-CHECKPOINT is a folder, RESULT what the reference made of it: a .gguf file, or its full manifest (JSON with `args`, `kv`
-and `tensors`). The case goes to fixtures/headers/NAME.json; without NAME it is called as the checkpoint.
+CHECKPOINT is a folder, RESULT what the reference made of it under the options given: a .gguf file, or its full
+manifest (JSON with `args`, `kv` and `tensors`). The case goes to fixtures/headers/NAME.json; without NAME it is called
+as the checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -162,4 +163,5 @@ def _reranker(checkpoint: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    save(pack(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4]))
+    made = pack(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4])
+    save(replace(made, args=made.args + sys.argv[4:]))
