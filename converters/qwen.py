@@ -48,19 +48,22 @@ def _fused(part: str) -> tuple[str, str]:
     return f"model.layers.{{l}}.mlp.experts.{part}", f"model.layers.{{l}}.mlp.experts.{part}.weight"
 
 
-#: Experts stored one by one, then as two tensors a layer.
-EXPERTS: Table[Rule] = Table(
+#: Experts stored one by one.
+SINGLE_EXPERTS: Table[Rule] = Table(
+    tuple(
+        rule(
+            f"blk.{{l}}.ffn_{part}_exps",
+            f"model.layers.{{l}}.mlp.experts.{{e}}.{part}_proj",
+            ends=WEIGHT,
+            verb=STACK,
+            group="experts",
+        )
+        for part in ("down", "gate", "up")
+    )
+)
+#: Experts stored one by one, or as two tensors a layer.
+EXPERTS: Table[Rule] = SINGLE_EXPERTS | Table(
     (
-        *(
-            rule(
-                f"blk.{{l}}.ffn_{part}_exps",
-                f"model.layers.{{l}}.mlp.experts.{{e}}.{part}_proj",
-                ends=WEIGHT,
-                verb=STACK,
-                group="experts",
-            )
-            for part in ("down", "gate", "up")
-        ),
         exact("blk.{l}.ffn_down_exps.weight", _fused("down_proj"), variant="fused"),
         exact(
             ("blk.{l}.ffn_gate_exps.weight", "blk.{l}.ffn_up_exps.weight"),

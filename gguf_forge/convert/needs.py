@@ -5,7 +5,7 @@ Knows names of outputs and axes. Must not know single families; what they need i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from gguf_forge.convert.arch import BOTH, Arch, Either, Rule
 from gguf_forge.convert.facts import Facts
@@ -21,11 +21,12 @@ def require_needs(arch: Arch, made: Collection[str], rows: Sequence[Rule], facts
     The error names what the checkpoint lacks, as the rules write the sources' names.
     """
     sources = {out: _first_source(row) for row in reversed(rows) if row.sources for out in row.out}
+    whole = _completed(rows)
     missing: list[str] = []
     for need in arch.needs:
         choices = need.choices if isinstance(need, Either) else ((need,),)
         for places in _places(arch, choices, facts):
-            kinds = _missing([[_whole(name) for name in choice] for choice in choices], made, places)
+            kinds = _missing([[whole(name) for name in choice] for choice in choices], made, places)
             if kinds:
                 missing += (
                     " or ".join(repr(fill(sources.get(name, name), {"e": 0, **places})) for name in kind)
@@ -43,6 +44,8 @@ def require_alike_layers(arch: Arch, made: Collection[str], rows: Iterable[Rule]
     Layers are of one kind where the same choices among the needs hold.
     """
     eithers = [need for need in arch.needs if isinstance(need, Either)]
+    rows = tuple(rows)
+    whole = _completed(rows)
     for axis in arch.axes:
         numbers = None
         for row in rows:
@@ -51,7 +54,7 @@ def require_alike_layers(arch: Arch, made: Collection[str], rows: Iterable[Rule]
             for out in row.out:
                 if numbers is None:
                     numbers = arch.axes[axis].numbers(facts)
-                    kinds = _kinds(eithers, axis, numbers, made)
+                    kinds = _kinds(eithers, axis, numbers, made, whole)
                 having = {n for n in numbers if fill(out, {axis: n}) in made}
                 for kind in kinds if having else ():
                     lacking = kind - having
@@ -63,13 +66,15 @@ def require_alike_layers(arch: Arch, made: Collection[str], rows: Iterable[Rule]
                         )
 
 
-def _kinds(eithers: Iterable[Either], axis: str, numbers: range, made: Collection[str]) -> list[set[int]]:
+def _kinds(
+    eithers: Iterable[Either], axis: str, numbers: range, made: Collection[str], whole: Callable[[str], str]
+) -> list[set[int]]:
     """The numbers of an axis, gathered by which choices hold."""
     chosen = [either.choices for either in eithers if any(axis in slots_of(n) for c in either.choices for n in c)]
     found: dict[tuple[bool, ...], set[int]] = {}
     for number in numbers:
         held = tuple(
-            bool(choice) and all(fill(_whole(name), {axis: number}) in made for name in choice)
+            bool(choice) and all(fill(whole(name), {axis: number}) in made for name in choice)
             for choices in chosen
             for choice in choices
         )
@@ -108,8 +113,7 @@ def _first_source(row: Rule) -> str:
     return source if isinstance(source, str) else source[0]
 
 
-def _whole(name: str) -> str:
-    return name if name.endswith(BOTH) else f"{name}.weight"
-
-
-
+def _completed(rows: Iterable[Rule]) -> Callable[[str], str]:
+    """Names as rules make them: with the ending of a weight where no rule makes them as they stand."""
+    outs = {out for row in rows for out in row.out}
+    return lambda name: name if name.endswith(BOTH) or name in outs else f"{name}.weight"

@@ -77,7 +77,7 @@ def test_what_was_only_moved_comes_back_bit_for_bit(name: str, tmp_path: Path) -
             assert view.shape == (tensors[stored].shape or (1,)), stored
             assert view.read().tobytes() == tensors[stored].read().tobytes(), stored
             checked += 1
-    assert checked >= len(tensors) // 2
+    assert checked >= (len(tensors) - len(outputs.dropped)) // 2
 
 
 def test_a_whole_checkpoint_comes_back(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def load_bpe(
         if token is None:
             token, kind = f"[PAD{number}]", TokenType.UNUSED
         elif number in added and as_flagged:
-            kind = TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
+            control = added[number].special or token in tokenizer.special_tokens
+            kind = TokenType.CONTROL if control else TokenType.USER_DEFINED
         elif number in added:
             token, kind = _added_token(tokenizer, token, added[number])
         else:
