@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_forge.convert.arch import Arch, Either
+from gguf_forge.convert.arch import BOTH, Arch, Either
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import metadata_of, remarks
@@ -189,7 +189,8 @@ def test_a_kind_of_tensor_that_no_layer_has_is_named(name: str, kind: str, messa
 def needs_of(arch: Arch) -> list[str]:
     """The outputs an architecture needs, and those of every choice."""
     choices = [need.choices if isinstance(need, Either) else ((need,),) for need in arch.needs]
-    return [name for choice in choices for names in choice for name in names]
+    names = [name for choice in choices for names in choice for name in names]
+    return [name if name.endswith(BOTH) else f"{name}.weight" for name in names]
 
 
 @pytest.mark.parametrize("name", CASES)
