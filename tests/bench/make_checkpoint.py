@@ -1,7 +1,8 @@
-"""Writes a Llama checkpoint with random weights: `python -m tests.bench.make_checkpoint FOLDER MEGABYTES`.
+"""Writes a checkpoint with random weights: `python -m tests.bench.make_checkpoint FOLDER MEGABYTES [FORM]`.
 
 BF16 safetensors in shards of at most 1 GB, the trained fixture's tokenizer, widths of a 1.1B model; the number of
-layers follows from the size asked for.
+layers follows from the size asked for. FORM is `dense` (a Llama), `experts` (a Qwen3-MoE whose experts are stored one
+by one), or `fused` (the same with the experts of a layer in two tensors).
 """
 
 from __future__ import annotations
@@ -21,26 +22,76 @@ HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 2048, 5632, 32, 4, 4096
 SHARD_BYTES = 10**9
 
 
-def layer_shapes() -> dict[str, tuple[int, ...]]:
+#: Experts of a layer, and their width: with them a layer of a mixture has about four times the bytes of a dense one.
+EXPERTS, EXPERT_WIDTH = 32, 768
+FORMS = ("dense", "experts", "fused")
+
+
+def attention_shapes() -> dict[str, tuple[int, ...]]:
     narrow = HIDDEN * KV_HEADS // HEADS
     return {
-        "self_attn.q_proj": (HIDDEN, HIDDEN),
-        "self_attn.k_proj": (narrow, HIDDEN),
-        "self_attn.v_proj": (narrow, HIDDEN),
-        "self_attn.o_proj": (HIDDEN, HIDDEN),
-        "mlp.gate_proj": (INTERMEDIATE, HIDDEN),
-        "mlp.up_proj": (INTERMEDIATE, HIDDEN),
-        "mlp.down_proj": (HIDDEN, INTERMEDIATE),
-        "input_layernorm": (HIDDEN,),
-        "post_attention_layernorm": (HIDDEN,),
+        "self_attn.q_proj.weight": (HIDDEN, HIDDEN),
+        "self_attn.k_proj.weight": (narrow, HIDDEN),
+        "self_attn.v_proj.weight": (narrow, HIDDEN),
+        "self_attn.o_proj.weight": (HIDDEN, HIDDEN),
+        "input_layernorm.weight": (HIDDEN,),
+        "post_attention_layernorm.weight": (HIDDEN,),
     }
 
 
-def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+def layer_shapes(form: str) -> dict[str, tuple[int, ...]]:
+    if form == "dense":
+        return attention_shapes() | {
+            "mlp.gate_proj.weight": (INTERMEDIATE, HIDDEN),
+            "mlp.up_proj.weight": (INTERMEDIATE, HIDDEN),
+            "mlp.down_proj.weight": (HIDDEN, INTERMEDIATE),
+        }
+    found = attention_shapes() | {
+        "self_attn.q_norm.weight": (HIDDEN // HEADS,),
+        "self_attn.k_norm.weight": (HIDDEN // HEADS,),
+        "mlp.gate.weight": (EXPERTS, HIDDEN),
+    }
+    if form == "fused":
+        return found | {
+            "mlp.experts.gate_up_proj": (EXPERTS, 2 * EXPERT_WIDTH, HIDDEN),
+            "mlp.experts.down_proj": (EXPERTS, HIDDEN, EXPERT_WIDTH),
+        }
+    for expert in range(EXPERTS):
+        found |= {
+            f"mlp.experts.{expert}.gate_proj.weight": (EXPERT_WIDTH, HIDDEN),
+            f"mlp.experts.{expert}.up_proj.weight": (EXPERT_WIDTH, HIDDEN),
+            f"mlp.experts.{expert}.down_proj.weight": (HIDDEN, EXPERT_WIDTH),
+        }
+    return found
+
+
+def shapes(layers: int, form: str) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for layer in range(layers):
-        found |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in layer_shapes().items()}
+        found |= {f"model.layers.{layer}.{name}": shape for name, shape in layer_shapes(form).items()}
     return found | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCABULARY, HIDDEN)}
+
+
+def config_of(layers: int, form: str) -> dict[str, object]:
+    config: dict[str, object] = json.loads((FIXTURE / "config.json").read_text(encoding="utf-8"))
+    config |= {
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HIDDEN // HEADS,
+        "num_hidden_layers": layers,
+        "vocab_size": VOCABULARY,
+    }
+    if form != "dense":
+        config |= {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "model_type": "qwen3_moe",
+            "num_experts": EXPERTS,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": EXPERT_WIDTH,
+        }
+    return config
 
 
 def draw(shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[np.uint16]:
@@ -64,9 +115,9 @@ def write_shard(path: Path, names: dict[str, tuple[int, ...]], generator: np.ran
             file.write(draw(shape, generator).tobytes())
 
 
-def make(folder: Path, nbytes: int) -> Path:
+def make(folder: Path, nbytes: int, form: str = "dense") -> Path:
     """Writes the checkpoint (at least `nbytes` of weights) unless the folder holds it already; returns the folder."""
-    per_layer = 2 * sum(prod(shape) for shape in layer_shapes().values())
+    per_layer = 2 * sum(prod(shape) for shape in layer_shapes(form).values())
     rest = 4 * VOCABULARY * HIDDEN
     layers = max(1, -(-(nbytes - rest) // per_layer))
     done = folder / f".made-{layers}"
@@ -74,21 +125,11 @@ def make(folder: Path, nbytes: int) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    config = json.loads((FIXTURE / "config.json").read_text(encoding="utf-8"))
-    config |= {
-        "hidden_size": HIDDEN,
-        "intermediate_size": INTERMEDIATE,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "head_dim": HIDDEN // HEADS,
-        "num_hidden_layers": layers,
-        "vocab_size": VOCABULARY,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config_of(layers, form), indent=1), encoding="utf-8")
     for name in ("tokenizer.model", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(FIXTURE / name, folder / name)
     shards: list[dict[str, tuple[int, ...]]] = [{}]
-    for name, shape in shapes(layers).items():
+    for name, shape in shapes(layers, form).items():
         if shards[-1] and 2 * sum(prod(s) for s in (*shards[-1].values(), shape)) > SHARD_BYTES:
             shards.append({})
         shards[-1][name] = shape
@@ -105,4 +146,4 @@ def make(folder: Path, nbytes: int) -> Path:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), int(float(sys.argv[2]) * 1e6))
+    make(Path(sys.argv[1]), int(float(sys.argv[2]) * 1e6), *sys.argv[3:4])
