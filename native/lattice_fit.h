@@ -112,7 +112,7 @@ V_FN VI lattice_round(const VF *x, int dimensions, VF inverse, VF *edge)
         VF half = vf_mul(vf_set1(0.5f), vf_sub(vf_mul(inverse, x[i]), vf_set1(1.f)));
         if (edge != NULL) {
             VF inside = vf_at_most(vf_not_negative(half), vf_set1((float)top));
-            *edge = vf_max(vf_abs(vf_sub(inside, vf_round(inside))), *edge);
+            *edge = vf_max(vf_abs(vf_sub(inside, vf_round_even(inside))), *edge);
         }
         /* vi_nearest and vi_clamp, leaving 2^22 in for the mask below to take off */
         VI l = vi_and(vf_bits(vf_add(half, vf_set1(12582912.f))), vi_set1(0x007fffff));

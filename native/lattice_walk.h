@@ -207,17 +207,46 @@ V_FN lattice_lowest lattice_find_lowest(const float *a, const float *b, const in
 
 /* Moves the codes of a group for many scales, code[i] for the i-th, to the lattice, as lattice_move does for each.
  *
- * Let u = 2^-24, C = sum of w x^2 / s (`own` / s), and F = s A + C - B, a point's distance / s. By Cauchy's inequality
- * s A <= 1.25 C + 5 F and |B| <= 2.25 C + 5 F. Summing roundings, eight components: a line's value is right to
- * (35 C + 101 F) u, ggml's distance / s to (1 C + 17 F) u. So where the second lowest, less 2^-15 of it, is above the
- * lowest plus 2^-17 C (four components: 2^-18 C), ggml's distances are in the same order, and so are those of all other
- * points. C is enlarged by 2^-15 to keep values positive. `own` is NaN, so that nothing is sure, unless scales, C and
- * the weights' sum and largest lie within 2^-60 .. 2^60, where all that under- or overflows is too small or too large to
- * matter. IQ3 has less than 16 times the margin it needs.
+ * When is the lowest line surely ggml's point? An operation's result is right to u = 2^-24 of itself. For a scale s and
+ * the levels q of a point, let
+ *     A = sum of w q^2,  B = sum of |2 w q x|,  C = sum of w x^2 / s (`own` / s),  F = sum of w (s q - x)^2 / s.
  *
- * Only rivals become lines. A point that is no rival is beaten in every component by one that stands before it in the
- * list; ggml's roundings keep that order, since they are monotone, as long as each component does lie in its level: not
- * within 2^-16 of its edge, while rounding is right to 2^-19. */
+ * 1. Sizes. s A, C and F are squared lengths, of s q, x and s q - x under the weights w / s. So sqrt(s A) <= sqrt(C) +
+ *    sqrt(F), and by Cauchy's inequality B <= 2 sqrt(C) sqrt(s A). With 2 sqrt(C F) <= C / 4 + 4 F this gives
+ *    s A <= 1.25 C + 5 F and B <= 2.25 C + 4 F.
+ * 2. A line's value: V = s A + O - (sum of 2 w q x), with the offset O that all points share. A term of A or B is
+ *    rounded twice, as (w q) q or (w x) (2 q), and a sum of eight terms seven times: 9 u. Then s A is rounded as a
+ *    product, with O added, and with the rest taken away; in all, (11 s A + O + 9 B + V) u. O is C but for 2^-15 of it
+ *    (see 4), and so V is F but for that. The value is right to
+ *        (13.75 + 1 + 20.25) C u + (55 + 36 + 1) F u = (35 C + 92 F) u.
+ *    For four components, whose sums are rounded three times: (7 s A + O + 5 B + V) u <= (21 C + 56 F) u.
+ * 3. ggml's distance. In (s q) - x the product errs by u s q, the difference by u |s q - x|. Squared, with its factors
+ *    and the sum, this is 2 u sum of w s q |s q - x|, and (2 + 2 + 7) u of the distance. By Cauchy the former, over s,
+ *    is at most 2 u sqrt(s A F) <= (2 sqrt(C F) + 2 F) u <= (C + 3 F) u. The distance / s is right to (C + 14 F) u, for
+ *    four components to (C + 10 F) u.
+ * 4. The test, second (1 - 2^-15) > low + 2^-17 O, is about rounded values. For the exact F2 and F1 it says
+ *        F2 (1 - (512 - 92 - 1) u) + 35 C u > F1 (1 - (92 + 1) u) + (128 - 35) C u,
+ *    where each 1 u is for the test's own roundings. So F2 (1 - 14 u) > F1 (1 + 14 u) + 2 C u, which is what 3 asks for
+ *    ggml's distances to be in the same order: of C, 128 u are there and 35 + 35 + 2 needed, of F 512 u and
+ *    92 + 1 + 92 + 1 + 28. For four components 2^-18 O is 64 u, and 21 + 21 + 2 are needed. No other line lies below
+ *    the second, so the same holds for all points. The C in O is enlarged by 2^-15, or 512 u: far more than O's own
+ *    roundings and the 35 C u by which a line can come out too low. So values are positive, as lattice_find_lowest
+ *    needs them.
+ * 5. Ranges. lattice_own gives NaN, with which every comparison is false, unless 2^-36 < max, the largest |x| is below
+ *    2^20 and 2^16 max, and the sum of w x^2 is 2^-55 to 2^55 times max. Scales are max / 18 to max / 4.1, so
+ *    2^-41 < s < 2^18 and 2^-53 < C < 2^60. w is a square root of a float, so below 2^64, and nothing comes near 2^128.
+ *    A product that underflows loses 2^-150, which multiplied by s q - x and divided by s stays below 2^-84, while
+ *    C u > 2^-77; an x^2 that does, of |x| < 2^-63, is nothing beside (s q)^2 > 2^-82. A lowest value of 2^100 or more
+ *    is none of a line.
+ *
+ * Why only rivals become lines: a point that is no rival has one before it in the list that is nowhere farther off, as
+ * each component is the same or fewer steps (of 2 s) away from the level that the weight rounds to. A weight in steps,
+ * (x / s - 1) / 2, errs by (16 + 16 + 15) / 2 u < 2^-19 when rounded: of 1 / s, of the product, of the difference. So
+ * if it comes out at least 2^-16 from the edges of its level it does lie in it, and of two levels with the weight
+ * between them the one that is fewer steps off is nearer by almost 2^-15 steps, 2^-14 s. Roundings of both s q - x are
+ * below 2 (15 + 14) u s < 2^-18 s and keep that order. Of two levels on one side any rounding keeps it, being monotone,
+ * and so it does in terms and sums. The first of equal distances wins. (As |x| is below 2^16 max, x / s stays below
+ * 2^21, and lattice_round rounds.) */
 V_FN void lattice_walk(const forge_lattice *t, const lattice_group *group, int dimensions, const lattice_ladder *ladder,
                        const lattice_rounded *rounded, float own, int32_t *code)
 {

@@ -30,9 +30,9 @@ V_FN VF min_level(VF v, VF top, int nmax, int garbage)
         return vi_to_f(vi_clamp(vi_nearest(v), 0, nmax));
     }
     if (nmax == 3) { /* blocks of 16, all unrolled: comparing as integers only adds latency there */
-        return vf_min(vf_max(vf_round(v), vf_set1(0)), top);
+        return vf_min(vf_max(vf_round_even(v), vf_set1(0)), top);
     }
-    return vf_at_most(vf_not_negative(vf_round(v)), top);
+    return vf_at_most(vf_not_negative(vf_round_even(v)), top);
 }
 
 /* Weighted sums over the levels of one inverse scale. */
@@ -150,7 +150,7 @@ V_FN VF signed_level(VF v, int nmax, int known)
     if (known == GARBAGE) {
         return vi_to_f(vi_clamp(vi_nearest(v), -nmax, nmax - 1));
     }
-    VF l = vf_min(vf_round(v), vf_set1((float)(nmax - 1)));
+    VF l = vf_min(vf_round_even(v), vf_set1((float)(nmax - 1)));
     return known == FINITE ? vf_max(l, vf_set1((float)-nmax)) : l;
 }
 

@@ -25,7 +25,7 @@ static void q8_0_encode(const float *x, uint8_t *out, int64_t blocks, const floa
         VI q[32 / VN];
         for (int i = 0; i < 32 / VN; i++) {
             /* 1/d is infinite for the smallest d: products are then infinite or NaN, and the byte is 0. */
-            VI r = vi_round(vf_mul(vf_load(x + i * VN), inverse));
+            VI r = vi_round_away(vf_mul(vf_load(x + i * VN), inverse));
             q[i] = vi_select(vi_eq(r, vi_set1(INT_MIN)), vi_set1(0), r);
         }
         vi_store_i8(y->q, q, 32 / VN);

@@ -1,8 +1,9 @@
-/* TQ2_0: 256 weights of -1, 0, 1 (or 2) times one scale, four to a byte.
+/* TQ2_0: 256 weights of -1, 0 or 1 times one scale; two bits a weight, four weights a byte.
  *
- *   qs[64]: byte m of each half: 66554433-style planes: bits 1-0 weight m, 3-2 weight m+32, 5-4 m+64, 7-6 m+96
- *           bytes 0..31 hold weights 0..127, bytes 32..63 weights 128..255; a field is the weight plus one
- *   d (f16) */
+ *   byte  0 .. 31                                     32 .. 63                                           64  65
+ *        [q96+m << 6 | q64+m << 4 | q32+m << 2 | qm] [q224+m << 6 | q192+m << 4 | q160+m << 2 | q128+m] [  d  ]
+ *   m < 32        weight i = d * (qi - 1)        A q of 3, the weight 2, is read, but never written.
+ */
 typedef struct {
     uint8_t qs[64], d[2];
 } tq2_0_block;

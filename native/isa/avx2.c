@@ -5,15 +5,11 @@
 #include "half.h"
 #include <immintrin.h>
 #include "cpu_x86.h"
+#include "target.h"
 
 static int forge_isa_supported(void) { return cpu_has_avx2(); }
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
-#elif defined(__GNUC__)
-#pragma GCC push_options
-#pragma GCC target("avx2,f16c")
-#endif
+TARGET_BEGIN("avx2,f16c")
 
 #define VN 8
 typedef __m256 VF;
@@ -28,7 +24,7 @@ V_FN VF vf_sub(VF a, VF b) { return _mm256_sub_ps(a, b); }
 V_FN VF vf_mul(VF a, VF b) { return _mm256_mul_ps(a, b); }
 V_FN VF vf_div(VF a, VF b) { return _mm256_div_ps(a, b); }
 V_FN VF vf_sqrt(VF a) { return _mm256_sqrt_ps(a); }
-V_FN VF vf_round(VF a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+V_FN VF vf_round_even(VF a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V_FN VF vf_min(VF a, VF b) { return _mm256_min_ps(a, b); }
 V_FN VF vf_max(VF a, VF b) { return _mm256_max_ps(a, b); }
 V_FN VF vf_abs(VF a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
@@ -227,11 +223,7 @@ V_FN void vi_store_lanes_u8(uint8_t *const *p, const VI *v, int n)
 #include "vocabulary.h"
 #include "table.h"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#elif defined(__GNUC__)
-#pragma GCC pop_options
-#endif
+TARGET_END
 #else
 typedef int forge_avx2_empty;
 #endif

@@ -5,15 +5,12 @@
 #include "half.h"
 #include <immintrin.h>
 #include "cpu_x86.h"
+#include "target.h"
 
 static int forge_isa_supported(void) { return cpu_has_avx512(); }
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
-#elif defined(__GNUC__)
-#pragma GCC push_options
-#pragma GCC target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
-#endif
+TARGET_BEGIN("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl")
+TARGET_TUNE("prefer-vector-width=512")
 
 #define VN 16
 typedef __m512 VF;
@@ -28,7 +25,7 @@ V_FN VF vf_sub(VF a, VF b) { return _mm512_sub_ps(a, b); }
 V_FN VF vf_mul(VF a, VF b) { return _mm512_mul_ps(a, b); }
 V_FN VF vf_div(VF a, VF b) { return _mm512_div_ps(a, b); }
 V_FN VF vf_sqrt(VF a) { return _mm512_sqrt_ps(a); }
-V_FN VF vf_round(VF a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+V_FN VF vf_round_even(VF a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V_FN VF vf_min(VF a, VF b) { return _mm512_min_ps(a, b); }
 V_FN VF vf_max(VF a, VF b) { return _mm512_max_ps(a, b); }
 V_FN VF vf_abs(VF a) { return _mm512_abs_ps(a); }
@@ -197,11 +194,7 @@ V_FN void vi_store_lanes_u8(uint8_t *const *p, const VI *v, int n)
 #include "vocabulary.h"
 #include "table.h"
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#elif defined(__GNUC__)
-#pragma GCC pop_options
-#endif
+TARGET_END
 #else
 typedef int forge_avx512_empty;
 #endif

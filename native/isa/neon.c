@@ -24,7 +24,7 @@ V_FN VF vf_sub(VF a, VF b) { return vsubq_f32(a, b); }
 V_FN VF vf_mul(VF a, VF b) { return vmulq_f32(a, b); }
 V_FN VF vf_div(VF a, VF b) { return vdivq_f32(a, b); }
 V_FN VF vf_sqrt(VF a) { return vsqrtq_f32(a); }
-V_FN VF vf_round(VF a) { return vrndnq_f32(a); }
+V_FN VF vf_round_even(VF a) { return vrndnq_f32(a); }
 /* Not FMIN and FMAX: those order -0 below +0 and pass NaNs on. */
 V_FN VF vf_min(VF a, VF b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 V_FN VF vf_max(VF a, VF b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }

@@ -18,7 +18,7 @@ V_FN VF vf_sub(VF a, VF b) { return a - b; }
 V_FN VF vf_mul(VF a, VF b) { return a * b; }
 V_FN VF vf_div(VF a, VF b) { return a / b; }
 V_FN VF vf_sqrt(VF a) { return sqrtf(a); }
-V_FN VF vf_round(VF a) { return (a + 12582912.f) - 12582912.f; }
+V_FN VF vf_round_even(VF a) { return (a + 12582912.f) - 12582912.f; }
 V_FN VF vf_min(VF a, VF b) { return a < b ? a : b; }
 V_FN VF vf_max(VF a, VF b) { return a > b ? a : b; }
 V_FN VF vf_abs(VF a) { return fabsf(a); }

@@ -12,7 +12,7 @@
  *                 vf_abs(a)  vf_neg(a)                            sign bit only
  *                 vf_lt le gt ge eq (a, b) -> VM                  false with a NaN;  vf_neq: true with one
  *                 vf_select(m, a, b) = m ? a : b
- *                 vf_round(a)                                     to nearest even, |a| < 2^22 (a NaN stays one)
+ *                 vf_round_even(a)                                halves to even, |a| < 2^22 (a NaN stays one)
  *                 vf_at_most(a, top) = a < top ? a : top          no NaNs, top > 0: may compare bits as integers
  *                 vf_not_negative(a) = a > 0 ? a : 0              no NaNs
  *                 vf_hmax(a) vf_hmin(a) -> float                  over the lanes, no NaNs
@@ -85,7 +85,7 @@ V_FN void vb_times_less(float *y, VB a, VF d, VF m)
 #endif
 
 /* roundf for |a| < 2^22: halves away from zero. 0.49999997 is the largest float below a half. */
-V_FN VI vi_round(VF a)
+V_FN VI vi_round_away(VF a)
 {
     VI sign = vi_and(vf_bits(a), vi_set1((int)0x80000000u));
     return vf_trunc(vf_add(a, vi_as_f(vi_or(sign, vf_bits(vf_set1(0.49999997f))))));

@@ -366,3 +366,14 @@ def test_a_name_that_is_no_text_is_wrong_usage(forge: Forge, tmp_path: Path) -> 
     for words in (["--model-name", "a\udcff"], ["--metadata", "general.author=str:a\udcff"]):
         ended = forge("convert", MODEL, "-o", tmp_path / "a.gguf", *words)
         assert (ended.code, r"a\xff" in ended.err, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_a_folder_whose_name_is_no_text_is_converted(forge: Forge, tmp_path: Path) -> None:
+    folder = undecodable(tmp_path, b"mod\xe8le")
+    shutil.copytree(MODEL, folder)
+    ended = forge("convert", folder, "--type", "Q8_0")
+    assert (ended.code, r"mod\xe8le, is not UTF-8" in ended.err) == (0, True)
+    (made,) = folder.glob("ggml-model-*-Q8_0.gguf")
+    with gguf_forge.open(made) as file:
+        assert "general.name" not in file.metadata
+        assert all(str(value).isprintable() for key, value in file.metadata.items() if key.startswith("general."))
