@@ -171,9 +171,8 @@ def _cut_by_merging(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
 def _cut_by_probability(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
     """llama.cpp's "t5" finds the most probable cut; its "llama" would merge pairs by scores not meant for that."""
     vocab.model = "t5"
-    vocab.flags |= {"bos": False, "eos": False}
-    if TokenType.UNKNOWN in vocab.types:
-        vocab.ids["unk"] = vocab.types.index(TokenType.UNKNOWN)
+    vocab.ids.update(pieces.roles)
+    vocab.flags = {"bos": "bos" in pieces.roles, "eos": False, **vocab.flags}
     if TokenType.BYTE in vocab.types:
         note("llama.cpp does not fall back on bytes in a unigram vocabulary: a character without a piece is unknown")
     vocab.preparation[SPACE_PREFIX] = values.boolean(pieces.settings.dummy_prefix)
