@@ -17,6 +17,9 @@ from gguf_forge.convert.vocab.unigram import charsmap_value
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
 
+_UNKNOWN_PENALTY = 10.0
+"""SentencePiece's kUnkPenalty."""
+
 _Note = Callable[[str], None]
 
 
@@ -174,8 +177,25 @@ def _cut_by_probability(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
     vocab.ids.update(pieces.roles)
     vocab.flags = {"bos": "bos" in pieces.roles, "eos": False, **vocab.flags}
     if TokenType.BYTE in vocab.types:
-        note("llama.cpp does not fall back on bytes in a unigram vocabulary: a character without a piece is unknown")
+        _write_bytes_as_characters(vocab)
+        note("llama.cpp does not fall back on bytes here: a character beyond ASCII that is no token will be unknown")
     vocab.preparation[SPACE_PREFIX] = values.boolean(pieces.settings.dummy_prefix)
     vocab.preparation["tokenizer.ggml.remove_extra_whitespaces"] = values.boolean(pieces.settings.remove_extra_spaces)
     if pieces.settings.charsmap:
         vocab.preparation["tokenizer.ggml.precompiled_charsmap"] = charsmap_value(pieces.settings.charsmap)
+
+
+def _write_bytes_as_characters(vocab: Vocabulary) -> None:
+    """Tokens of bytes as the ASCII characters they are, those without a token: a line's end is mostly one.
+
+    llama.cpp's "t5" looks for texts only, and takes the unknown token for a character it does not find. The score is
+    the one that SentencePiece gives what it then spells in bytes: ten below the lowest.
+    """
+    assert vocab.scores is not None
+    rows = zip(vocab.types, vocab.scores, strict=True)
+    score = min((score for kind, score in rows if kind == TokenType.NORMAL), default=0.0) - _UNKNOWN_PENALTY
+    known = set(vocab.tokens)
+    for number, kind in enumerate(vocab.types):
+        byte = byte_of(vocab.tokens[number]) if kind == TokenType.BYTE else None
+        if byte is not None and 0 < byte < 0x80 and byte != ord(" ") and chr(byte) not in known:
+            vocab.put(number, chr(byte), TokenType.NORMAL, score)
