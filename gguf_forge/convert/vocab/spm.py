@@ -6,7 +6,7 @@ Knows which of the two counts, who may add or replace a token, and in which orde
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gguf_forge.convert.vocab.added import Listed, listed_tokens, named_special
+from gguf_forge.convert.vocab.added import CONFIG_FILE, Listed, listed_tokens, named_special
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.pieces import Pieces, read_pieces_of
 from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, is_spm
@@ -47,7 +47,7 @@ def load_spm(
     pieces = _open_pieces(folder, listed, note, file)
     if pieces is None:
         return None
-    named = named_special(folder)
+    named = named_special(folder, note)
     sources = _Sources(pieces, listed | _without_id(pieces, listed, named, note), named)
     vocab = _padding(folder, sources, vocab_size, note)
     for number, text in enumerate(pieces.texts[: len(vocab.tokens)]):
@@ -131,7 +131,8 @@ def _add_listed(vocab: Vocabulary, sources: _Sources, typing: Typing, note: _Not
         if place >= len(vocab.tokens):
             note(f"added token {place} is left out: vocab_size is {len(vocab.tokens)}")
             continue
-        special = token.text in sources.named if token.special is None else token.special
+        flagged = CONFIG_FILE in token.files and token.special is not None
+        special = bool(token.special) or (token.text in sources.named and not flagged)
         written = typing(token.text, special)
         rewriting = pieces.file == JSON_FILE or any(file in typing.rewriting for file in token.files)
         if not _amounts_to(vocab, place, written) or (rewriting and not pieces.unigram):
