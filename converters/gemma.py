@@ -70,14 +70,13 @@ VISION = (r"^(model\.)?(vision_tower|multi_modal_projector|vision_model|multimod
 
 
 def vocab_rows(facts: Facts) -> int:
-    """Rows of the embedding that stand for tokens."""
-    if (facts.directory / "tokenizer.model").is_file():
-        size = facts.config.get("vocab_size")
-        if isinstance(size, int):
-            return size
+    """Rows of the embedding that stand for tokens: as many as the vocabulary is padded to."""
+    size = facts.config.get("vocab_size")
+    if isinstance(size, int):
+        return size
     found = Folder(facts.directory).object("tokenizer.json")
     if found is None:
-        raise ConversionError(f"{facts.directory}: neither tokenizer.model nor tokenizer.json to count tokens in")
+        raise ConversionError(f"{facts.directory}: neither vocab_size nor tokenizer.json to count tokens by")
     return len(found["model"]["vocab"]) + len(found["added_tokens"])
 
 

@@ -12,6 +12,7 @@ import json
 import lzma
 import struct
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,17 @@ def read(path: Path, sizes: dict[str, int]) -> Manifest:
     return Manifest(len(data), tuple(keys), tuple(tensors))
 
 
-def differences(path: Path, golden: Manifest) -> list[str]:
-    """One line for each thing that differs, most telling first; empty when the files have the same bytes."""
+def differences(path: Path, golden: Manifest, apart: Collection[str] = ()) -> list[str]:
+    """One line for each thing that differs, most telling first; empty when the files have the same bytes.
+
+    The keys `apart` must have other values than the reference's, or be in one file only: a line for each that has not.
+    """
     found = read(path, {t.name: t.nbytes for t in golden.tensors})
-    lines = _compare("key", found.keys, golden.keys) + _compare("tensor", found.tensors, golden.tensors)
-    if not lines and found.size != golden.size:
+    ours, theirs = ({k.name: k for k in keys} for keys in (found.keys, golden.keys))
+    lines = [f"key as in the reference: {name}" for name in apart if ours.get(name) == theirs.get(name)]
+    kept = [tuple(k for k in keys if k.name not in apart) for keys in (found.keys, golden.keys)]
+    lines += _compare("key", *kept) + _compare("tensor", found.tensors, golden.tensors)
+    if not lines and found.size != golden.size and not apart:
         lines.append(f"file has {found.size} bytes, reference {golden.size}")
     return lines
 

@@ -15,7 +15,8 @@ from gguf_forge.errors import CheckpointError
 Entry = dict[str, Any] | str
 """One token: its text, or an object with `content` and flags."""
 
-_JSON, _CONFIG, _FILE = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
+_JSON, CONFIG_FILE, _FILE = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
+_MAP = "special_tokens_map.json"
 
 
 def config_entries(folder: Folder) -> dict[int, Entry] | None:
@@ -94,7 +95,7 @@ def listed_tokens(folder: Folder, followed: Sequence[str], note: Callable[[str],
     """
     sources: dict[str, list[tuple[int, Entry]]] = {
         _JSON: json_entries(folder),
-        _CONFIG: list((config_entries(folder) or {}).items()),
+        CONFIG_FILE: list((config_entries(folder) or {}).items()),
         _FILE: [(number, text) for number, text in file_entries(folder)],
     }
     found: dict[int, Listed] = {}
@@ -127,24 +128,34 @@ def _flag(text: str, flags: Mapping[str, bool], followed: Sequence[str], note: C
     return flags[chosen]
 
 
-def named_special(folder: Folder) -> dict[str, str]:
-    """Texts the files name as special tokens without an id, and the key that names each.
+def named_special(folder: Folder, note: Callable[[str], None]) -> dict[str, str]:
+    """Texts the files name as special tokens without an id, and the place that names each.
 
     tokenizer_config.json (bos_token and so on, additional_special_tokens, extra_special_tokens), and for folders
-    whose tokenizer_config.json has no added_tokens_decoder also special_tokens_map.json.
+    whose tokenizer_config.json has no added_tokens_decoder also special_tokens_map.json, as for the Hub's library.
+    `note` is called where the two give a role to different tokens.
     """
-    files = [_CONFIG] if config_entries(folder) is not None else [_CONFIG, "special_tokens_map.json"]
+    settings, older = folder.object(CONFIG_FILE) or {}, folder.object(_MAP) or {}
+    for key in settings.keys() & older.keys():
+        one, other = text_of(settings[key]), text_of(older[key])
+        if key.endswith("_token") and one is not None and other is not None and one != other:
+            note(f"{key} is {one!r} in {CONFIG_FILE}, {other!r} in {_MAP}: the former is written")
+    files = {CONFIG_FILE: settings} if config_entries(folder) is not None else {CONFIG_FILE: settings, _MAP: older}
     found: dict[str, str] = {}
-    for file in files:
-        for key, value in (folder.object(file) or {}).items():
-            if key.endswith("_token"):
-                entries = [value]
-            elif key in ("additional_special_tokens", "extra_special_tokens"):
-                entries = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-            else:
-                continue
-            for entry in entries:
+    for file, data in files.items():
+        for key, value in data.items():
+            for entry in _named_by(key, value):
                 text = text_of(entry)
                 if text:
                     found.setdefault(text, f"{file}: {key}")
     return found
+
+
+def _named_by(key: str, value: Any) -> list[Any]:
+    if key.endswith("_token"):
+        return [value]
+    if key not in ("additional_special_tokens", "extra_special_tokens"):
+        return []
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

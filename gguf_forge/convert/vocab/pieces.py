@@ -3,6 +3,7 @@
 Knows tokenizer.model; `spm_json` makes the same of tokenizer.json. Must not know what is added to pieces.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class Pieces:
 
     `file`: its name. `added_score`: what a token gets that is no piece. `settings`: how a text is prepared, and whether
     it is cut into the pieces whose scores, log probabilities, have the highest sum (UNIGRAM), or by merging pairs, that
-    with the highest score first (BPE).
+    with the highest score first (BPE). `roles`: ids of bos, eos, unk and pad, as far as the file says.
     """
 
     file: str
@@ -27,6 +28,7 @@ class Pieces:
     types: list[TokenType]
     added_score: float
     settings: PieceModel
+    roles: Mapping[str, int]
 
     @property
     def unigram(self) -> bool:
@@ -41,6 +43,7 @@ def read_pieces_of(path: Path) -> Pieces:
     if settings.kind not in (UNIGRAM, BPE):
         raise CheckpointError(f"{path}: a SentencePiece model of kind {settings.kind}, neither BPE nor Unigram")
     count = int(model.vocab_size())
+    roles = {"bos": model.bos_id(), "eos": model.eos_id(), "unk": model.unk_id(), "pad": model.pad_id()}
     types = [piece_type(model, piece) for piece in range(count)]
     for piece in settings.user_defined:
         types[piece] = TokenType.USER_DEFINED
@@ -51,4 +54,5 @@ def read_pieces_of(path: Path) -> Pieces:
         types=types,
         added_score=ADDED_SCORE,
         settings=settings,
+        roles={role: number for role, number in roles.items() if number >= 0},
     )

@@ -6,7 +6,7 @@ Knows which of the two counts, who may add or replace a token, and in which orde
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gguf_forge.convert.vocab.added import Listed, listed_tokens, named_special
+from gguf_forge.convert.vocab.added import CONFIG_FILE, Listed, listed_tokens, named_special
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.pieces import Pieces, read_pieces_of
 from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, is_spm
@@ -16,6 +16,9 @@ from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Typing, Vocabu
 from gguf_forge.convert.vocab.unigram import charsmap_value
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
+
+_UNKNOWN_PENALTY = 10.0
+"""SentencePiece's kUnkPenalty."""
 
 _Note = Callable[[str], None]
 
@@ -44,7 +47,7 @@ def load_spm(
     pieces = _open_pieces(folder, listed, note, file)
     if pieces is None:
         return None
-    named = named_special(folder)
+    named = named_special(folder, note)
     sources = _Sources(pieces, listed | _without_id(pieces, listed, named, note), named)
     vocab = _padding(folder, sources, vocab_size, note)
     for number, text in enumerate(pieces.texts[: len(vocab.tokens)]):
@@ -128,7 +131,8 @@ def _add_listed(vocab: Vocabulary, sources: _Sources, typing: Typing, note: _Not
         if place >= len(vocab.tokens):
             note(f"added token {place} is left out: vocab_size is {len(vocab.tokens)}")
             continue
-        special = token.text in sources.named if token.special is None else token.special
+        flagged = CONFIG_FILE in token.files and token.special is not None
+        special = bool(token.special) or (token.text in sources.named and not flagged)
         written = typing(token.text, special)
         rewriting = pieces.file == JSON_FILE or any(file in typing.rewriting for file in token.files)
         if not _amounts_to(vocab, place, written) or (rewriting and not pieces.unigram):
@@ -171,12 +175,28 @@ def _cut_by_merging(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
 def _cut_by_probability(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
     """llama.cpp's "t5" finds the most probable cut; its "llama" would merge pairs by scores not meant for that."""
     vocab.model = "t5"
-    vocab.flags |= {"bos": False, "eos": False}
-    if TokenType.UNKNOWN in vocab.types:
-        vocab.ids["unk"] = vocab.types.index(TokenType.UNKNOWN)
+    vocab.ids.update(pieces.roles)
+    vocab.flags = {"bos": "bos" in pieces.roles, "eos": False, **vocab.flags}
     if TokenType.BYTE in vocab.types:
-        note("llama.cpp does not fall back on bytes in a unigram vocabulary: a character without a piece is unknown")
+        _write_bytes_as_characters(vocab)
+        note("llama.cpp does not fall back on bytes here: a character beyond ASCII that is no token will be unknown")
     vocab.preparation[SPACE_PREFIX] = values.boolean(pieces.settings.dummy_prefix)
     vocab.preparation["tokenizer.ggml.remove_extra_whitespaces"] = values.boolean(pieces.settings.remove_extra_spaces)
     if pieces.settings.charsmap:
         vocab.preparation["tokenizer.ggml.precompiled_charsmap"] = charsmap_value(pieces.settings.charsmap)
+
+
+def _write_bytes_as_characters(vocab: Vocabulary) -> None:
+    """Tokens of bytes as the ASCII characters they are, those without a token: a line's end is mostly one.
+
+    llama.cpp's "t5" looks for texts only, and takes the unknown token for a character it does not find. The score is
+    the one that SentencePiece gives what it then spells in bytes: ten below the lowest.
+    """
+    assert vocab.scores is not None
+    rows = zip(vocab.types, vocab.scores, strict=True)
+    score = min((score for kind, score in rows if kind == TokenType.NORMAL), default=0.0) - _UNKNOWN_PENALTY
+    known = set(vocab.tokens)
+    for number, kind in enumerate(vocab.types):
+        byte = byte_of(vocab.tokens[number]) if kind == TokenType.BYTE else None
+        if byte is not None and 0 < byte < 0x80 and byte != ord(" ") and chr(byte) not in known:
+            vocab.put(number, chr(byte), TokenType.NORMAL, score)

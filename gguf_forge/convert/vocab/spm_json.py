@@ -64,13 +64,14 @@ def read_spm_json(folder: Folder, note: _Note) -> Pieces:
     else:
         texts = _by_id(model.get("vocab"), place)
         scores, lowest = _ranked(folder, texts, note)
+    types = _types(texts, model, unigram, place)
     prefix = _space_prefix(document, note)
     _note_the_rest(document, unigram, note)
     return Pieces(
         file=JSON_FILE,
         texts=texts,
         scores=scores,
-        types=_types(texts, model, unigram, place),
+        types=types,
         added_score=lowest,
         settings=PieceModel(
             kind=UNIGRAM if unigram else BPE,
@@ -78,6 +79,7 @@ def read_spm_json(folder: Folder, note: _Note) -> Pieces:
             dummy_prefix=prefix,
             remove_extra_spaces=any(_joins_spaces(part) for part in _parts(document)),
         ),
+        roles={"unk": types.index(TokenType.UNKNOWN)} if TokenType.UNKNOWN in types else {},
     )
 
 
