@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gguf_forge import _native
 from gguf_forge.types import TENSOR_TYPES, TensorType
-from tests.oracle import Oracle, library
+from tests.oracle import JUDGE, OLDER, Oracle
 
 F32 = TENSOR_TYPES["F32"]
 ISAS = _native.isa_names()
@@ -42,7 +42,9 @@ def same_floats(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
 
 @pytest.fixture(scope="session")
 def oracle() -> Oracle:
-    path = library()
-    if path is None:
-        pytest.skip("pywhispercpp is not installed: its libggml judges the bytes")
-    return Oracle(path)
+    return Oracle(JUDGE)
+
+
+@pytest.fixture(scope="session")
+def older() -> Oracle:
+    return Oracle(OLDER)
