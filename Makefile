@@ -20,8 +20,7 @@ test: $(VENV)/.test ## the test suite
 test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
 	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(BIN)/python -m pytest -m zoo tests/convert
 
-test-run: $(VENV)/.test ## converted files opened and run by llama.cpp (installs xllamacpp)
-	$(BIN)/pip install -q xllamacpp
+test-run: $(VENV)/.test ## converted files opened and run by llama.cpp, of the test suite
 	$(BIN)/python -m pytest tests/cli/test_generation.py
 
 test-runtime: $(VENV)/.test $(CHECKPOINTS)/.made build/torch/.transformers ## ZOO=folder: files in llama.cpp, against transformers

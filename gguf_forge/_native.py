@@ -27,6 +27,7 @@ class TypeRow:
     quant: bool
     weighted: bool
     needs_weights: bool
+    fit: int
     encodes: bool
     decodes: bool
 
@@ -47,6 +48,7 @@ def type_rows() -> list[TypeRow]:
                 quant=bool(row.kind & _lib.FORGE_KIND_QUANT),
                 weighted=bool(row.kind & _lib.FORGE_KIND_WEIGHTED),
                 needs_weights=bool(row.kind & _lib.FORGE_KIND_NEEDS_WEIGHTS),
+                fit=row.fit,
                 encodes=bool(row.encodes),
                 decodes=bool(row.decodes),
             )
@@ -82,11 +84,13 @@ E_WIDTH: int = _lib.FORGE_E_WIDTH
 E_NOT_FINITE: int = _lib.FORGE_E_NOT_FINITE
 E_WEIGHTS: int = _lib.FORGE_E_WEIGHTS
 E_SOURCE: int = _lib.FORGE_E_SOURCE
+E_TOO_LARGE: int = _lib.FORGE_E_TOO_LARGE
 
 
 def convert(
-    src_type: int, src: Any, dst_type: int, dst: Any, rows: int, width: int, weights: Any = None, isa: str | None = None
-) -> tuple[int, int]:
+    src_type: int, src: Any, dst_type: int, dst: Any, rows: int, width: int, weights: Any = None,
+    isa: str | None = None, strict: bool = False,
+) -> tuple[int, int]:  # fmt: skip
     """Calls forge_convert on contiguous buffers; returns (status, index of the offending element).
 
     src, dst: objects with a buffer (dst writable) of at least rows * row bytes; weights: float32 buffer or None.
@@ -102,6 +106,13 @@ def convert(
         rows,
         width,
         _NULL if weights is None else _ffi.from_buffer("float[]", weights),
+        strict,
         where,
     )
     return status, where[0]
+
+
+def first_not_finite(type: int, data: Any, count: int) -> int:
+    """Calls forge_first_not_finite on a contiguous buffer of `count` blocks, or elements of a float type."""
+    found: int = _lib.forge_first_not_finite(type, _ffi.from_buffer(data), count)
+    return found

@@ -14,7 +14,11 @@ MAX_BYTES = 2**63 - 1
 
 @dataclass(frozen=True)
 class TensorType:
-    """One ggml tensor type. `block_size` is in elements, `block_bytes` in bytes."""
+    """One ggml tensor type. `block_size` is in elements, `block_bytes` in bytes.
+
+    fit: for how many weights the encoder finds one scale, so that their importances count against each other only; 0
+    where it uses none.
+    """
 
     name: str
     id: int
@@ -24,6 +28,7 @@ class TensorType:
     floating: bool
     weighted: bool
     needs_weights: bool
+    fit: int
     encodes: bool
     decodes: bool
 
@@ -65,6 +70,7 @@ def _from_row(row: TypeRow) -> TensorType:
         floating=row.floating,
         weighted=row.weighted,
         needs_weights=row.needs_weights,
+        fit=row.fit,
         encodes=row.encodes,
         decodes=row.decodes,
     )

@@ -15,8 +15,8 @@ typedef void (*forge_decode_fn)(const uint8_t *in, float *y, int64_t blocks);
 struct forge_backend {
     const char *name;
     int (*supported)(void);
-    /* Index of the first NaN or infinity among n floats; n when there is none. */
-    int64_t (*first_not_finite)(const float *x, int64_t n);
+    /* Index of the first NaN among n floats, or number above the limit in magnitude; n when there is none. */
+    int64_t (*first_above)(const float *x, int64_t n, float limit);
     /* Copies past the caches, for results too large to stay there; stream_end after the last copy. */
     void (*stream)(uint8_t *dst, const uint8_t *src, size_t bytes);
     void (*stream_end)(void);

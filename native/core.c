@@ -1,5 +1,6 @@
 /* The type table, the choice of backend, and the loop that takes rows from one type to another. */
 #include "backend.h"
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -12,9 +13,14 @@
 #define CODEC_ENCODE 1, 1
 #define CODEC_DECODE 0, 1
 #define CODEC_NONE 0, 0
+#define KIND_FLOAT FORGE_KIND_FLOAT
+#define KIND_INT FORGE_KIND_INT
+#define KIND_QUANT FORGE_KIND_QUANT
+#define KIND_WEIGHTED (FORGE_KIND_QUANT | FORGE_KIND_WEIGHTED)
+#define KIND_NEEDS_WEIGHTS (KIND_WEIGHTED | FORGE_KIND_NEEDS_WEIGHTS)
 const forge_type forge_types[] = {
-#define TYPE(name, NAME, id, block, bytes, codec, kind) {NAME, id, block, bytes, kind, codec},
-#define REMOVED(id, NAME) {NAME, id, 0, 0, 0, 0, 0},
+#define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) {NAME, id, block, bytes, KIND_##kind, fit, codec},
+#define REMOVED(id, NAME) {NAME, id, 0, 0, 0, 0, 0, 0},
 #include "types.def"
 #undef TYPE
 #undef REMOVED
@@ -74,6 +80,32 @@ static const forge_type *type_row(int id)
     return NULL;
 }
 
+/* How a number in a block is stored. */
+enum { NOWHERE, F16, BF16, F32, F64, E8M0, F16_SPREAD };
+
+typedef struct {
+    int form, fields, at[2];
+} number_place;
+
+#define ALL_FINITE {NOWHERE, 0, {0, 0}}
+#define F16_AT(a) {F16, 1, {a, 0}}
+#define F16_AT_BOTH(a, b) {F16, 2, {a, b}}
+#define BF16_AT(a) {BF16, 1, {a, 0}}
+#define F32_AT(a) {F32, 1, {a, 0}}
+#define F64_AT(a) {F64, 1, {a, 0}}
+#define E8M0_AT(a) {E8M0, 1, {a, 0}}
+#define F16_SPREAD_AT(a) {F16_SPREAD, 1, {a, 0}} /* four bits in each of four words */
+static const number_place number_places[] = {
+#define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) scales,
+#define REMOVED(id, NAME) ALL_FINITE,
+#include "types.def"
+#undef TYPE
+#undef REMOVED
+};
+
+/* Above all that blocks can hold whose scales are F16: at most 65504 * 128 * 32, in Q6_K. */
+static const float REACH = 0x1p29f;
+
 static int aligned(const void *p) { return (uintptr_t)p % _Alignof(float) == 0; }
 
 typedef struct {
@@ -81,6 +113,7 @@ typedef struct {
     const forge_type *src_type, *dst_type;
     const uint8_t *src;
     uint8_t *dst;
+    float limit; /* of magnitudes that are encoded in blocks */
     int64_t *where;
 } job;
 
@@ -105,6 +138,17 @@ static void fetch_ahead(const uint8_t *src, int64_t bytes)
     }
 }
 
+/* Whether n floats can be encoded, those from element `at` on. */
+static int check_values(const job *j, const float *x, int64_t n, int64_t at)
+{
+    const int64_t bad = j->backend->first_above(x, n, j->limit);
+    if (bad == n) {
+        return FORGE_OK;
+    }
+    *j->where = at + bad;
+    return fabsf(x[bad]) <= FLT_MAX ? FORGE_E_TOO_LARGE : FORGE_E_NOT_FINITE;
+}
+
 static int encode_tiles(const job *j, int64_t count)
 {
     _Alignas(64) float tile[TILE];
@@ -115,12 +159,9 @@ static int encode_tiles(const job *j, int64_t count)
     for (int64_t at = 0; at < count; at += step) {
         int64_t n = count - at < step ? count - at : step;
         const float *x = tile_in(j, at, n, tile);
-        if (blocks) {
-            int64_t bad = j->backend->first_not_finite(x, n);
-            if (bad < n) {
-                *j->where = at + bad;
-                return FORGE_E_NOT_FINITE;
-            }
+        const int status = blocks ? check_values(j, x, n, at) : FORGE_OK;
+        if (status != FORGE_OK) {
+            return status;
         }
         uint8_t *dst = j->dst + bytes_of(j->dst_type, at);
         int64_t bytes = bytes_of(j->dst_type, n);
@@ -156,10 +197,9 @@ static int encode_weighted(const job *j, int64_t rows, int64_t width, const floa
     const int64_t row_blocks = width / j->dst_type->block, step = GROUP / width > 0 ? GROUP / width : 1;
     for (int64_t row = 0; row < rows; row += step) {
         int64_t n = rows - row < step ? rows - row : step;
-        int64_t bad = j->backend->first_not_finite(x + row * width, n * width);
-        if (bad < n * width) {
-            *j->where = row * width + bad;
-            return FORGE_E_NOT_FINITE;
+        const int status = check_values(j, x + row * width, n * width, row * width);
+        if (status != FORGE_OK) {
+            return status;
         }
         j->backend->encode[j->dst_type->id](x + row * width, j->dst + bytes_of(j->dst_type, row * width),
                                             n * row_blocks, weights, row_blocks);
@@ -182,10 +222,10 @@ static int check_weights(const job *j, int64_t width, const float *weights)
 }
 
 int forge_convert(const forge_backend *backend, int src_type, const void *src, int dst_type, void *dst,
-                  int64_t rows, int64_t width, const float *weights, int64_t *where)
+                  int64_t rows, int64_t width, const float *weights, int strict, int64_t *where)
 {
     *where = -1;
-    job j = {backend, type_row(src_type), type_row(dst_type), src, dst, where};
+    job j = {backend, type_row(src_type), type_row(dst_type), src, dst, FLT_MAX, where};
     if (!j.src_type || !j.dst_type || !j.src_type->decodes || !j.dst_type->encodes) {
         return FORGE_E_TYPE;
     }
@@ -204,6 +244,9 @@ int forge_convert(const forge_backend *backend, int src_type, const void *src, i
     if (rows == 0 || width == 0) {
         return FORGE_OK;
     }
+    if (strict && number_places[j.dst_type - forge_types].form != E8M0) {
+        j.limit = REACH;
+    }
     if (weights && (j.dst_type->kind & FORGE_KIND_WEIGHTED)) {
         return encode_weighted(&j, rows, width, weights);
     }
@@ -212,4 +255,77 @@ int forge_convert(const forge_backend *backend, int src_type, const void *src, i
         return FORGE_OK;
     }
     return encode_tiles(&j, rows * width);
+}
+
+/* ------------------------------------------------------------------ numbers that are not finite */
+
+static inline uint32_t word_at(const uint8_t *p, int bytes)
+{
+    uint16_t half;
+    uint32_t whole;
+    if (bytes == 2) {
+        memcpy(&half, p, 2);
+        return half;
+    }
+    memcpy(&whole, p, 4);
+    return whole;
+}
+
+/* Whether all bits of the exponent are set. */
+static inline int endless(int form, const uint8_t *p)
+{
+    switch (form) {
+    case F16: return (word_at(p, 2) & 0x7c00) == 0x7c00;
+    case BF16: return (word_at(p, 2) & 0x7f80) == 0x7f80;
+    case F32: return (word_at(p, 4) & 0x7f800000) == 0x7f800000;
+    case F64: return (word_at(p + 4, 4) & 0x7ff00000) == 0x7ff00000;
+    case E8M0: return *p == 0xff;
+    default: return (word_at(p + 4, 2) & 0xc000) == 0xc000 && (word_at(p + 6, 2) & 0x7000) == 0x7000;
+    }
+}
+
+/* `form` and, where it can be, `stride` are constants to the callers, which makes vectors of the inner loop. */
+static inline int64_t scan(int form, const uint8_t *p, int64_t count, int64_t stride)
+{
+    enum { STEP = 1024 };
+    int64_t at = 0;
+    for (; at < count; at += STEP) {
+        const int64_t end = count - at < STEP ? count : at + STEP;
+        int any = 0;
+        for (int64_t i = at; i < end; i++) {
+            any |= endless(form, p + i * stride);
+        }
+        if (any) {
+            break;
+        }
+    }
+    for (; at < count && !endless(form, p + at * stride); at++) {
+    }
+    return at < count ? at : count;
+}
+
+static int64_t scan_field(int form, const uint8_t *p, int64_t count, int64_t stride)
+{
+    switch (form) {
+    case F16: return stride == 2 ? scan(F16, p, count, 2) : scan(F16, p, count, stride);
+    case BF16: return scan(BF16, p, count, 2);
+    case F32: return stride == 4 ? scan(F32, p, count, 4) : scan(F32, p, count, stride);
+    case F64: return scan(F64, p, count, 8);
+    case E8M0: return scan(E8M0, p, count, stride);
+    case F16_SPREAD: return scan(F16_SPREAD, p, count, stride);
+    default: return count;
+    }
+}
+
+int64_t forge_first_not_finite(int type, const void *data, int64_t count)
+{
+    const forge_type *t = type_row(type);
+    if (!t) {
+        return count;
+    }
+    const number_place *place = &number_places[t - forge_types];
+    for (int i = 0; i < place->fields; i++) {
+        count = scan_field(place->form, (const uint8_t *)data + place->at[i], count, t->bytes);
+    }
+    return count;
 }

@@ -23,7 +23,8 @@ enum {
     FORGE_E_WIDTH = 2,      /* row width is not a whole number of blocks */
     FORGE_E_NOT_FINITE = 3, /* NaN or infinity where blocks are to be made */
     FORGE_E_WEIGHTS = 4,    /* the type needs importance weights, or a weight is negative or not finite (*where) */
-    FORGE_E_SOURCE = 5      /* weights were given with a source that is not aligned F32 */
+    FORGE_E_SOURCE = 5,     /* weights were given with a source that is not aligned F32 */
+    FORGE_E_TOO_LARGE = 6   /* a number that no block of the type can come near (*where), and strict was asked for */
 };
 
 typedef struct {
@@ -32,6 +33,7 @@ typedef struct {
     int block;        /* elements per block; 0 for a removed type */
     int bytes;        /* bytes per block; 0 for a removed type */
     int kind;         /* FORGE_KIND_* */
+    int fit;          /* weights that one search for a scale weighs against each other; 0 without importance */
     int encodes;      /* 1 when blocks of this type can be made */
     int decodes;      /* 1 when blocks of this type can be turned into floats */
 } forge_type;
@@ -51,10 +53,15 @@ const forge_backend *forge_backend_find(const char *name);
  * weights: NULL, or `width` importance values used for every row; they and an F32 src must then lie on float
  * boundaries, and src must be F32. Types that use none ignore them.
  * Non-finite input is refused (FORGE_E_NOT_FINITE, *where = the element's index) when dst_type has blocks;
- * dst is then partly written.
+ * dst is then partly written. strict: so are magnitudes above 2^29 by types whose scales cannot take them there, and
+ * which would make something else of them (FORGE_E_TOO_LARGE); 0: what ggml writes is written.
  */
 int forge_convert(const forge_backend *backend, int src_type, const void *src, int dst_type, void *dst,
-                  int64_t rows, int64_t width, const float *weights, int64_t *where);
+                  int64_t rows, int64_t width, const float *weights, int strict, int64_t *where);
+
+/* The index of the first of `count` blocks (elements of a float type) with a NaN or an infinity: the element itself, or
+ * a scale or minimum that is stored as a float. `count` when there is none, and for types that cannot hold any. */
+int64_t forge_first_not_finite(int type, const void *data, int64_t count);
 
 /* cdef end */
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.oracle import JUDGE, OLDER, Oracle
+
 # A shell starts background jobs with interrupts ignored, nohup with SIGHUP, and children inherit that: tests that send
 # these signals would wait.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -29,3 +31,13 @@ def undecodable(folder: Path, name: bytes) -> Path:
         pytest.skip(f"names here are text: {error.strerror}")
     path.unlink()
     return path
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Oracle:
+    return Oracle(JUDGE)
+
+
+@pytest.fixture(scope="session")
+def older() -> Oracle:
+    return Oracle(OLDER)

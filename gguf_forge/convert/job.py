@@ -16,7 +16,7 @@ from gguf_forge import names
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.run import Weights
 from gguf_forge.convert.view import View
-from gguf_forge.errors import RecipeError, escaped
+from gguf_forge.errors import RecipeError, escaped, listed
 from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.header import quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
@@ -34,6 +34,7 @@ from gguf_forge.quant.recipe import (
     require_unquantized,
     require_wanted,
 )
+from gguf_forge.quant.unseen import importance
 from gguf_forge.types import TensorType, tensor_type
 
 FILE_TYPE_KEY = "general.file_type"
@@ -62,7 +63,7 @@ class Quantization:
 class Job:
     """What one output file shall hold: tensors in order with their types, importances, metadata.
 
-    `notes`: what was asked for and has no effect.
+    `notes`: what was asked for and has no effect, and where the importance matrix says nothing.
     """
 
     type: str
@@ -137,6 +138,7 @@ class Job:
         if not how.fallback:
             require_wanted(choices)
         weights = {} if matrix is None else _weights(matrix, choices)
+        notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
         return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
 
@@ -218,3 +220,18 @@ def _weights(matrix: Imatrix, choices: Iterable[Choice]) -> dict[str, Weights]:
         if values is not None:
             found[choice.name] = np.ascontiguousarray(values, np.float32).reshape(-1, choice.shape[-1])
     return found
+
+
+def _without_data(choice: Choice, weights: Weights) -> list[str]:
+    """A line where weights are encoded as without the importance matrix, which holds only zeros for them."""
+    parts: list[str] = []
+    for number, row in enumerate(weights):
+        spans = importance(row, choice.type).unseen
+        if spans:
+            whole = spans == ((0, row.size),)
+            columns = "all columns" if whole else f"columns {listed(f'{a} to {b - 1}' for a, b in spans)}"
+            parts.append(f"{columns} of expert {number}" if len(weights) > 1 else columns)
+    if not parts:
+        return []
+    how = "all inputs count alike there" if choice.type.needs_weights else "quantized as without one"
+    return [f"{escaped(choice.name)}: the importance matrix is 0 in {listed(parts)}: {how}"]

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gguf_forge import _native
 from gguf_forge.errors import QuantError
+from gguf_forge.quant.unseen import Importance, importance
 from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
 
 #: Elements a task of the thread pool takes: large enough to make Python's share vanish, small enough to balance.
@@ -36,8 +37,9 @@ def quantize(
     """Encodes an array as blocks of `type`, bit for bit as ggml does.
 
     x: float32, float16, float64, or uint16 holding bfloat16 bits, of shape (..., width), width a multiple of the type's
-    block. imatrix: None, or `width` importance values (finite, not negative), used for every row. threads: how many
-    to use; None for one a processor. Returns uint8 of shape (..., row bytes).
+    block. imatrix: None, or `width` importance values (finite, not negative), used for every row; weights that share a
+    scale and have importance 0 throughout, which would make them 0, are encoded as without. threads: how many to use;
+    None for one a processor. Returns uint8 of shape (..., row bytes).
     Raises QuantError for a dtype, shape, width, NaN, infinity or importance vector that cannot be encoded.
     """
     kind = _encodable(type)
@@ -45,7 +47,7 @@ def quantize(
     source = _source_type(x)
     if x.ndim == 0:
         raise QuantError(f"a scalar has no rows to encode as {kind.name}; give an array of at least one dimension")
-    weights = None if imatrix is None else _weights(imatrix, x.shape[-1])
+    weights = None if imatrix is None else _importance(imatrix, x.shape[-1], kind)
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
     out = np.empty((flat.shape[0], _row_bytes(kind, x.shape[-1])), np.uint8)
 
@@ -97,11 +99,14 @@ def encode_rows(
     dst_type: TensorType,
     weights: NDArray[np.float32] | None = None,
     first_row: int = 0,
+    strict: bool = False,
 ) -> NDArray[np.uint8]:
     """Encodes rows of one type as another, in the calling thread with the GIL released.
 
     src: C-contiguous, (rows, width) elements of a float type (bfloat16 as uint16), or (rows, row bytes) uint8 for block
-    types, which are decoded first. weights: None, or float32 (width,). Returns uint8 (rows, row bytes of dst_type).
+    types, which are decoded first. weights: None, or float32 (width,), as `imatrix` of `quantize`. strict: refuses
+    numbers that are far too large for the type's scales, of which ggml makes zeros or others as soon as infinities.
+    Returns uint8 (rows, row bytes of dst_type).
     Raises QuantError; positions in its message are rows, counted from `first_row`, and columns of src.
     """
     _encodable(dst_type)
@@ -115,9 +120,19 @@ def encode_rows(
     elif src.dtype.itemsize != src_type.block_bytes or src_type.block_size != 1:
         raise QuantError(f"an array of {src.dtype} cannot hold {src_type.name}")
     out = np.empty((src.shape[0], _row_bytes(dst_type, width)), np.uint8)
-    checked = None if weights is None else _weights(weights, width)
-    _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, first_row, width)
+    checked = None if weights is None else _importance(weights, width, dst_type)
+    _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, first_row, width, strict)
     return out
+
+
+def first_not_finite(rows: NDArray[Any], kind: TensorType) -> int | None:
+    """The first element of a float type, or block, with a NaN or infinity in it; None where all is finite.
+
+    rows: C-contiguous, whole elements or blocks of `kind`. In a block only scales and minimums stored as floats count.
+    """
+    count = rows.nbytes // kind.block_bytes
+    found = _native.first_not_finite(kind.id, rows, count) if count else count
+    return found if found < count else None
 
 
 def _encodable(which: str | TensorType) -> TensorType:
@@ -152,11 +167,11 @@ def _row_bytes(kind: TensorType, width: int) -> int:
     return width // kind.block_size * kind.block_bytes
 
 
-def _weights(imatrix: NDArray[Any], width: int) -> NDArray[np.float32]:
+def _importance(imatrix: NDArray[Any], width: int, kind: TensorType) -> Importance:
     found = np.asarray(imatrix)
     if found.shape != (width,):
         raise QuantError(f"importance vector must have shape ({width},) like a row, found {found.shape}")
-    return np.require(found, np.float32, ["C", "ALIGNED"])
+    return importance(np.require(found, np.float32, ["C", "ALIGNED"]), kind)
 
 
 def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: int | None) -> None:
@@ -215,13 +230,17 @@ def _encode_into(
     src: NDArray[Any],
     src_type: TensorType,
     dst_type: TensorType,
-    weights: NDArray[np.float32] | None,
+    given: Importance | None,
     first_row: int,
     width: int | None = None,
+    strict: bool = False,
 ) -> None:
     width = src.shape[1] if width is None else width
-    if weights is None or (src_type is _F32 and src.flags.aligned):
-        _checked(src, src_type, out, dst_type, src.shape[0], width, weights, first_row)
+    if given is None or given.weights is None:
+        _checked(src, src_type, out, dst_type, src.shape[0], width, None, first_row, strict)
+        return
+    if src_type is _F32 and src.flags.aligned:
+        _encode_weighted(out, src, dst_type, given, first_row, strict)
         return
     step = max(1, STAGE // max(width, 1))
     stage = np.empty((min(step, src.shape[0]), width), np.float32)
@@ -229,7 +248,20 @@ def _encode_into(
         stop = min(start + step, src.shape[0])
         rows = stage[: stop - start]
         _checked(src[start:stop], src_type, rows, _F32, stop - start, width, None, first_row + start)
-        _checked(rows, _F32, out[start:stop], dst_type, stop - start, width, weights, first_row + start)
+        _encode_weighted(out[start:stop], rows, dst_type, given, first_row + start, strict)
+
+
+def _encode_weighted(
+    out: NDArray[np.uint8], rows: NDArray[Any], kind: TensorType, given: Importance, first_row: int, strict: bool
+) -> None:
+    """Encodes float32 rows with importances, then again without them the blocks that are to be plain."""
+    count, width = rows.shape
+    _checked(rows, _F32, out, kind, count, width, given.weights, first_row, strict)
+    for start, stop in given.plain:
+        blocks = np.empty((count, _row_bytes(kind, stop - start)), np.uint8)
+        _checked(np.ascontiguousarray(rows[:, start:stop]), _F32, blocks, kind, count, stop - start, None, first_row)
+        at = _row_bytes(kind, start)
+        out[:, at : at + blocks.shape[1]] = blocks
 
 
 def _checked(
@@ -241,18 +273,20 @@ def _checked(
     width: int,
     weights: NDArray[np.float32] | None,
     first_row: int,
+    strict: bool = False,
 ) -> None:
     """One native call; its status as a QuantError that names the place."""
     if rows == 0 or width == 0:
         return
-    status, where = _native.convert(src_type.id, src, dst_type.id, dst, rows, width, weights)
+    status, where = _native.convert(src_type.id, src, dst_type.id, dst, rows, width, weights, strict=strict)
     if status == _native.OK:
         return
-    if status == _native.E_NOT_FINITE:
+    if status in {_native.E_NOT_FINITE, _native.E_TOO_LARGE}:
         row, column = divmod(where, width)
-        raise QuantError(
-            f"{dst_type.name} cannot hold NaN or infinity, found at row {first_row + row}, column {column}"
-        )
+        place = f"found at row {first_row + row}, column {column}"
+        if status == _native.E_NOT_FINITE:
+            raise QuantError(f"{dst_type.name} cannot hold NaN or infinity, {place}")
+        raise QuantError(f"{dst_type.name} has no scale for so large a number, {place} (--allow-nonfinite lets it be)")
     if status == _native.E_WEIGHTS and weights is None:
         raise QuantError(f"{dst_type.name} needs an importance matrix")
     if status == _native.E_WEIGHTS:

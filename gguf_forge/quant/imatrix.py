@@ -114,12 +114,13 @@ class Imatrix:
 class Coverage:
     """How well a matrix fits a model. Names of tensors; `partial`: (name, experts without data, experts).
 
-    empty: tensors whose entries saw no data at all. missing: tensors to be quantized that it lacks. unused: entries for
-    no such tensor. misfits: entries of another width, and why.
+    empty: tensors whose entries saw no data at all. blank: of the other entries, those of zeros only. missing: tensors
+    to be quantized that it lacks. unused: entries for no such tensor. misfits: entries of another width, and why.
     """
 
     covered: tuple[str, ...]
     empty: tuple[str, ...]
+    blank: tuple[str, ...]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
     partial: tuple[tuple[str, int, int], ...]
@@ -127,12 +128,13 @@ class Coverage:
 
     def lines(self, most: int | None = 8) -> list[str]:
         """A summary, then a line for each kind of thing amiss, which names so many tensors at most (None: all)."""
-        total = len(self.covered) + len(self.empty) + len(self.missing) + len(self.misfits)
+        total = sum(map(len, (self.covered, self.empty, self.blank, self.missing, self.misfits)))
         lines = [f"importance matrix covers {len(self.covered)} of {total} tensors"]
         experts = [f"{name} ({unseen} of {experts})" for name, unseen, experts in self.partial]
         kinds = {
             "not in it": self.missing,
             "in it without data, so that all inputs count alike": self.empty,
+            "in it with zeros only": self.blank,
             "some experts have no data": experts,
             "for no tensor here": self.unused,
         }
@@ -142,14 +144,15 @@ class Coverage:
 
 def coverage(imatrix: Imatrix, tensors: Mapping[str, Sequence[int]]) -> Coverage:
     """Compares a matrix with the tensors to be quantized (name to shape in NumPy order)."""
-    covered, empty, missing, misfits, partial = [], [], [], [], []
+    covered, empty, blank, missing, misfits, partial = [], [], [], [], [], []
     for name, shape in tensors.items():
         entry = imatrix.entries.get(name)
         if entry is None:
             missing.append(name)
             continue
         try:
-            if imatrix.weights(name, shape) is None:
+            weights = imatrix.weights(name, shape)
+            if weights is None:
                 misfits.append(f"{escaped(name)}: {entry.sums.size} values for {shape[-1]} inputs, ignored")
                 continue
         except RecipeError as error:
@@ -159,11 +162,16 @@ def coverage(imatrix: Imatrix, tensors: Mapping[str, Sequence[int]]) -> Coverage
         if entry.unseen == parts:
             empty.append(name)
             continue
+        if not weights.any():
+            blank.append(name)
+            continue
         covered.append(name)
         if entry.unseen:
             partial.append((name, entry.unseen, parts))
     unused = tuple(name for name in imatrix.entries if name not in tensors)
-    return Coverage(tuple(covered), tuple(empty), tuple(missing), unused, tuple(partial), tuple(misfits))
+    return Coverage(
+        tuple(covered), tuple(empty), tuple(blank), tuple(missing), unused, tuple(partial), tuple(misfits)
+    )
 
 
 def matrix_runs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:

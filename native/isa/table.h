@@ -37,20 +37,21 @@
 #include "../codec/tq1_0.h"
 #include "../codec/tq2_0.h"
 
-static int64_t first_not_finite(const float *x, int64_t n)
+static int64_t first_above(const float *x, int64_t n, float limit)
 {
-    const VI exponent = vi_set1(0x7f800000);
+    const uint32_t bits = f32_to_bits(limit); /* magnitudes are in the order of their bits, NaNs above all */
+    const VI magnitude = vi_set1(0x7fffffff), most = vi_set1((int32_t)bits);
     int64_t i = 0;
     for (; i + 4 * VN <= n; i += 4 * VN) {
         VM bad[4];
         for (int k = 0; k < 4; k++) {
-            bad[k] = vi_eq(vi_and(vf_bits(vf_load(x + i + k * VN)), exponent), exponent);
+            bad[k] = vi_gt(vi_and(vf_bits(vf_load(x + i + k * VN)), magnitude), most);
         }
         if (vm_any(vm_or(vm_or(bad[0], bad[1]), vm_or(bad[2], bad[3])))) {
             break;
         }
     }
-    for (; i < n && (f32_to_bits(x[i]) & 0x7f800000u) != 0x7f800000u; i++) {
+    for (; i < n && (f32_to_bits(x[i]) & 0x7fffffffu) <= bits; i++) {
     }
     return i;
 }
@@ -69,16 +70,16 @@ static void stream_finish(void) { stream_end(); }
 const forge_backend FORGE_BACKEND = {
     .name = FORGE_BACKEND_NAME,
     .supported = forge_isa_supported,
-    .first_not_finite = first_not_finite,
+    .first_above = first_above,
     .stream = stream_copy,
     .stream_end = stream_finish,
     .encode = {
-#define TYPE(name, NAME, id, block, bytes, codec, kind) ENCODE_##codec(name, id)
+#define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) ENCODE_##codec(name, id)
 #include "../types.def"
 #undef TYPE
     },
     .decode = {
-#define TYPE(name, NAME, id, block, bytes, codec, kind) DECODE_##codec(name, id)
+#define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) DECODE_##codec(name, id)
 #include "../types.def"
 #undef TYPE
     },

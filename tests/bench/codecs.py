@@ -14,7 +14,7 @@ from gguf_forge import _native
 from gguf_forge.quant.codec import dequantize, quantize
 from gguf_forge.types import TENSOR_TYPES, TensorType
 from tests.bench.report import Report, seconds
-from tests.oracle import Oracle, library
+from tests.oracle import JUDGE, Oracle
 
 WIDTH = 4096
 #: Weights encoded at a time: small for the searches, large for what only rounds.
@@ -34,9 +34,7 @@ def bench(report: Report, folder: Path) -> None:
     x = generator.standard_normal((FAST_ROWS, WIDTH), dtype=np.float32)
     weights = generator.random(WIDTH, dtype=np.float32) + np.float32(0.01)
     isas = _native.isa_names()[::-1]
-    path = library()
-    assert path is not None, "pywhispercpp brings no libggml-base here"
-    ggml = Oracle(path)
+    ggml = Oracle(JUDGE)
     kinds = [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.encodes]
     encoding(report, ggml, kinds, x, weights, isas)
     decoding(report, ggml, [t for t in TENSOR_TYPES.values() if (t.quantized or t in HALVES) and t.decodes], x, isas)
@@ -58,7 +56,7 @@ def encoding(
             if (w is None and kind.needs_weights) or (w is not None and not kind.weighted):
                 continue
             rows = x if w is None and kind.name in ROUNDED else x[:SLOW_ROWS]
-            peer = rate(partial(ggml.encode, rows, kind, w), rows.size) if ggml.knows(kind) else None
+            peer = rate(partial(ggml.encode, rows, kind, w), rows.size)
             other = rate(gguf_encoder(rows, kind), rows.size) if w is None else None
             out = np.empty((len(rows), kind.row_bytes(WIDTH)), np.uint8)
             ours = [rate(partial(native, F32, rows, kind, out, w, isa), rows.size) for isa in isas]
@@ -88,7 +86,7 @@ def decoding(report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, is
         small = np.ascontiguousarray(block[: SMALL // width])
         out = np.empty(SMALL, np.float32)
         repeat = 64
-        theirs = times(repeat, partial(ggml.decode, small, kind)) if kind.encodes and ggml.knows(kind) else None
+        theirs = times(repeat, partial(ggml.decode, small, kind)) if kind.encodes else None
         peer = rate(theirs, repeat * SMALL)
         calls = [times(repeat, partial(native, kind, small, F32, out, None, isa, width)) for isa in isas]
         ours = [rate(call, repeat * SMALL) for call in calls]

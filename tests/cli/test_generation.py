@@ -11,7 +11,6 @@ import pytest
 
 from tests.cli.conftest import Forge
 
-pytest.importorskip("xllamacpp", reason="needs xllamacpp: make test-run")
 pytestmark = pytest.mark.peer
 
 MODEL = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M"

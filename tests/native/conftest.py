@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from gguf_forge import _native
 from gguf_forge.types import TENSOR_TYPES, TensorType
-from tests.oracle import Oracle, library
 
 F32 = TENSOR_TYPES["F32"]
 ISAS = _native.isa_names()
@@ -38,11 +36,3 @@ def decode(data: NDArray[np.uint8], kind: TensorType, isa: str) -> NDArray[np.fl
 def same_floats(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
     """The same bits, or both NaN."""
     return bool(((a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))).all())
-
-
-@pytest.fixture(scope="session")
-def oracle() -> Oracle:
-    path = library()
-    if path is None:
-        pytest.skip("pywhispercpp is not installed: its libggml judges the bytes")
-    return Oracle(path)

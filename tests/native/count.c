@@ -26,7 +26,7 @@ static double uniform(void) /* splitmix64 */
 static void encode(const forge_backend *b, const forge_type *t, const float *weights)
 {
     int64_t where;
-    if (forge_convert(b, 0, x, t->id, packed, ROWS, WIDTH, weights, &where) != FORGE_OK) {
+    if (forge_convert(b, 0, x, t->id, packed, ROWS, WIDTH, weights, 0, &where) != FORGE_OK) {
         fprintf(stderr, "%s: cannot be encoded\n", t->name);
         exit(1);
     }
@@ -47,7 +47,7 @@ static void measure_decode(const char *name, const forge_type *t)
     int64_t where;
     printf("%s %s decode %d ", t->name, name, WEIGHTS);
     (void)getppid();
-    forge_convert(forge_backend_find(name), t->id, packed, 0, y, ROWS, WIDTH, NULL, &where);
+    forge_convert(forge_backend_find(name), t->id, packed, 0, y, ROWS, WIDTH, NULL, 0, &where);
     (void)getppid();
 }
 

@@ -1,6 +1,6 @@
 """ggml's encoder of one type, run apart: its search of lattice types ends the process on some inputs.
 
-    python -m tests.native.lattice_oracle TYPE < cases > results
+    python -m tests.native.lattice_oracle TYPE PACKAGE < cases > results
 
 A case is rows, width, has weights (int32 each), the values, the weights; a result is a 1 and the blocks. Where ggml
 gave up there is none.
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.types import TENSOR_TYPES, TensorType
-from tests.oracle import Oracle, library
+from tests.oracle import JUDGE, OLDER, Oracle, Wheel
 
 Case = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
-def judge(kind: TensorType, cases: Sequence[Case]) -> list[NDArray[np.uint8] | None]:
+def judge(kind: TensorType, cases: Sequence[Case], wheel: Wheel = JUDGE) -> list[NDArray[np.uint8] | None]:
     """What ggml makes of each case; None where it ended the process."""
+    wheel.library()  # an error where it is missing: it would look like an input ggml gives up on
     results: list[NDArray[np.uint8] | None] = []
     while len(results) < len(cases):
         left = cases[len(results) :]
@@ -31,7 +32,7 @@ def judge(kind: TensorType, cases: Sequence[Case]) -> list[NDArray[np.uint8] | N
             np.array([*x.shape, w is not None], "<i4").tobytes() + x.tobytes() + (b"" if w is None else w.tobytes())
             for x, w in left
         )
-        command = [sys.executable, "-m", "tests.native.lattice_oracle", kind.name]
+        command = [sys.executable, "-m", "tests.native.lattice_oracle", kind.name, wheel.package]
         # Where gdb is installed, a ggml that gives up calls it to print its stack.
         quick = {**os.environ, "GGML_NO_BACKTRACE": "1"}
         out = subprocess.run(command, input=packed, capture_output=True, check=False, timeout=600, env=quick).stdout
@@ -46,11 +47,11 @@ def judge(kind: TensorType, cases: Sequence[Case]) -> list[NDArray[np.uint8] | N
 
 
 def main() -> None:
-    path, kind, data = library(), TENSOR_TYPES[sys.argv[1]], sys.stdin.buffer.read()
-    assert path is not None
+    kind, wheel = TENSOR_TYPES[sys.argv[1]], next(w for w in (JUDGE, OLDER) if w.package == sys.argv[2])
+    data = sys.stdin.buffer.read()
     sink = os.dup(1)
     os.dup2(2, 1)  # ggml prints its complaints
-    oracle, at = Oracle(path), 0
+    oracle, at = Oracle(wheel), 0
     while at < len(data):
         rows, width, weighted = (int(i) for i in np.frombuffer(data, "<i4", 3, at))
         x = np.frombuffer(data, "<f4", rows * width, at + 12).reshape(rows, width)

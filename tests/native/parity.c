@@ -83,7 +83,7 @@ static int compare(const forge_backend *const *b, const forge_type *t, int rows,
     int64_t where;
     for (int k = 0; k < 2; k++) {
         uint8_t *out = packed[k] + 1; /* blocks at odd addresses */
-        int status = t->encodes ? forge_convert(b[k], 0, x, t->id, out, rows, width, weights, &where) : 0;
+        int status = t->encodes ? forge_convert(b[k], 0, x, t->id, out, rows, width, weights, 0, &where) : 0;
         if (status != FORGE_OK) {
             printf("%s: status %d at %lld\n", t->name, status, (long long)where);
             return 1;
@@ -94,7 +94,7 @@ static int compare(const forge_backend *const *b, const forge_type *t, int rows,
         if (k && !t->encodes) {
             memcpy(packed[1], packed[0], bytes + 1);
         }
-        forge_convert(b[k], t->id, out, 0, y[k], rows, width, NULL, &where);
+        forge_convert(b[k], t->id, out, 0, y[k], rows, width, NULL, 0, &where);
         one_nan(y[k], rows * width);
     }
     *sum = digest(digest(*sum, packed[1] + 1, bytes), y[1], (size_t)(rows * width) * sizeof(float));

@@ -1,8 +1,8 @@
 """Differential runs: our bytes and floats against libggml's, on shapes and values hypothesis makes up.
 
-Compared: encode with and without importance, and decode of random bytes, for every type and instruction set. Equal
-means equal bits; decoded NaNs only have to be NaNs. Not compared: input with NaN or infinity, which ggml encodes and we
-refuse.
+Compared: encode with and without importance, and decode of random bytes, for every type and instruction set (the
+lattice types' encoders in test_lattices). Equal means equal bits; decoded NaNs only have to be NaNs. Not compared:
+input with NaN or infinity, which ggml encodes and we refuse.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from gguf_forge.types import TensorType
 from tests.native.conftest import BLOCK_TYPES, ISAS, decode, encode, same_floats
-from tests.oracle import Oracle
+from tests.native.lattice_oracle import judge
+from tests.oracle import NO_DECODER, NOT_AS_OLDER, OLDER, Oracle
 
 pytestmark = pytest.mark.peer
-# ggml ends the process when the search of a lattice type meets what it does not expect: goldens alone judge those.
+# ggml ends the process when the search of a lattice type meets what it does not expect: test_lattices judges those.
 LATTICE = ("IQ1", "IQ2", "IQ3")
 ENCODED = [t for t in BLOCK_TYPES if t.encodes and not t.name.startswith(LATTICE)]
-# ggml has no decoder to call for the two types of activations.
-DECODED = [t for t in BLOCK_TYPES if t.decodes and t.name not in {"Q8_1", "Q8_K"}]
+DECODED = [t for t in BLOCK_TYPES if t.decodes and t.name not in NO_DECODER]
 Rng = np.random.Generator
 
 QUIET = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,8 +62,6 @@ WEIGHTS: dict[str, Weights] = {
 @QUIET
 @given(st.data())
 def test_encode(kind: TensorType, oracle: Oracle, data: st.DataObject) -> None:
-    if not oracle.knows(kind):
-        pytest.skip(f"this libggml is older than {kind.name}")
     rows, blocks = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 2048 // kind.block_size))
     values, weights = data.draw(st.sampled_from(sorted(VALUES))), data.draw(st.sampled_from(sorted(WEIGHTS)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -81,9 +79,25 @@ def test_encode(kind: TensorType, oracle: Oracle, data: st.DataObject) -> None:
 @QUIET
 @given(rows=st.integers(1, 9), blocks=st.integers(1, 6), seed=st.integers(0, 2**32))
 def test_decode(kind: TensorType, oracle: Oracle, rows: int, blocks: int, seed: int) -> None:
-    if not oracle.knows(kind):
-        pytest.skip(f"this libggml is older than {kind.name}")
     data = np.random.default_rng(seed).integers(0, 256, (rows, blocks * kind.block_bytes), dtype=np.uint8)
     expected = oracle.decode(data, kind)
     for isa in ISAS:
         assert same_floats(decode(data, kind, isa), expected), isa
+
+
+def test_ggml_knows_every_type(oracle: Oracle) -> None:
+    assert [t.name for t in BLOCK_TYPES if not oracle.knows(t)] == []
+
+
+@pytest.mark.parametrize("kind", [t for t in BLOCK_TYPES if t.encodes], ids=lambda t: t.name)
+def test_an_older_ggml_writes_the_same(kind: TensorType, older: Oracle) -> None:
+    """What was quantized with it, without and with importance, is what we write; but for the exceptions listed."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((6, 1024), np.float32) * np.float32(0.02)
+    w = rng.standard_normal(1024, np.float32) ** 4 + np.float32(1e-6)
+    uses = ([] if kind.needs_weights else [None]) + ([w] if kind.weighted else [])
+    same = older.knows(kind) and all(
+        blocks is not None and np.array_equal(encode(x, kind, v, ISAS[0]), blocks)
+        for v, blocks in zip(uses, judge(kind, [(x, v) for v in uses], OLDER), strict=True)
+    )
+    assert same == (kind.name not in NOT_AS_OLDER), NOT_AS_OLDER.get(kind.name)
