@@ -6,6 +6,7 @@ from typing import Any
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Either, Table, f32, rule, u32
+from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rope import rope_of
 
