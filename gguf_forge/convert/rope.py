@@ -70,8 +70,9 @@ def gather_rope(config: dict[str, Any], kind: str, base: float | list[float], tu
         rope["original_max_position_embeddings"] = config["original_max_position_embeddings"]
     theta = next((config[n] for n in _BASES if n in config), base)
     part = next((config[n] for n in _PARTS if n in config), turned)
-    if part is None and kind == "minimax_m2" and isinstance(config.get("rotary_dim"), int):
-        part = config["rotary_dim"] / config["head_dim"]
+    size = config.get("head_dim")
+    if part is None and kind == "minimax_m2" and isinstance(config.get("rotary_dim"), int) and isinstance(size, int):
+        part = config["rotary_dim"] / size if size else None
     for each in [v for v in rope.values() if isinstance(v, dict)] or [rope]:
         each.setdefault("rope_theta", theta)
         if part is not None:

@@ -1,33 +1,39 @@
 """Writes gguf_forge/convert/model_types.json: facts of transformers' configuration classes, by `model_type`.
 
-`python -m tests.convert.make_model_types` where the `transformers` of VERSION (the one the golden files come from) and
-torch are installed; nothing else needs either. Real config.json files leave things unsaid in four ways, which the
-file's parts answer:
+`python -m tests.convert.make_model_types` where the `transformers` of VERSION (that of the golden files) and torch are
+installed; nothing else needs either. Real config.json files leave things unsaid, which the file's parts answer:
 
 - `rope`: the class keeps its rotary parameters in `rope_parameters`; the base where config.json gives none. A pair is
   that of full attention and of sliding windows, with parameters of their own.
 - `turned`: the part of a head that rotary embeddings turn where config.json does not say.
 - `heads_kv`: key-value heads are as many as heads where config.json says null or nothing.
 - `head_dim`: "width" where it is the width over the heads unless config.json has it, "rotary" where it is
-  qk_rope_head_dim unless config.json has it, "always rotary" where it is that whatever config.json has.
+  qk_rope_head_dim unless config.json has it, "always rotary" where it is that whatever config.json has, "latent" where
+  it is qk_nope_head_dim and qk_rope_head_dim together.
 - `renames`: other names of fields, which the class knows its own by.
 - `parts`: of a model in several parts, the model_type of each part that does not name its own.
 - `defaults`: of those parts, and of what is usual in their place, the fields that converters read. A published
   config.json often has only what differs from them. A model in one part states its fields itself, so its defaults are
   not here.
 
-The model types are those of MODELS and their parts.
+The model types are those of MODELS and their parts. It also writes fixtures/configurations.json: for each a small
+configuration, and what its class makes of it, as far as that is derived and not a default of the class.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from gguf_forge.convert.derivations import DENSE_FIRST, LAYER_TYPES
+
 VERSION = "5.23.0"
-OUT = Path(__file__).resolve().parents[2] / "gguf_forge" / "convert" / "model_types.json"
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "gguf_forge" / "convert" / "model_types.json"
+PROBES = ROOT / "fixtures" / "configurations.json"
 
 
 
@@ -53,6 +59,14 @@ MODELS = words(
     qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_vl
     qwen3_vl_moe qwen4_exp qwen4_exp_text roberta seed_oss shieldgemma2 smollm3 smolvlm solar_open stablelm
     starcoder2 t5 umt5 voxtral xlm-roberta youtu
+    """
+)
+#: Model types that are read as they stand, though transformers knows them: the reference's converters do not ask their
+#: class (Mamba and its hybrids), or fail on what it makes of a published configuration.
+RAW = words(
+    """
+    bamba deepseek_v4 dots3_note dots3_note_text falcon_h1 falcon_mamba granitemoehybrid mamba mamba2 mimo_v2_flash
+    nomic_bert step3p5 step3p7
     """
 )
 #: What is found in parts that may be of any type, besides what they are without a name.
@@ -147,6 +161,8 @@ def head_dim_of(kind: Any) -> str | None:
     )
     if turned == 48:
         return "always rotary" if both == 48 else "rotary"
+    if (made(kind, **sizes, qk_rope_head_dim=48, qk_nope_head_dim=20) or {}).get("head_dim") == 68:
+        return "latent"
     return "width" if 32 in {plain, null} and said in {40, 32} else None
 
 
@@ -201,6 +217,56 @@ def collect() -> dict[str, Any]:
     }
 
 
+#: What probes say, the second time with other rotary parameters.
+SIZES = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 6,
+    "qk_nope_head_dim": 20,
+    "qk_rope_head_dim": 12,
+    "max_position_embeddings": 4096,
+    "rope_theta": 777.0,
+}
+SCALINGS: tuple[dict[str, Any], ...] = (
+    {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "partial_rotary_factor": 0.25},
+    {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+)
+#: What of a configuration is derived, or is where a class puts it.
+DERIVED = ("head_dim", "indexer_types", "layer_types", "mlp_layer_types", "num_decoder_layers", "num_key_value_heads")
+
+
+def probes(models: Mapping[str, Any], parts: Mapping[str, Mapping[str, str]], bases: Collection[str]) -> dict[str, Any]:
+    """Small configurations of these model types, and what the classes make of them."""
+    found: dict[str, Any] = {}
+    for name, kind in models.items():
+        for number, scaling in enumerate(SCALINGS):
+            within = {part: {"model_type": t} for part, t in parts.get(name, {}).items()}
+            if within and "text_config" not in within:
+                continue
+            given = copy.deepcopy(SIZES | scaling)
+            config = {**within, "text_config": {**within["text_config"], **given}} if within else given
+            result = made(kind, **config)
+            if result is None:
+                continue
+            text = result["text_config"] if within else result
+            plain = made(text_kind(kind, within)) or {}
+            kept = [*DERIVED, *(f for f in FIELDS if within and number == 0 and f not in SIZES)]
+            seen = {k: text[k] for k in kept if text.get(k) is not None and (within or text[k] != plain.get(k))}
+            seen["rope_parameters"] = text.get("rope_parameters")
+            # What no converter reads of a model type is not derived for it.
+            read = {"layer_types": LAYER_TYPES, "mlp_layer_types": DENSE_FIRST, "rope_parameters": bases}
+            seen = {k: v for k, v in seen.items() if text["model_type"] in read.get(k, (text["model_type"],))}
+            found[f"{name}-{number}"] = {"config": {"model_type": name, **config}, "resolved": seen}
+    return found
+
+
+def text_kind(kind: Any, within: Mapping[str, Any]) -> Any:
+    """The class of a model's text part."""
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[within["text_config"]["model_type"]] if within else kind
+
+
 def written(found: dict[str, Any]) -> str:
     """JSON with a line for each model type, or a line for a list of them."""
     lines = []
@@ -218,4 +284,8 @@ if __name__ == "__main__":
 
     if transformers.__version__ != VERSION:
         raise SystemExit(f"transformers {VERSION} is wanted, this is {transformers.__version__}")
-    OUT.write_text(written(collect()), encoding="utf-8")
+    facts = collect()
+    OUT.write_text(written(facts), encoding="utf-8")
+    cases = probes({t: transformers.CONFIG_MAPPING[t] for t in MODELS}, facts["parts"], facts["rope"])
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items())
+    PROBES.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
