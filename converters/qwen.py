@@ -1,4 +1,8 @@
-"""Qwen2, Qwen2.5, Qwen3, and their mixtures of experts (Qwen1.5-MoE among them)."""
+"""Qwen 1, 2, 2.5 and 3, and the latter's mixtures of experts (Qwen1.5-MoE among them).
+
+Of multimodal models built on them (Qwen2-Audio, Audio Flamingo 3, dots.ocr, Intern-S1) the text model. KORMo is a
+Qwen2, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from gguf_forge.convert.arch import (
     Rule,
     Table,
     exact,
+    f32,
     rule,
     string,
     strings,
@@ -30,17 +35,20 @@ from .common import (
     DECODER,
     GATED,
     MIXTURE,
+    MULTIMODAL,
     QK_NORM,
     QK_NORMS,
     QKV,
     SILU,
     TRUNK,
     WRAPPERS,
+    affine,
     layer,
     pooling,
 )
 
 POOLING = u32("pooling_type", value=pooling)
+DROP = (*BUFFERS, *MULTIMODAL)
 
 
 def _fused(part: str) -> tuple[str, str]:
@@ -162,16 +170,66 @@ MOE_KEYS = (
     | u32("expert_feed_forward_length", "moe_intermediate_size")
     | u32("expert_shared_feed_forward_length", "shared_expert_intermediate_size")
 )
+#: Qwen 1 feeds forward through two projections of half its `intermediate_size`; what readers know as gate is its w2.
+QWEN1: Table[Rule] = Table(
+    (
+        rule("token_embd", "transformer.wte"),
+        rule("output_norm", "transformer.ln_f"),
+        rule("output", "lm_head"),
+        *(
+            rule(f"blk.{{l}}.{out}", f"transformer.h.{{l}}.{name}")
+            for out, name in (
+                ("attn_norm", "ln_1"),
+                ("attn_qkv", "attn.c_attn"),
+                ("attn_output", "attn.c_proj"),
+                ("ffn_norm", "ln_2"),
+                ("ffn_gate", "mlp.w2"),
+                ("ffn_up", "mlp.w1"),
+                ("ffn_down", "mlp.c_proj"),
+            )
+        ),
+    )
+)
 
+
+def _is_intern_s1(job: vocab.VocabJob) -> bool:
+    """Whether the folder is Intern-S1's, whose text model is a Qwen3 by its own name."""
+    named = (job.folder.object("config.json") or {}).get("architectures")
+    return isinstance(named, list) and named[:1] == ["InternS1ForConditionalGeneration"]
+
+
+INTERN_S1 = vocab.when(_is_intern_s1, vocab.bpe_with(fill={"bos": 151643}))
+
+QWEN = Arch(
+    "qwen",
+    hf=("QWenLMHeadModel",),
+    # Its epsilon bears the name of a LayerNorm, which is how the reference writes it; readers need that of an RMS norm.
+    hparams=BASE | f32("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", required=True),
+    tensors=QWEN1,
+    needs=(*TRUNK, "output", *affine("blk.{l}.attn_qkv"), *GATED),
+    vocab=(vocab.qwen_tiktoken,),
+    drop=(*BUFFERS, r"^transformer\.visual\."),
+)
 QWEN2 = Arch(
     "qwen2",
-    hf=("Qwen2ForCausalLM", "Qwen2Model"),
+    hf=(
+        "Qwen2ForCausalLM",
+        "Qwen2Model",
+        "Qwen2AudioForConditionalGeneration",
+        "KORMoForCausalLM",
+        "AudioFlamingo3ForConditionalGeneration",
+        "DotsOCRForCausalLM",
+    ),
     hparams=BASE | POOLING,
     tensors=DECODER,
     needs=(*TRUNK, *QKV, *GATED),
     vocab=(vocab.spm, vocab.bpe),
-    renames=WRAPPERS,
-    drop=BUFFERS,
+    renames=(
+        *WRAPPERS,
+        (r"\.pre_attention_layernorm\.", ".input_layernorm."),
+        (r"\.pre_mlp_layernorm\.", ".post_attention_layernorm."),
+    ),
+    drop=DROP,
     implied=SILU,
 )
 QWEN2_MOE = Arch(
@@ -191,9 +249,9 @@ QWEN3 = Arch(
     hparams=BASE | POOLING | RERANKER_KEYS,
     tensors=RERANKER | DECODER | QK_NORM | rule("output", "lm_head", when=lambda facts: not _ranks_by_head(facts)),
     needs=(*TRUNK, *QKV, *QK_NORMS, *GATED),
-    vocab=(vocab.spm, vocab.bpe),
+    vocab=(INTERN_S1, vocab.spm, vocab.bpe),
     renames=WRAPPERS,
-    drop=BUFFERS,
+    drop=DROP,
     implied=SILU,
 )
 QWEN3_MOE = Arch(
@@ -202,10 +260,10 @@ QWEN3_MOE = Arch(
     hparams=MOE_KEYS,
     tensors=MOE | QK_NORM,
     needs=(*TRUNK, *QKV, *QK_NORMS, Either((MIXTURE, GATED))),
-    vocab=(vocab.bpe,),
+    vocab=(INTERN_S1, vocab.bpe),
     renames=WRAPPERS,
-    drop=BUFFERS,
+    drop=DROP,
     implied=(*SILU, ("norm_topk_prob", (True,))),
 )
 
-ARCHS = (QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
+ARCHS = (QWEN, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE)
