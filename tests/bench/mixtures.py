@@ -88,9 +88,9 @@ def hollow(folder: Path, layers: int, width: int, experts: int, expert_width: in
             shapes[f"{at}{name}.weight"] = (width,)
         shapes[f"{at}mlp.gate.weight"] = (experts, width)
         for expert in range(experts):
-            for part in ("gate", "up", "down"):
+            for piece in ("gate", "up", "down"):
                 shape = (width, expert_width) if part == "down" else (expert_width, width)
-                shapes[f"{at}mlp.experts.{expert}.{part}_proj.weight"] = shape
+                shapes[f"{at}mlp.experts.{expert}.{piece}_proj.weight"] = shape
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
