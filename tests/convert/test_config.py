@@ -18,10 +18,8 @@ PROBES: dict[str, dict[str, Any]] = json.loads(maker.PROBES.read_text(encoding="
 #: Probes that say what no published model of the kind says, and of which something else is made.
 UNLIKE = {
     "dbrx-1": "the context that YaRN stretches is looked for before it is there",
-    "gpt_neox-0": "GPT-NeoX has rotary_emb_base; rope_theta is not looked at",
-    "gpt_neox-1": "GPT-NeoX has rotary_emb_base; rope_theta is not looked at",
-    "modernbert-0": "ModernBERT has global_rope_theta; rope_theta is not looked at, and scaling is for windows, too",
-    "modernbert-1": "ModernBERT has global_rope_theta; rope_theta is not looked at, and scaling is for windows, too",
+    "modernbert-0": "scaling is for sliding windows, too",
+    "modernbert-1": "scaling is for sliding windows, too",
     "qwen2_5_vl-0": "partial_rotary_factor is left beside the rotary parameters, where the reference finds it, too",
     "qwen2_vl-0": "partial_rotary_factor is left beside the rotary parameters, where the reference finds it, too",
     "voxtral-0": "Voxtral's text model has defaults of its own; published ones leave nothing out",
