@@ -92,7 +92,9 @@ def test_the_first_key_counts_and_what_null_does_is_said() -> None:
     config = {"a": None, "b": 2}
     assert (first_of(config, "z", "a", "b"), first_of(config, "z", "a", "b", null=False)) == (None, 2)
     assert (first_of(config, "z"), need(config, "a", "b"), count(config, "a", "b")) == (None, 2, 2)
-    with pytest.raises(ConversionError, match=r"^config\.json has no z or a$"):
+    with pytest.raises(ConversionError, match=r"^config\.json has no y or z$"):
+        need(config, "y", "z")
+    with pytest.raises(ConversionError, match=r"^config\.json: a is null$"):
         need(config, "z", "a")
     for wrong in (0, -1, 1.5, True, "2", [2]):
         with pytest.raises(ConversionError, match="b must be a positive number, got"):
