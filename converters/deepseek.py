@@ -27,7 +27,6 @@ from .common import (
     nextn_layers,
     with_nextn,
 )
-from .llama import head_dim
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
@@ -50,8 +49,8 @@ from .mla import (
     SHORT_QUERIES,
     TIED,
     latent,
-    yarn_multiplier,
 )
+from .rotary import head_dim, log_multiplier
 
 DEEPSEEK = Arch(
     "deepseek",
@@ -84,7 +83,7 @@ _SIZES = (
 _MOE_AND_ROPE = (
     EXPERT_KEYS
     | u32("rope.dimension_count", "qk_rope_head_dim", required=True)
-    | f32("rope.scaling.yarn_log_multiplier", value=yarn_multiplier)
+    | f32("rope.scaling.yarn_log_multiplier", value=log_multiplier(0.1))
 )
 #: V2's keys, and those of models that came after it.
 KEYS = _SIZES | ONE_HEAD_KV | LATENT_KEYS | _MOE_AND_ROPE

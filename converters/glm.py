@@ -36,7 +36,6 @@ from .common import (
 )
 from .deepseek import DEEPSEEK2, KEYS, TENSORS
 from .kda import DELTA_OR_LATENT, FORGET, GATE, KDA_KEYS, delta
-from .llama import head_dim
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
@@ -59,6 +58,7 @@ from .mla import (
     all_layers,
     kept_further,
 )
+from .rotary import head_dim, turned
 
 END, USER = "<|endoftext|>", "<|user|>"
 GLM4_BPE = vocab.bpe_with(fill={"eos": END, "eot": USER, "unk": END, "bos": END})
@@ -70,21 +70,21 @@ NEXTN_AXES = {"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS}
 NEXTN_DROP = (*BUFFERS, *MULTIMODAL, nextn_dropped(), main_dropped())
 
 
-def turned(facts: Facts) -> int:
-    """Elements of a head that turn with the position."""
-    return int(head_dim(facts) * facts.config["rope_parameters"].get("partial_rotary_factor", 0.5))
+#: Elements of a head that turn with the position.
+turned_half = turned(0.5)
 
 
 def _halves(rows: Numbers, facts: Facts) -> Numbers:
     """GLM turns neighbours; llama.cpp turns halves where positions have several axes: a head's even rows come first."""
     if "mrope_section" not in facts.config["rope_parameters"]:
         return rows
-    heads = grouped(rows, rows.shape[-1] // int(head_dim(facts)))
-    part = heads[..., : turned(facts)]
-    return np.concatenate((part[..., ::2], part[..., 1::2], heads[..., turned(facts) :]), axis=-1).reshape(rows.shape)
+    heads = grouped(rows, rows.shape[-1] // head_dim(facts))
+    size = turned_half(facts)
+    part, rest = heads[..., :size], heads[..., size:]
+    return np.concatenate((part[..., ::2], part[..., 1::2], rest), axis=-1).reshape(rows.shape)
 
 
-TURNED = u32("rope.dimension_count", value=turned)
+TURNED = u32("rope.dimension_count", value=turned_half)
 
 GLM4 = Arch(
     "glm4",

@@ -107,12 +107,6 @@ def leading_dense(facts: Facts) -> int:
     return main_layers(facts) if facts.config.get("n_routed_experts") is None else 0
 
 
-def yarn_multiplier(facts: Facts) -> float | None:
-    """What llama.cpp multiplies the logarithm of YaRN's factor with: a tenth of the scale, which it takes back."""
-    scale = facts.config["rope_parameters"].get("mscale_all_dim")
-    return None if scale is None else 0.1 * float(scale)
-
-
 #: The sizes of latent attention as a reader sees it: one key-value head for all, and the heads it stands for.
 LATENT_KEYS: Table[Hparam] = Table(
     (

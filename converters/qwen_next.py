@@ -26,7 +26,6 @@ from gguf_forge.convert.arch import (
     u32,
 )
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import rope_of
 from gguf_forge.convert.ops import COPY, NEG_EXP, SQUEEZE, Columns, Rows, Verb, add
 from gguf_forge.convert.rows import grouped
 from gguf_forge.convert.view import Numbers
@@ -51,6 +50,7 @@ from .common import (
     nextn_dropped,
 )
 from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT
+from .rotary import turned
 
 SHIFTED = add(1.0)
 
@@ -124,12 +124,6 @@ def _by_kind(rows: Numbers, facts: Facts) -> tuple[Numbers, Numbers]:
     return np.concatenate([query, key, value]), gate
 
 
-def head_size(facts: Facts) -> int:
-    """The size of a head of attention."""
-    size = facts.config.get("head_dim")
-    return facts.number("hidden_size") // facts.number("num_attention_heads") if size is None else int(size)
-
-
 def _inner(facts: Facts) -> int:
     return facts.number("linear_value_head_dim") * facts.number("linear_num_value_heads")
 
@@ -140,10 +134,6 @@ def _recurrent(facts: Facts) -> list[bool] | None:
     if kinds is not None and len(kinds) != main_layers(facts):
         raise ConversionError(f"config.json: {len(kinds)} layer_types for {main_layers(facts)} layers")
     return None if kinds is None else [kind == "linear_attention" for kind in kinds] + [False] * nextn(facts)
-
-
-def _turned(facts: Facts) -> int:
-    return int(head_size(facts) * rope_of(facts.config).get("partial_rotary_factor", 0.25))
 
 
 BLOCKS = u32("block_count", value=lambda facts: main_layers(facts) + nextn(facts))
@@ -157,7 +147,7 @@ STATE_KEYS: Table[Hparam] = Table(
         u32("ssm.inner_size", value=_inner),
         array("attention.recurrent_layers", ValueType.BOOL, value=_recurrent),
         u32("full_attention_interval", "full_attention_interval", default=4),
-        u32("rope.dimension_count", value=_turned),
+        u32("rope.dimension_count", value=turned(0.25)),
     )
 )
 #: The rotary sections that the model's code has where its configuration names none.
