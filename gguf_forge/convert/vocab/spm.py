@@ -6,7 +6,7 @@ Knows which of the two counts, who may add or replace a token, and in which orde
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gguf_forge.convert.vocab.added import CONFIG_FILE, Listed, listed_tokens, named_special
+from gguf_forge.convert.vocab.added import ADDED_FILE, CONFIG_FILE, Listed, listed_tokens, named_special
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.pieces import Pieces, read_pieces_of
 from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, is_spm
@@ -133,7 +133,8 @@ def _add_listed(vocab: Vocabulary, sources: _Sources, typing: Typing, note: _Not
             continue
         flagged = CONFIG_FILE in token.files and token.special is not None
         special = bool(token.special) or (token.text in sources.named and not flagged)
-        written = typing(token.text, special)
+        kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
+        written = (token.text, kind) if token.files == (ADDED_FILE,) else typing(token.text, special)
         rewriting = pieces.file == JSON_FILE or any(file in typing.rewriting for file in token.files)
         if not _amounts_to(vocab, place, written) or (rewriting and not pieces.unigram):
             vocab.put(place, *written, pieces.added_score)

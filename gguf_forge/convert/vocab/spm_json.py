@@ -40,7 +40,7 @@ def holds_spm(folder: Folder) -> bool:
     if any(part.get("type") == "ByteLevel" for part in parts) or not any(map(_marks_spaces, _parts(document))):
         return False
     if isinstance(model.get("vocab"), list):
-        return model.get("type", "Unigram") == "Unigram"
+        return bool(model.get("type", "Unigram") == "Unigram")
     affixed = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     return model.get("type", "BPE") == "BPE" and bool(model.get("byte_fallback")) and not affixed
 
@@ -224,7 +224,7 @@ def _note_the_rest(document: dict[str, Any], unigram: bool, note: _Note) -> None
 def _has_a_form(part: dict[str, Any], unigram: bool) -> bool:
     kind = part.get("type")
     if kind == "Split":
-        return _pattern(part, "String") == " "  # finds nothing once spaces are marked
+        return bool(_pattern(part, "String") == " ")  # finds nothing once spaces are marked
     if unigram and (kind in ("Precompiled", "Strip") or _joins_spaces(part)):
         return True
     return _marks_spaces(part) or (kind == "Prepend" and part.get("prepend") == SPACE_MARK)
