@@ -364,6 +364,21 @@ def test_a_model_that_prepends_no_space_says_so(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("how", ["never", "first", "prepend", "replace"])
+def test_tokenizer_json_says_whether_a_space_is_prepended(tmp_path: Path, how: str) -> None:
+    keys, notes = load(tmp_path, "llama", *resaved(keep_model=True), *prepared(how))
+    prefix = keys.get("tokenizer.ggml.add_space_prefix")
+    assert PREPARED[how][2] == (prefix is None or prefix.value)
+    as_the_hub(keys, hub(folder_of(tmp_path)))
+    assert notes == []
+
+
+def test_two_tokens_of_one_text_are_said(tmp_path: Path) -> None:
+    twin: Edit = ("write", A, '{"[PAD2050]": 2049}')
+    _, notes = load(tmp_path, "llama", ("set", C, "vocab_size", 2064), twin)
+    assert notes == ["tokens 2049 and 2050 are both '[PAD2050]': llama.cpp does not load such a vocabulary"]
+
+
 def test_what_llama_cpp_does_not_normalise_is_said(tmp_path: Path) -> None:
     data = trained(model_type="bpe", vocab_size=400, byte_fallback=True)
     _, notes = load_model(tmp_path / "a", data, 400)
