@@ -48,6 +48,7 @@ class Quantization:
     `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
     `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
+    `allow_nonfinite`: NaNs and infinities are written where the type can hold them, and noted, not refused.
     """
 
     imatrix: Imatrix | str | os.PathLike[str] | None = None
@@ -57,13 +58,15 @@ class Quantization:
     overrides: Sequence[Override | str] = ()
     leave_output: bool = False
     fallback: bool = True
+    allow_nonfinite: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
     """What one output file shall hold: tensors in order with their types, importances, metadata.
 
-    `notes`: what was asked for and has no effect, and where the importance matrix says nothing.
+    `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
+    infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted.
     """
 
     type: str
@@ -71,6 +74,7 @@ class Job:
     choices: Sequence[Choice]
     weights: Mapping[str, Weights]
     notes: Sequence[str] = ()
+    strict: bool = True
 
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
@@ -89,7 +93,9 @@ class Job:
         choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
-        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {}, notes)
+        metadata = {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}
+        strict = which.default.quantized and not how.allow_nonfinite
+        return cls(which.name, metadata, choices, {}, notes, strict)
 
     @classmethod
     def of_recipe(
@@ -140,7 +146,8 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
+        name = "COPY" if copying else which.name
+        return cls(name, metadata, choices, weights, notes, not how.allow_nonfinite)
 
 
 def type_name(name: str, auto: str) -> str:
