@@ -17,6 +17,7 @@ from gguf_forge.convert.model import Model
 from gguf_forge.convert.run import Weights
 from gguf_forge.convert.view import View
 from gguf_forge.errors import RecipeError, escaped, listed
+from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.header import quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
@@ -26,7 +27,6 @@ from gguf_forge.quant.recipe import (
     Choice,
     ModelFacts,
     Options,
-    Recipe,
     TensorSpec,
     choose,
     recipe,
@@ -111,7 +111,8 @@ class Job:
 
         A dry run plans also what only an importance matrix would allow, and notes it.
         """
-        copying = name.upper() == "COPY"
+        if name.upper() == "COPY":
+            return cls.of_copy(model, how, overrides)
         named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
         matrix = _matrix(how.imatrix)
         known = None if matrix is None else list(matrix.entries)
@@ -122,15 +123,10 @@ class Job:
             overrides=named,
             imatrix_names=known,
             leave_output=how.leave_output,
-            only_copy=copying,
         )
-        which = _kept_recipe(model) if copying else recipe(name)
-        views = {v.name: v for v in model.views}
-        specs = [
-            TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)
-        ]  # fmt: skip
+        which = recipe(name)
         facts = ModelFacts.from_metadata({**model.metadata, **overrides})
-        choices = choose(specs, facts, which, options)
+        choices = choose(_specs_in_ggml(model), facts, which, options)
         notes = _unmatched(named, model.views)
         try:
             require_imatrix(choices, known)
@@ -146,8 +142,29 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        name = "COPY" if copying else which.name
-        return cls(name, metadata, choices, weights, notes, not how.allow_nonfinite)
+        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite)
+
+    @classmethod
+    def of_copy(cls, model: Model, how: Quantization, overrides: Mapping[str, Value]) -> Job:
+        """Every tensor as it is, and `overrides` among the metadata.
+
+        Of a model's file this is what llama-quantize makes of it, with its order of tensors and keys. Any other file
+        (an adapter, a control vector, an importance matrix, an image model), which that refuses, stays as it stands.
+        """
+        matrix, notes = _matrix(how.imatrix), []
+        try:
+            facts = ModelFacts.from_metadata({**model.metadata, **overrides})
+            specs = _specs_in_ggml(model)
+            metadata = quantized_metadata(model.metadata, None, overrides=overrides, imatrix=matrix)
+        except RecipeError:  # not a model's: nothing here depends on those facts
+            facts = ModelFacts("", 0)
+            specs = [_spec(v) for v in model.views]
+            metadata = {k: v for k, v in model.metadata.items() if k not in SPLIT_KEYS} | dict(overrides)
+            notes = [] if matrix is None else ["COPY encodes nothing, so the importance matrix has no effect"]
+        named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
+        choices = choose(specs, facts, "F32", Options(only_copy=True))
+        notes += _unmatched(named, model.views)
+        return cls("COPY", metadata, choices, {}, notes, not how.allow_nonfinite)
 
 
 def type_name(name: str, auto: str) -> str:
@@ -189,6 +206,12 @@ def _converters_choice(view: View, outtype: str, given: str | bool) -> Choice:
     return choose_outtype(_spec(view), outtype, tensor_type(given) if isinstance(given, str) else given)
 
 
+def _specs_in_ggml(model: Model) -> list[TensorSpec]:
+    """The tensors in llama-quantize's order, with the axes that ggml counts."""
+    views = {v.name: v for v in model.views}
+    return [TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)]
+
+
 def _spec(view: View) -> TensorSpec:
     return TensorSpec(view.name, view.shape, view.type)
 
@@ -207,12 +230,6 @@ def _as_f32(view: View) -> View:
 
 def _optional_type(which: str | TensorType | None) -> TensorType | None:
     return None if which is None else tensor_type(which)
-
-
-def _kept_recipe(model: Model) -> Recipe:
-    """The file type a copied file keeps."""
-    found = model.metadata.get(FILE_TYPE_KEY)
-    return recipe(int(found.value) if found is not None else "F32")
 
 
 def _matrix(given: Imatrix | str | os.PathLike[str] | None) -> Imatrix | None:
