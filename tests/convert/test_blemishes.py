@@ -172,9 +172,8 @@ def test_floats_that_are_kept(kind: str, value: float, recipe: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_K", "Q2_K", "Q6_K", "TQ2_0", "IQ1_M", "MXFP4"])
 def test_blocks_that_are_kept(name: str, tmp_path: Path) -> None:
     kind = TENSOR_TYPES[name]
-    blocks = np.zeros((6, 512 // kind.block_size, kind.block_bytes), np.uint8)
-    blocks[5, -1] = 0xFF
-    blocks = blocks.reshape(6, -1)
+    blocks = np.zeros((6, kind.row_bytes(512)), np.uint8)
+    blocks[5, -kind.block_bytes :] = 0xFF
     source = write(tmp_path / "in.gguf", blocks, kind=name)
     place = f"row 5, columns {512 - kind.block_size} to 511"
     with pytest.raises(QuantError, match=f"a block of {name} whose scale is not finite at {place} "):

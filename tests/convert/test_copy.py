@@ -12,6 +12,7 @@ from gguf_forge import values
 from gguf_forge.convert.files import quantize_file
 from gguf_forge.convert.job import Quantization
 from gguf_forge.format import reader
+from gguf_forge.format.layout import ValueType
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.types import TENSOR_TYPES
 from gguf_forge.values import Value
@@ -82,7 +83,7 @@ FILES: dict[str, tuple[dict[str, Value], Tensors]] = {
             "general.file_type": values.u32(4711),
             "?.block_count": values.string("two"),
             "general.alignment": values.u32(64),
-            "list": values.array(reader.ValueType.UINT16, []),
+            "list": values.array(ValueType.UINT16, []),
         },
         {
             "z": (np.arange(7, dtype=np.int32), "I32"),
