@@ -17,6 +17,7 @@ from gguf_forge.convert.model import Model
 from gguf_forge.convert.run import Weights
 from gguf_forge.convert.view import View
 from gguf_forge.errors import RecipeError, escaped, listed
+from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.header import quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
@@ -26,7 +27,6 @@ from gguf_forge.quant.recipe import (
     Choice,
     ModelFacts,
     Options,
-    Recipe,
     TensorSpec,
     choose,
     recipe,
@@ -48,6 +48,7 @@ class Quantization:
     `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
     `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
+    `allow_nonfinite`: NaNs and infinities are written where the type can hold them, and noted, not refused.
     """
 
     imatrix: Imatrix | str | os.PathLike[str] | None = None
@@ -57,13 +58,15 @@ class Quantization:
     overrides: Sequence[Override | str] = ()
     leave_output: bool = False
     fallback: bool = True
+    allow_nonfinite: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
     """What one output file shall hold: tensors in order with their types, importances, metadata.
 
-    `notes`: what was asked for and has no effect, and where the importance matrix says nothing.
+    `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
+    infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted.
     """
 
     type: str
@@ -71,6 +74,7 @@ class Job:
     choices: Sequence[Choice]
     weights: Mapping[str, Weights]
     notes: Sequence[str] = ()
+    strict: bool = True
 
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
@@ -89,7 +93,9 @@ class Job:
         choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
-        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {}, notes)
+        metadata = {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}
+        strict = which.default.quantized and not how.allow_nonfinite
+        return cls(which.name, metadata, choices, {}, notes, strict)
 
     @classmethod
     def of_recipe(
@@ -105,7 +111,8 @@ class Job:
 
         A dry run plans also what only an importance matrix would allow, and notes it.
         """
-        copying = name.upper() == "COPY"
+        if name.upper() == "COPY":
+            return cls.of_copy(model, how, overrides)
         named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
         matrix = _matrix(how.imatrix)
         known = None if matrix is None else list(matrix.entries)
@@ -116,15 +123,10 @@ class Job:
             overrides=named,
             imatrix_names=known,
             leave_output=how.leave_output,
-            only_copy=copying,
         )
-        which = _kept_recipe(model) if copying else recipe(name)
-        views = {v.name: v for v in model.views}
-        specs = [
-            TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)
-        ]  # fmt: skip
+        which = recipe(name)
         facts = ModelFacts.from_metadata({**model.metadata, **overrides})
-        choices = choose(specs, facts, which, options)
+        choices = choose(_specs_in_ggml(model), facts, which, options)
         notes = _unmatched(named, model.views)
         try:
             require_imatrix(choices, known)
@@ -140,7 +142,29 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
+        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite)
+
+    @classmethod
+    def of_copy(cls, model: Model, how: Quantization, overrides: Mapping[str, Value]) -> Job:
+        """Every tensor as it is, and `overrides` among the metadata.
+
+        Of a model's file this is what llama-quantize makes of it, with its order of tensors and keys. Any other file
+        (an adapter, a control vector, an importance matrix, an image model), which that refuses, stays as it stands.
+        """
+        matrix, notes = _matrix(how.imatrix), []
+        try:
+            facts = ModelFacts.from_metadata({**model.metadata, **overrides})
+            specs = _specs_in_ggml(model)
+            metadata = quantized_metadata(model.metadata, None, overrides=overrides, imatrix=matrix)
+        except RecipeError:  # not a model's: nothing here depends on those facts
+            facts = ModelFacts("", 0)
+            specs = [_spec(v) for v in model.views]
+            metadata = {k: v for k, v in model.metadata.items() if k not in SPLIT_KEYS} | dict(overrides)
+            notes = [] if matrix is None else ["COPY encodes nothing, so the importance matrix has no effect"]
+        named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
+        choices = choose(specs, facts, "F32", Options(only_copy=True))
+        notes += _unmatched(named, model.views)
+        return cls("COPY", metadata, choices, {}, notes, not how.allow_nonfinite)
 
 
 def type_name(name: str, auto: str) -> str:
@@ -182,6 +206,12 @@ def _converters_choice(view: View, outtype: str, given: str | bool) -> Choice:
     return choose_outtype(_spec(view), outtype, tensor_type(given) if isinstance(given, str) else given)
 
 
+def _specs_in_ggml(model: Model) -> list[TensorSpec]:
+    """The tensors in llama-quantize's order, with the axes that ggml counts."""
+    views = {v.name: v for v in model.views}
+    return [TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)]
+
+
 def _spec(view: View) -> TensorSpec:
     return TensorSpec(view.name, view.shape, view.type)
 
@@ -200,12 +230,6 @@ def _as_f32(view: View) -> View:
 
 def _optional_type(which: str | TensorType | None) -> TensorType | None:
     return None if which is None else tensor_type(which)
-
-
-def _kept_recipe(model: Model) -> Recipe:
-    """The file type a copied file keeps."""
-    found = model.metadata.get(FILE_TYPE_KEY)
-    return recipe(int(found.value) if found is not None else "F32")
 
 
 def _matrix(given: Imatrix | str | os.PathLike[str] | None) -> Imatrix | None:
