@@ -69,6 +69,7 @@ class Loader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).resolve().parents[2],
                 env={**os.environ, "GGML_NO_BACKTRACE": "1"},
                 text=True,
             )

@@ -23,11 +23,9 @@ from gguf_forge.convert.shape_exceptions import SHAPES_OF
 from gguf_forge.convert.shape_table import COMMON
 from gguf_forge.convert.shapes import length_of, row_of
 from gguf_forge.convert.sizes import Basis
-from gguf_forge.format.plan import Declared, plan_file
 from gguf_forge.format.values import Value
-from gguf_forge.types import tensor_type
 from tests.convert.llama_cpp import Loader
-from tests.convert.shape_cases import Keys, Shapes, cuts, values_of
+from tests.convert.shape_cases import Keys, Shapes, cuts, values_of, write
 
 LAYERS = 4
 #: Architectures whose layers without key and value heads are recurrent; in the latter those feed forward too.
@@ -46,7 +44,7 @@ WITHOUT_MTP = {"graniteswitch", "nanbeige", "hrm_text", "gemma4-assistant"}
 def drawn(arch: str, seed: int) -> Keys:
     """Keys of an architecture: odd seeds have arrays where layers differ."""
     rng = random.Random(f"{arch} {seed}")
-    n, maybe = rng.randint, lambda chance: rng.random() < chance
+    n = rng.randint
     keys: Keys = {"general.architecture": arch, "tokenizer.ggml.model": "none", "tokenizer.ggml.token_type_count": 3}
     own: Keys = {**_layers(arch, rng, seed % 2 == 1), **_fixed()}
     embd, rot = own["embedding_length"], own["rope.dimension_count"]
@@ -64,7 +62,7 @@ def drawn(arch: str, seed: int) -> Keys:
     if arch == "apertus":
         keys |= {f"xielu.{name}": [1.0] * (LAYERS - predicting) for name in ("alpha_n", "alpha_p", "beta", "eps")}
     for names, chance in _OPTIONAL:
-        if not maybe(chance) and (arch, names) not in _ASKED:
+        if rng.random() >= chance and (arch, names) not in _ASKED:
             for name in names.split():
                 own.pop(name)
     if arch == "dflash":
@@ -288,15 +286,6 @@ def _fixed() -> Keys:
     return {**ones, "kda.gate_lower_bound": -5.0, **numbers, **arrays, **dict.fromkeys(flags, True), "swin_norm": False}
 
 
-def write(path: Path, keys: Keys, tensors: Shapes) -> None:
-    """A file of these tensors, F32, whose data is a hole."""
-    declared = [Declared(name, tuple(shape), tensor_type("F32")) for name, shape in tensors.items()]
-    plan = plan_file(values_of(keys), declared)
-    with path.open("wb") as out:
-        out.write(plan.header)
-        out.truncate(plan.size)
-
-
 def variants(arch: str, shapes: Shapes, values: Mapping[str, Value]) -> Iterator[Shapes]:
     """Files of the tensors that llama.cpp looks for: queries, keys and values apart or together, experts' gate and up
     projections too.
@@ -362,12 +351,12 @@ def _looked_for(arch: str, keys: Keys, path: Path, llama_cpp: Loader) -> Shapes:
         names = [*_DRAFT, *(f"blk.{layer}.{part}.weight" for layer in range(LAYERS) for part in _DRAFT_LAYER)]
         return {name: _derived(name, arch, values) for name in names}
     if arch == "clef":
-        write(path, {key.replace("clef.", "qwen35."): value for key, value in keys.items()} | _QWEN, {})
+        write(path, values_of({key.replace("clef.", "qwen35."): value for key, value in keys.items()} | _QWEN), {})
         found = {n: s for n, s in llama_cpp.derive(path).shapes.items() if not n.startswith("cls")}
         found["decision.proj_memory.weight"] = (10, keys["clef.embedding_length"])
         found["dec.blk.0.ffn_up.weight"] = (14, 10)
         return found | {name: _derived(name, arch, values, found) for name in _decision_names()}
-    write(path, keys, {})
+    write(path, values, {})
     return llama_cpp.derive(path).shapes
 
 
@@ -398,18 +387,19 @@ def cases(folder: Path) -> Iterator[dict[str, Any]]:
             kept: Counter[str] = Counter()
             for seed in range(8):
                 keys = drawn(arch, seed)
+                values = values_of(keys)
                 shapes = _looked_for(arch, keys, path, llama_cpp)
                 seen: set[str] = set()
-                for tensors in variants(arch, shapes, values_of(keys)) if shapes else ():
+                for tensors in variants(arch, shapes, values) if shapes else ():
                     kinds = " ".join(sorted({re.sub(r"\d+", "", n) for n in tensors}))
-                    write(path, keys, tensors)
+                    write(path, values, tensors)
                     if kinds in seen or kept[kinds] > 1 or kept.total() > 3 or not llama_cpp.load(path).ok:
                         continue
                     seen.add(kinds)
                     kept[kinds] += 1
                     taken = []
                     for name, changed in cuts(tensors):
-                        write(path, keys, {**tensors, name: changed})
+                        write(path, values, {**tensors, name: changed})
                         if llama_cpp.load(path).ok:
                             taken.append([name, changed])
                     yield {"arch": arch, "keys": keys, "tensors": tensors, "taken": taken}

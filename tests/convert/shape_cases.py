@@ -1,4 +1,4 @@
-"""Headers that llama.cpp loads, and how they are changed. Made by `make_shape_cases`."""
+"""Headers that llama.cpp loads (kept ones are made by `make_shape_cases`), how they are changed, and files of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
+from gguf_forge.format.plan import Declared, plan_file
 from gguf_forge.format.values import Value
+from gguf_forge.types import tensor_type
 
 Keys = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -58,6 +60,15 @@ def _value(key: str, value: Any) -> Value:
 
 
 _ELEMENTS = ((bool, ValueType.BOOL), (int, ValueType.UINT32), (float, ValueType.FLOAT32), (str, ValueType.STRING))
+
+
+def write(path: Path, metadata: Mapping[str, Value], tensors: Shapes) -> None:
+    """A file of these tensors, F32, whose data is a hole."""
+    declared = [Declared(name, shape, tensor_type("F32")) for name, shape in tensors.items()]
+    plan = plan_file(metadata, declared)
+    with path.open("wb") as out:
+        out.write(plan.header)
+        out.truncate(plan.size)
 
 
 def cuts(tensors: Shapes) -> Iterator[tuple[str, tuple[int, ...]]]:

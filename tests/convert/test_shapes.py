@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,15 @@ from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
 from tests.convert import headers, shape_cases
 from tests.convert.headers import Case
-from tests.convert.shape_cases import ShapeCase, cuts, values_of
+from tests.convert.llama_cpp import Loader
+from tests.convert.shape_cases import ShapeCase, cuts, values_of, write
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = shape_cases.load(ROOT / "fixtures" / "golden" / "shapes.json.xz")
 CASES = headers.load()
 #: Cases whose one change is a size that the tensors do not have (two labels without names, to which llama.cpp gives no
 #: classifier; token types or experts that no key counts, or too few of them); and those that say too little for a file.
-ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both", "B-cls2", "B-min", "X-12experts", "QX-min"}
+ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both", "B-cls2", "B-min", "X-12experts", "QX-min", "kormo"}
 LACKING = {"G-min", "G2-min", "P-min"}
 #: Tensors whose shape depends on others': the change of one shows in another.
 LINKED = {"clef", "dflash", "eagle3", "jina-bert-v2"}
@@ -84,6 +86,25 @@ def test_every_output_of_a_family_has_a_row(name: str, tmp_path: Path) -> None:
     tensors, _, arch = outputs_of(CASES[name], tmp_path)
     rows = {**COMMON, **SHAPES_OF[arch], **select(CASES[name].config).shapes}
     assert [n for n in tensors if row_of(re.sub(r"(?<=\.)\d+(?=\.)", "{l}", n), rows) is None] == []
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="xllamacpp is not installed")
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("plain-")])
+def test_llama_cpp_takes_what_passes_and_nothing_else(name: str, tmp_path: Path) -> None:
+    tensors, metadata, arch = outputs_of(CASES[name], tmp_path)
+    rows = tensors["token_embd.weight"][0]
+    vocab = {"general.architecture": arch, "tokenizer.ggml.model": "none", f"{arch}.vocab_size": rows}
+    metadata = {**metadata, **values_of(vocab)}
+    path = tmp_path / "case.gguf"
+    with Loader() as llama_cpp:
+        write(path, metadata, tensors)
+        assert llama_cpp.load(path).errors == []
+        for cut, shape in cuts(tensors):
+            changed = {**tensors, cut: shape}
+            write(path, metadata, changed)
+            verdict = llama_cpp.load(path)
+            assert bool(misshapen(changed.items(), metadata, arch)) is not verdict.ok, (cut, shape, verdict)
 
 
 @pytest.mark.parametrize(
