@@ -89,7 +89,7 @@ def hollow(folder: Path, layers: int, width: int, experts: int, expert_width: in
         shapes[f"{at}mlp.gate.weight"] = (experts, width)
         for expert in range(experts):
             for piece in ("gate", "up", "down"):
-                shape = (width, expert_width) if part == "down" else (expert_width, width)
+                shape = (width, expert_width) if piece == "down" else (expert_width, width)
                 shapes[f"{at}mlp.experts.{expert}.{piece}_proj.weight"] = shape
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
