@@ -21,7 +21,7 @@ from gguf_forge.errors import ConversionError, escaped
 LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
 #: Other names under which a configuration may hold its text model's part (one deeper in thinker_config); the last that
 #: is there counts.
-TEXT_PARTS = ("llm_config", "lm_config", "thinker_config", "language_config", "lfm")
+TEXT_PARTS = ("talker_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
 
 def first_of(config: Mapping[str, Any], *names: str, null: bool = True) -> Any:

@@ -39,7 +39,8 @@ def tensors_of(case: Case, folder: Path) -> dict[str, SourceTensor]:
 def moves(verb: Verb) -> bool:
     """Whether a verb leaves every value as it is."""
     parts = getattr(verb, "verbs", ())
-    return not isinstance(verb, (Elementwise, Whole, Computed)) and all(moves(part) for part in parts)
+    one_way = type(verb).undo is Verb.undo
+    return not isinstance(verb, (Elementwise, Whole, Computed)) and not one_way and all(moves(part) for part in parts)
 
 
 def planned(case: Case, tensors: dict[str, SourceTensor], folder: Path) -> Outputs:
