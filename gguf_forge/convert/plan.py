@@ -79,6 +79,7 @@ def plan_outputs(
     stored, dropped = rename(arch, tensors, facts)
     facts = with_headers(arch, stored, tensors, facts)
     names = Names(stored)
+    names.used.update(_looked_at(arch, names))
     rows = applied_rows(arch, facts)
     emissions = _emissions(arch, rows, names, {name: i for i, name in enumerate(stored)}, facts)
     unused = _require_used(arch, names, stored, facts, allow_unused)
@@ -137,6 +138,12 @@ def with_headers(
 
     headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
     return replace(facts, headers=headers, look=look)
+
+
+def _looked_at(arch: Arch, names: Names) -> list[str]:
+    """Names of the tensors whose values become metadata."""
+    found = (names.find(look, ()) for look in arch.looks)
+    return [name for places in found for at in places.values() for name in at.values()]
 
 
 def applied_rows(arch: Arch, facts: Facts) -> list[Rule]:
