@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
 from gguf_forge.convert.needs import require_alike_layers, require_needs
@@ -134,7 +136,7 @@ def with_headers(
         tensor = tensors[stored[name]]
         if tensor.nbytes > LOOK_BYTES:
             raise ConversionError(f"{name!r} has {tensor.nbytes} bytes, and only small tensors are looked at")
-        return float_rows(tensor)
+        return np.asarray(tensor.read(), np.int64) if tensor.type.name.startswith("I") else float_rows(tensor)
 
     headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
     return replace(facts, headers=headers, look=look)

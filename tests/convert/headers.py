@@ -21,8 +21,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from gguf_forge.convert.facts import Options
+from gguf_forge.convert.config import resolve
+from gguf_forge.convert.facts import Facts, Options
 from gguf_forge.convert.patterns import form_of
+from gguf_forge.convert.plan import rename
 from gguf_forge.convert.registry import find
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
@@ -152,8 +154,11 @@ def pack(checkpoint: Path, result: Path, name: str | None = None) -> Case:
 
 def _looked_at(source: Checkpoint) -> dict[str, str]:
     arch = find(source.config)
-    forms = {form_of(re.sub(r"\{[a-z]+\}", "0", look)) for look in (arch.looks if arch else ())}
-    return {n: t.read().tobytes().hex() for n, t in source.tensors.items() if form_of(n) in forms}
+    if arch is None or not arch.looks:
+        return {}
+    forms = {form_of(re.sub(r"\{[a-z]+\}", "0", look)) for look in arch.looks}
+    stored, _ = rename(arch, source.tensors, Facts(resolve(source.config), source.path))
+    return {s: source.tensors[s].read().tobytes().hex() for name, s in stored.items() if form_of(name) in forms}
 
 
 Result = tuple[list[tuple[str, str, Any]], list[tuple[str, list[int]]], dict[str, str], list[str]]
