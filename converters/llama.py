@@ -1,39 +1,68 @@
-"""Llama and what shares its class: Llama 1 to 3.2, CodeLlama, DeepSeek-Coder, Yi, Mistral, Mistral-Nemo, Mixtral."""
+"""Llama and what shares its class: Llama 1 to 3.2, CodeLlama, DeepSeek-Coder, Yi, Mistral, Mistral-Nemo, Mixtral.
+
+The text models of Pixtral, SmolVLM, Voxtral, GLM-ASR and others that are built on it. And those that differ from it in
+a part: AFM (Arcee), Apertus, SmolLM3, Llama-Embed-Nemotron, Nanbeige, which runs through its layers several times.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, rule, u32
+from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, boolean, f32, rule, u32
+from gguf_forge.convert.config import block_count
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK
 from gguf_forge.convert.rows import heads_of, interleave_halves
 
-from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, QKV, SILU, TRUNK, WRAPPERS
+from .common import (
+    BASE,
+    BUFFERS,
+    DECODER,
+    GATED,
+    MIXTURE,
+    MULTIMODAL,
+    QK_NORM,
+    QK_NORMS,
+    QKV,
+    SILU,
+    TRUNK,
+    WRAPPERS,
+    layer,
+    pooling,
+)
 from .rotary import LLAMA3, head_dim
-
-
-def _stacked(out: str, part: str) -> Rule:
-    return rule(
-        f"blk.{{l}}.{out}",
-        f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}",
-        ends=WEIGHT,
-        verb=STACK,
-        group="experts",
-    )
-
 
 QUERY_HEADS = ("n_heads", "num_attention_heads")
 KEY_HEADS = ("n_kv_heads", "num_key_value_heads", *QUERY_HEADS)
 
-TENSORS: Table[Rule] = (
-    LLAMA3
-    | DECODER
-    | rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=interleave_halves(heads_of(*QUERY_HEADS)))
-    | rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(heads_of(*KEY_HEADS)))
-    | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.block_sparse_moe.gate")
-    | _stacked("ffn_gate_exps", "w1")
-    | _stacked("ffn_down_exps", "w2")
-    | _stacked("ffn_up_exps", "w3")
+KEYS = BASE | u32("vocab_size", "vocab_size", required=True) | u32("rope.dimension_count", value=head_dim)
+#: Queries and keys, whose halves of a head turn together: llama.cpp turns neighbours.
+TURNED: Table[Rule] = Table(
+    (
+        rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=interleave_halves(heads_of(*QUERY_HEADS))),
+        rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(heads_of(*KEY_HEADS))),
+    )
 )
+DENSE: Table[Rule] = LLAMA3 | DECODER | TURNED
+#: Mixtral's experts.
+SPARSE: Table[Rule] = Table(
+    (
+        rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.block_sparse_moe.gate"),
+        *(
+            rule(
+                f"blk.{{l}}.ffn_{out}_exps",
+                f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}",
+                ends=WEIGHT,
+                verb=STACK,
+                group="experts",
+            )
+            for out, part in (("gate", "w1"), ("down", "w2"), ("up", "w3"))
+        ),
+    )
+)
+NEEDS = (*TRUNK, *QKV)
 
 
 @vocab.step
@@ -50,22 +79,99 @@ def granite_bos(job: vocab.VocabJob) -> vocab.Changes | None:
     return vocab.adds(bos=False)(job) if job.config.get("vocab_size", 32000) == 49152 else None
 
 
-LLAMA = Arch(
-    "llama",
-    hf=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel", "MistralForCausalLM", "MixtralForCausalLM"),
-    hparams=BASE | u32("vocab_size", "vocab_size", required=True) | u32("rope.dimension_count", value=head_dim),
-    tensors=TENSORS,
-    needs=(*TRUNK, *QKV, Either((GATED, MIXTURE))),
-    vocab=(
-        vocab.config_space_prefix,
-        vocab.spm,
-        vocab.bpe,
-        codellama_infill,
-        granite_bos,
-    ),
-    renames=((r"text_model\.", ""), *WRAPPERS),
-    drop=BUFFERS,
-    implied=SILU,
+def _is_glm_asr(job: vocab.VocabJob) -> bool:
+    """Whether the folder is GLM-ASR's, whose text model is a Llama by its own name and has GLM's vocabulary."""
+    named = (job.folder.object("config.json") or {}).get("architectures")
+    return isinstance(named, list) and named[:1] == ["GlmasrModel"]
+
+
+_END, _USER = "<|endoftext|>", "<|user|>"
+LLAMA_VOCAB = (
+    vocab.when(_is_glm_asr, vocab.bpe_with(fill={"eos": _END, "eot": _USER, "unk": _END, "bos": _END})),
+    vocab.tekken_only,
+    vocab.together(vocab.config_space_prefix, vocab.spm, vocab.bpe, codellama_infill, granite_bos),
 )
 
-ARCHS = (LLAMA,)
+LLAMA = Arch(
+    "llama",
+    hf=(
+        "LlamaForCausalLM",
+        "LLaMAForCausalLM",
+        "LlamaModel",
+        "MistralForCausalLM",
+        "MixtralForCausalLM",
+        "IQuestCoderForCausalLM",
+        "LlavaForConditionalGeneration",
+        "VLlama3ForCausalLM",
+        "VoxtralForConditionalGeneration",
+    ),
+    hparams=KEYS,
+    tensors=DENSE | SPARSE,
+    needs=(*NEEDS, Either((GATED, MIXTURE))),
+    vocab=LLAMA_VOCAB,
+    renames=((r"text_model\.", ""), *WRAPPERS),
+    drop=(*BUFFERS, *MULTIMODAL),
+    implied=SILU,
+)
+LLAMA_EMBED = replace(
+    LLAMA,
+    name="llama-embed",
+    hf=("LlamaBidirectionalModel",),
+    tensors=DENSE.without("output"),
+    needs=(*NEEDS, *GATED),
+)
+SMOLLM3 = replace(
+    LLAMA,
+    name="smollm3",
+    hf=("SmolLM3ForCausalLM",),
+    tensors=DENSE,
+    needs=(*NEEDS, *GATED),
+    implied=(*SILU, ("no_rope_layer_interval", (4,)), ("use_sliding_window", (False,))),
+)
+NANBEIGE = replace(
+    SMOLLM3,
+    name="nanbeige",
+    hf=("NanbeigeForCausalLM",),
+    hparams=KEYS
+    | u32("num_loops", value=lambda facts: max(facts.config.get("num_loops") or 1, 1))
+    | boolean("skip_loop_final_norm", value=lambda facts: bool(facts.config.get("skip_loop_final_norm"))),
+    implied=SILU,
+)
+ARCEE = replace(
+    SMOLLM3,
+    name="arcee",
+    hf=("ArceeForCausalLM",),
+    hparams=KEYS | u32("pooling_type", value=pooling),
+    tensors=DENSE.without("blk.{l}.ffn_gate"),
+    needs=(*NEEDS, *layer("ffn_up", "ffn_down")),
+    implied=(("hidden_act", ("relu2",)),),
+)
+
+ACTIVATION = "model.layers.{l}.mlp.act_fn"
+
+
+def _of_layers(part: str) -> Callable[[Facts], list[float]]:
+    """A number that each layer's activation has learned."""
+
+    def values(facts: Facts) -> list[float]:
+        names = (f"{ACTIVATION}.{part}".replace("{l}", str(i)) for i in range(block_count(facts.config)))
+        return [facts.look(name).item() for name in names]
+
+    return values
+
+
+XIELU = ("alpha_n", "alpha_p", "beta", "eps")
+APERTUS = replace(
+    SMOLLM3,
+    name="apertus",
+    hf=("ApertusForCausalLM",),
+    hparams=KEYS | Table(tuple(f32(f"xielu.{part}", value=_of_layers(part), early=True) for part in XIELU)),
+    tensors=(LLAMA3 | DECODER | QK_NORM).without("blk.{l}.ffn_gate")
+    | rule("blk.{l}.attn_norm", "model.layers.{l}.attention_layernorm")
+    | rule("blk.{l}.ffn_norm", "model.layers.{l}.feedforward_layernorm"),
+    needs=(*NEEDS, "output", *QK_NORMS, *layer("ffn_up", "ffn_down")),
+    looks=tuple(f"{ACTIVATION}.{part}" for part in XIELU),
+    implied=(("hidden_act", ("xielu",)),),
+)
+
+ARCHS = (LLAMA, LLAMA_EMBED, SMOLLM3, NANBEIGE, ARCEE, APERTUS)

@@ -53,6 +53,8 @@ from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT
 from .rotary import turned
 
 SHIFTED = add(1.0)
+#: What any layer begins with: a norm, or in Qwen4 the norm of its streams.
+FIRST = ("input_layernorm", "attn_hyper_connection.hc_norm")
 
 
 def shifted(table: Table[Rule]) -> Table[Rule]:
@@ -63,7 +65,7 @@ def shifted(table: Table[Rule]) -> Table[Rule]:
 def nextn(facts: Facts) -> int:
     """How many layers after the model's own the checkpoint has. ConversionError if there are none to be kept alone."""
     main = last = main_layers(facts)
-    while facts.has(f"model.layers.{last}.input_layernorm.weight"):
+    while any(facts.has(f"model.layers.{last}.{first}.weight") for first in FIRST):
         last += 1
     if last == main and facts.options.mtp == "only":
         raise ConversionError("the checkpoint has no layers that predict further tokens (mtp.layers.0)")
@@ -158,7 +160,7 @@ SECTIONS = u32(
 )
 
 
-def _parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
+def parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
     """A row for each of a layer's parts, by its name in GGUF."""
     return Table(tuple(rule(f"blk.{{l}}.{o}", f"model.layers.{{l}}.{s}", verb=verb) for o, s in names.items()))
 
@@ -167,11 +169,11 @@ def _parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
 TRUNK_ROWS: Table[Rule] = shifted(
     DECODER.without("blk.{l}.ffn_norm", *GATED)
     | QK_NORM
-    | _parts(post_attention_norm="post_attention_layernorm")
+    | parts(post_attention_norm="post_attention_layernorm")
     | Table(tuple(rule(f"blk.{{l}}.nextn.{n}", f"model.layers.{{l}}.{n}") for n in ("eh_proj", "enorm", "hnorm")))
     | rule("blk.{l}.nextn.shared_head_norm", "model.layers.{l}.shared_head.norm")
 )
-STATE: Table[Rule] = _parts(ssm_norm="linear_attn.norm") | Table(
+STATE: Table[Rule] = parts(ssm_norm="linear_attn.norm") | Table(
     (
         rule("blk.{l}.ssm_conv1d", "model.layers.{l}.linear_attn.conv1d", verb=SQUEEZE),
         exact("blk.{l}.ssm_a", "model.layers.{l}.linear_attn.A_log", verb=NEG_EXP),
@@ -194,7 +196,7 @@ TOGETHER: Table[Rule] = STATE | Table(
 APART: Table[Rule] = (
     STATE
     | rule("blk.{l}.attn_qkv", "model.layers.{l}.linear_attn.in_proj_qkv", verb=TURNS_AFTER_KEYS)
-    | _parts(
+    | parts(
         TURNS, attn_gate="linear_attn.in_proj_z", ssm_alpha="linear_attn.in_proj_a", ssm_beta="linear_attn.in_proj_b"
     )
     | rule("blk.{l}.ssm_conv1d", "model.layers.{l}.linear_attn.conv1d", verb=SQUEEZE | TURNS_AFTER_KEYS)
@@ -203,24 +205,23 @@ APART: Table[Rule] = (
     | rule("blk.{l}.ssm_out", "model.layers.{l}.linear_attn.out_proj", verb=Columns(in_turns))
 )
 DENSE: Table[Rule] = Table(tuple(row for row in DECODER if row.out[0] in GATED))
-EXPERT: Table[Rule] = _parts(ffn_gate_inp="mlp.gate") | EXPERTS | SHARED_EXPERT
+EXPERT: Table[Rule] = parts(ffn_gate_inp="mlp.gate") | EXPERTS | SHARED_EXPERT
 
 
-def _needs(state: tuple[str, ...], feed: tuple[str, ...]) -> tuple[str | Either, ...]:
-    """What llama.cpp cannot load such a model without; `state` are the parts that only these projections in have."""
-    attention = (*QKV, *QK_NORMS, *layer("attn_output"))
-    kept = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ssm_norm", "ssm_out", *state)
-    ahead = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
-    trunk = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"))
-    return (*trunk, Either((attention, kept)), optional(*ahead), *feed)
-
+#: What a layer that attends needs, and one that keeps a state, of either kind.
+ATTENDS = (*QKV, *QK_NORMS, *layer("attn_output"))
+KEEPS = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ssm_norm", "ssm_out")
+KEEPS_APART = (*KEEPS, *layer("ssm_alpha", "ssm_beta"))
+#: What the first layer that predicts a further token needs beside all that.
+AHEAD = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
+NEEDS = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"), optional(*AHEAD))
 
 QWEN3_NEXT = Arch(
     "qwen3next",
     hf=("Qwen3NextForCausalLM",),
     hparams=MOE_KEYS | BLOCKS | STATE_KEYS,
     tensors=TRUNK_ROWS | TOGETHER | EXPERT,
-    needs=_needs(("ssm_ba",), (*MIXTURE, *SHARED)),
+    needs=(*NEEDS, Either((ATTENDS, (*KEEPS, *layer("ssm_ba")))), *MIXTURE, *SHARED),
     vocab=(vocab.bpe,),
     renames=RENAMES,
     drop=DROP,
@@ -233,7 +234,7 @@ QWEN35 = Arch(
     hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel"),
     hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING,
     tensors=TRUNK_ROWS | APART | DENSE,
-    needs=_needs(("ssm_alpha", "ssm_beta"), GATED),
+    needs=(*NEEDS, Either((ATTENDS, KEEPS_APART)), *GATED),
     vocab=(vocab.bpe,),
     renames=RENAMES,
     drop=DROP,
@@ -246,7 +247,7 @@ QWEN35_MOE = Arch(
     hf=("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM"),
     hparams=MOE_KEYS | BLOCKS | STATE_KEYS | SECTIONS,
     tensors=TRUNK_ROWS | APART | EXPERT,
-    needs=_needs(("ssm_alpha", "ssm_beta"), (*MIXTURE, *SHARED)),
+    needs=(*NEEDS, Either((ATTENDS, KEEPS_APART)), *MIXTURE, *SHARED),
     vocab=(vocab.bpe,),
     renames=RENAMES,
     drop=DROP,

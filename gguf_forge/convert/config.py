@@ -21,7 +21,7 @@ from gguf_forge.errors import ConversionError, escaped
 LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
 #: Other names under which a configuration may hold its text model's part (one deeper in thinker_config); the last that
 #: is there counts.
-TEXT_PARTS = ("llm_config", "lm_config", "thinker_config", "language_config", "lfm")
+TEXT_PARTS = ("talker_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
 
 def first_of(config: Mapping[str, Any], *names: str, null: bool = True) -> Any:
@@ -97,6 +97,19 @@ def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part
 
 
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The text model's part of a model in parts, under whatever name; None when there are none.
+
+    ConversionError where it is not an object.
+    """
+    found = _object(config, "text_config") if config.get("text_config") is not None else None
+    for name in TEXT_PARTS:
+        if name in config:
+            part = _object(config, name)
+            found = _object(part, "text_config") if name == "thinker_config" else part
+    return found
+
+
 def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     """config.json, completed and flat: of a model in parts, the text model's keys stand at the root, too.
 
@@ -104,11 +117,8 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     ConversionError where a part, or the rotary parameters, are not objects.
     """
     config = _completed(copy.deepcopy(dict(raw)))
-    for name in TEXT_PARTS:
-        if name in config:
-            part = _object(config, name)
-            config["text_config"] = _object(part, "text_config") if name == "thinker_config" else part
-    if config.get("text_config") is not None:
-        config = {**config, **_object(config, "text_config")}
+    text = text_part(config)
+    if text is not None:
+        config = {**config, "text_config": text, **text}
     mirror_rope(config)
     return config

@@ -54,7 +54,10 @@ class Header:
     shape: tuple[int, ...]
 
 
-def _nothing_to_look_at(name: str) -> npt.NDArray[np.float32]:
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.int64]
+
+
+def _nothing_to_look_at(name: str) -> Numbers:
     raise ConversionError(f"the value of {name!r} is needed, but only headers are at hand")
 
 
@@ -64,7 +67,7 @@ class Facts:
 
     `config` is the resolved configuration, `directory` the folder. `headers` are the source tensors' by name, as the
     rules write names. `layer` is the layer a verb or condition is asked about (None outside of layers). `look` gives
-    the float32 values of one small source tensor that the architecture declares in `looks`.
+    the values of one small source tensor that the architecture declares in `looks`: float32, or int64 of whole numbers.
     """
 
     config: Mapping[str, Any]
@@ -72,7 +75,7 @@ class Facts:
     headers: Mapping[str, Header] = field(default_factory=dict)
     options: Options = USUAL
     layer: int | None = None
-    look: Callable[[str], npt.NDArray[np.float32]] = field(default=_nothing_to_look_at, compare=False)
+    look: Callable[[str], Numbers] = field(default=_nothing_to_look_at, compare=False)
 
     def at(self, layer: int | None) -> Facts:
         """The facts of one layer."""

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
 from gguf_forge.convert.needs import require_alike_layers, require_needs
@@ -79,6 +81,7 @@ def plan_outputs(
     stored, dropped = rename(arch, tensors, facts)
     facts = with_headers(arch, stored, tensors, facts)
     names = Names(stored)
+    names.used.update(_looked_at(arch, names))
     rows = applied_rows(arch, facts)
     emissions = _emissions(arch, rows, names, {name: i for i, name in enumerate(stored)}, facts)
     unused = _require_used(arch, names, stored, facts, allow_unused)
@@ -133,10 +136,16 @@ def with_headers(
         tensor = tensors[stored[name]]
         if tensor.nbytes > LOOK_BYTES:
             raise ConversionError(f"{name!r} has {tensor.nbytes} bytes, and only small tensors are looked at")
-        return float_rows(tensor)
+        return np.asarray(tensor.read(), np.int64) if tensor.type.name.startswith("I") else float_rows(tensor)
 
     headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
     return replace(facts, headers=headers, look=look)
+
+
+def _looked_at(arch: Arch, names: Names) -> list[str]:
+    """Names of the tensors whose values become metadata."""
+    found = (names.find(look, ()) for look in arch.looks)
+    return [name for places in found for at in places.values() for name in at.values()]
 
 
 def applied_rows(arch: Arch, facts: Facts) -> list[Rule]:

@@ -16,11 +16,23 @@ from types import MappingProxyType
 from typing import Any
 
 from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.config import text_part
 from gguf_forge.errors import ConversionError, escaped
 
 CONVERTERS = "gguf_forge.converters"
 #: How alike names of families must be for one to be a suggestion: Qwen4 and Qwen3 are, Foo and Qwen2 are not.
 _ALIKE = 0.6
+#: Classes of models in parts that say more of the text model than the class that the text model's part has.
+NAMED_WHOLE = (
+    "DeepseekOCR2ForCausalLM",
+    "DeepseekOCRForCausalLM",
+    "Exaone4_5_ForConditionalGeneration",
+    "KimiK3ForConditionalGeneration",
+    "Sarashina2VisionForCausalLM",
+    "Step3p7ForConditionalGeneration",
+    "StepVLForConditionalGeneration",
+    "UnlimitedOCRForCausalLM",
+)
 
 
 @lru_cache(maxsize=1)
@@ -53,13 +65,18 @@ def class_names() -> tuple[str, ...]:
     return tuple(_by_class())
 
 
+def _first_class(config: Mapping[str, Any]) -> str | None:
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+
 def architecture_name(config: Mapping[str, Any]) -> str:
     """The class name a configuration gives for its text model. ConversionError when it gives none."""
-    text = config.get("text_config")
-    for part in (text if isinstance(text, Mapping) else {}, config):
-        named = part.get("architectures")
-        if isinstance(named, list) and named and isinstance(named[0], str):
-            return named[0]
+    own = _first_class(config)
+    part = None if own in NAMED_WHOLE else text_part(config)
+    name = (part and _first_class(part)) or own
+    if name:
+        return name
     raise ConversionError("config.json names no architecture (its `architectures` is missing or empty)")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,9 +21,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from gguf_forge.convert.facts import Options
+from gguf_forge.convert.config import resolve
+from gguf_forge.convert.facts import Facts, Options
+from gguf_forge.convert.patterns import form_of
+from gguf_forge.convert.plan import rename
+from gguf_forge.convert.registry import find
 from gguf_forge.format import reader
-from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.tensor import SourceTensor
@@ -55,12 +60,24 @@ def options_of(args: list[str], models: Path) -> Options:
 
 
 @dataclass(frozen=True)
+class Held:
+    """The bytes of one tensor, where a file is read from."""
+
+    data: bytes
+
+    def read_into(self, array: np.ndarray[Any, Any], offset: int) -> None:
+        """As `InputFile.read_into`."""
+        array.reshape(-1)[:] = np.frombuffer(self.data, array.dtype, array.size, offset)
+
+
+@dataclass(frozen=True)
 class Case:
     """One checkpoint without weights, and the reference's keys, tensors and computed values.
 
     `differs`, written by hand, says where ours are others on purpose, and `why`: keys it lacks (`without`), has with
     another value or beside the reference's (`instead`, as in `keys`), computed tensors with other values (`computed`),
-    or an `error` (a regular expression) in place of a file.
+    or an `error` (a regular expression) in place of a file. `values` holds the bytes, in hexadecimal, of small tensors
+    whose values become metadata.
     """
 
     name: str
@@ -72,11 +89,16 @@ class Case:
     computed: dict[str, str]
     args: list[str] = field(default_factory=list)
     differs: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
 
     def headers(self) -> dict[str, SourceTensor]:
-        """Source tensors that know everything but their values."""
-        nowhere = cast(InputFile, None)
-        return {n: SourceTensor(n, DTYPES[dtype], tuple(shape), nowhere, 0) for n, dtype, shape in self.source}
+        """Source tensors that know everything but their values, save those of `values`."""
+
+        def tensor(name: str, dtype: str, shape: list[int]) -> SourceTensor:
+            file = cast(InputFile, Held(bytes.fromhex(self.values[name])) if name in self.values else None)
+            return SourceTensor(name, DTYPES[dtype], tuple(shape), file, 0)
+
+        return {name: tensor(name, dtype, shape) for name, dtype, shape in self.source}
 
     def lay_out(self, folder: Path) -> None:
         """Writes the small files."""
@@ -126,7 +148,17 @@ def pack(checkpoint: Path, result: Path, name: str | None = None) -> Case:
             tensors,
             computed,
             args,
+            values=_looked_at(source),
         )
+
+
+def _looked_at(source: Checkpoint) -> dict[str, str]:
+    arch = find(source.config)
+    if arch is None or not arch.looks:
+        return {}
+    forms = {form_of(re.sub(r"\{[a-z]+\}", "0", look)) for look in arch.looks}
+    stored, _ = rename(arch, source.tensors, Facts(resolve(source.config), source.path))
+    return {s: source.tensors[s].read().tobytes().hex() for name, s in stored.items() if form_of(name) in forms}
 
 
 Result = tuple[list[tuple[str, str, Any]], list[tuple[str, list[int]]], dict[str, str], list[str]]

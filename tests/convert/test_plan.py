@@ -259,7 +259,7 @@ def test_a_dense_layer_among_experts_is_kept(tmp_path: Path) -> None:
             r"'LlamaForCausaLM' is not supported; the nearest .* LlamaForCausalLM",
         ),
         ({"architectures": ["FooModel"]}, "'FooModel' is not supported$"),
-        ({"architectures": ["Qwen2VLForConditionalGeneration"]}, r"nearest .* is Qwen2ForCausalLM"),
+        ({"architectures": ["Qwen33ForCausalLM"]}, r"nearest .* is Qwen3ForCausalLM"),
         ({"architectures": ["MistralModel"]}, r"nearest .* is MistralForCausalLM"),
         ({"architectures": []}, "names no architecture"),
         ({"num_hidden_layers": "two"}, 'num_hidden_layers must be a number, got "two"'),
