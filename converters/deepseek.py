@@ -27,7 +27,6 @@ from .common import (
     nextn_layers,
     with_nextn,
 )
-from .llama import head_dim
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
@@ -52,6 +51,7 @@ from .mla import (
     latent,
     yarn_multiplier,
 )
+from .rotary import head_dim
 
 DEEPSEEK = Arch(
     "deepseek",

@@ -36,13 +36,14 @@ from .common import (
 )
 from .deepseek import DEEPSEEK2, KEYS, TENSORS
 from .kda import DELTA_OR_LATENT, FORGET, GATE, KDA_KEYS, delta
-from .llama import head_dim
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
     FEEDS,
     FURTHER,
     FURTHER_OR_OWN,
+    HYPER,
+    HYPER_KEYS,
     INDEXED,
     INDEXER,
     INDEXER_KEYS,
@@ -59,6 +60,7 @@ from .mla import (
     all_layers,
     kept_further,
 )
+from .rotary import head_dim
 
 END, USER = "<|endoftext|>", "<|user|>"
 GLM4_BPE = vocab.bpe_with(fill={"eos": END, "eot": USER, "unk": END, "bos": END})
@@ -201,14 +203,6 @@ def _clamp(facts: Facts) -> list[float] | None:
 
 
 KPOOL = f"{LAYER}.self_attn.indexer.index_kpool_compress"
-HC = [f"hc_{block}_{part}" for block in ("attn", "ffn") for part in ("fn", "base", "scale")]
-HYPER_KEYS = Table(
-    (
-        u32("hyper_connection.count", "hc_mult", required=True),
-        u32("hyper_connection.sinkhorn_iterations", "hc_sinkhorn_iters", required=True),
-        f32("hyper_connection.epsilon", "hc_eps", required=True),
-    )
-)
 
 GLM5_NEXT = replace(
     GLM4_MOE_LITE,
@@ -239,7 +233,7 @@ GLM5_NEXT = replace(
     | delta()
     | FORGET
     | GATE
-    | Table(tuple(exact(f"blk.{{l}}.{part}.weight", f"{LAYER}.{part}", type="F32") for part in HC))
+    | Table(tuple(exact(f"blk.{{l}}.{part}.weight", f"{LAYER}.{part}", type="F32") for part in HYPER))
     | exact("blk.{l}.indexer_compressor_ape.weight", f"{KPOOL}_ape", type="F32")
     | exact("blk.{l}.indexer_compressor_gate.weight", f"{KPOOL}_gate", type="F32"),
     needs=(
@@ -248,7 +242,7 @@ GLM5_NEXT = replace(
         DELTA_OR_LATENT,
         optional(*SHORT_QUERIES),
         optional(*INDEXED, *layer("indexer_compressor_ape", "indexer_compressor_gate")),
-        Either((layer(*HC), layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"))),
+        Either((layer(*HYPER), layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"))),
         Either((GATED, (*MIXTURE, *SHARED, *layer("exp_probs_b.bias")))),
     ),
     implied=(*SILU, ("mla_use_nope", (True,)), ("qk_rope_head_dim", (0,)), ("mhc", (True,))),

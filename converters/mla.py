@@ -1,5 +1,5 @@
-"""What models with latent attention have in common: rows of its keys and tensors, of DeepSeek's experts, of the layers
-that predict further tokens.
+"""What models with latent attention have in common: rows of its keys and tensors, of DeepSeek's experts, of what finds
+the tokens to read, of hyper-connections, and of the layers that predict further tokens.
 
 Latent attention (MLA) makes keys and values of all heads from one small vector a token. GGUF holds the matrix that
 does so in two parts, the keys' one transposed, so that a reader may apply it to the queries instead: to such a reader
@@ -155,6 +155,16 @@ INDEXER: Table[Rule] = Table(
     )
 )
 INDEXED = layer("indexer.k_norm.weight", "indexer.k_norm.bias", "indexer.proj", "indexer.attn_k", "indexer.attn_q_b")
+
+#: Hyper-connections, which mix several streams of a token's state before each half of a layer: names of its tensors.
+HYPER = [f"hc_{half}_{part}" for half in ("attn", "ffn") for part in ("fn", "base", "scale")]
+HYPER_KEYS: Table[Hparam] = Table(
+    (
+        u32("hyper_connection.count", "hc_mult", required=True),
+        u32("hyper_connection.sinkhorn_iterations", "hc_sinkhorn_iters", required=True),
+        f32("hyper_connection.epsilon", "hc_eps", required=True),
+    )
+)
 
 #: What layers that predict further tokens have beside an ordinary layer's tensors.
 FURTHER: Table[Rule] = Table(

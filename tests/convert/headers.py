@@ -20,7 +20,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.facts import Options
+from gguf_forge.convert.registry import select
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
@@ -88,6 +90,11 @@ class Case:
     def options(self) -> Options:
         """The reference's options in our words."""
         return options_of(self.args, Path())
+
+    @property
+    def arch(self) -> Arch:
+        """The architecture that serves it."""
+        return select(self.config, draft=self.options.draft)
 
 
 def load(folder: Path = FOLDER) -> dict[str, Case]:
