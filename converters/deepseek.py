@@ -38,7 +38,6 @@ from .mla import (
     INDEXER_KEYS,
     KEPT_FURTHER,
     LATENT,
-    LATENT_KEYS,
     LAYER,
     LEADING_DENSE,
     MOE,
@@ -49,6 +48,7 @@ from .mla import (
     SHORT_QUERIES,
     TIED,
     latent,
+    latent_keys,
     yarn_multiplier,
 )
 from .rotary import head_dim
@@ -87,7 +87,7 @@ _MOE_AND_ROPE = (
     | f32("rope.scaling.yarn_log_multiplier", value=yarn_multiplier)
 )
 #: V2's keys, and those of models that came after it.
-KEYS = _SIZES | ONE_HEAD_KV | LATENT_KEYS | _MOE_AND_ROPE
+KEYS = _SIZES | ONE_HEAD_KV | latent_keys() | _MOE_AND_ROPE
 TENSORS = DECODER.without("blk.{l}.attn_q", "blk.{l}.attn_k", "blk.{l}.attn_v") | latent() | MOE | ROUTER_BIAS
 DROP = (*BUFFERS, TIED)
 

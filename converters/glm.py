@@ -49,7 +49,6 @@ from .mla import (
     INDEXER_KEYS,
     KEPT_FURTHER,
     LATENT,
-    LATENT_KEYS,
     LAYER,
     MOE,
     NEXTN,
@@ -59,6 +58,7 @@ from .mla import (
     TIED,
     all_layers,
     kept_further,
+    latent_keys,
 )
 from .rotary import head_dim
 
@@ -215,10 +215,7 @@ GLM5_NEXT = replace(
     | f32("attention.layer_norm_epsilon", value=lambda facts: 1e-6, again=True)
     | FURTHER_IF_ANY
     | KDA_KEYS
-    | u32("attention.q_lora_rank", "q_lora_rank", required=True)
-    | u32("attention.kv_lora_rank", "kv_lora_rank", required=True)
-    | u32("rope.dimension_count", "qk_rope_head_dim", required=True)
-    | LATENT_KEYS.without("attention.q_lora_rank", "attention.kv_lora_rank")
+    | latent_keys(turned=True)
     | INDEXER_KEYS
     | u32("attention.indexer.kpool", "index_kpool", required=True)
     | boolean("attention.indexer.kpool_select_tail", "index_kpool_always_select_tail", default=True)

@@ -113,17 +113,22 @@ def yarn_multiplier(facts: Facts) -> float | None:
     return None if scale is None else 0.1 * float(scale)
 
 
-#: The sizes of latent attention as a reader sees it: one key-value head for all, and the heads it stands for.
-LATENT_KEYS: Table[Hparam] = Table(
-    (
-        u32("attention.q_lora_rank", "q_lora_rank"),
-        u32("attention.kv_lora_rank", "kv_lora_rank", default=512),
-        u32("attention.key_length", value=total("kv_lora_rank", "qk_rope_head_dim"), again=True),
-        u32("attention.value_length", value=number("kv_lora_rank"), again=True),
+def latent_keys(*, turned: bool = False, value: bool = True) -> Table[Hparam]:
+    """The sizes of latent attention as a reader sees it: one key-value head for all, and the heads it stands for.
+
+    `turned`: with how much of a key turns with its position; `value`: with the length of the one head's value.
+    """
+    first = [u32("attention.q_lora_rank", "q_lora_rank"), u32("attention.kv_lora_rank", "kv_lora_rank", default=512)]
+    key = u32("attention.key_length", value=total("kv_lora_rank", "qk_rope_head_dim"), again=True)
+    last = [
         u32("attention.key_length_mla", value=total("qk_nope_head_dim", "qk_rope_head_dim")),
         u32("attention.value_length_mla", "v_head_dim", required=True),
-    )
-)
+    ]
+    rope = [u32("rope.dimension_count", "qk_rope_head_dim", required=True)] if turned else []
+    one = [u32("attention.value_length", value=number("kv_lora_rank"), again=True)] if value else []
+    return Table((*first, *rope, key, *one, *last))
+
+
 ONE_HEAD_KV = u32("attention.head_count_kv", value=lambda facts: 1)
 
 #: DeepSeek's experts, and how many dense layers come before them.

@@ -170,6 +170,11 @@ class Rule:
         name = "+".join(self.out)
         return f"{name}/{self.variant}" if self.variant else name
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names its sources may have, without `ends`."""
+        return tuple(n for source in self.sources for n in ((source,) if isinstance(source, str) else source))
+
     def expanded(self) -> Iterator[Rule]:
         """A rule for each ending, with every name complete."""
         for end in self.ends:
@@ -186,7 +191,7 @@ def rule(out: str | tuple[str, ...], *sources: Source, **kwargs: Any) -> Rule:
     A name that already ends so is a mistake (ConversionError): it is a row of `exact`.
     """
     made = Rule((out,) if isinstance(out, str) else out, sources, **kwargs)
-    for name in (*made.out, *(n for s in sources for n in ((s,) if isinstance(s, str) else s))):
+    for name in (*made.out, *made.names):
         if made.ends != ("",) and name.endswith(BOTH):
             raise ConversionError(f"rule {made.row}: {name} has its ending already")
     return made

@@ -237,13 +237,7 @@ def _require_used(
     left = [n for n in left if n not in set(unused)]
     if not left:
         return [stored[n] for n in unused]
-    templates = [
-        name
-        for rule in arch.tensors
-        for row in rule.expanded()
-        for source in row.sources
-        for name in ((source,) if isinstance(source, str) else source)
-    ]
+    templates = [name for rule in arch.tensors for row in rule.expanded() for name in row.names]
     beyond = _beyond(arch, left, templates, facts)
     if beyond:
         axis, last, which = beyond

@@ -41,7 +41,7 @@ def codes_and_scales(*shape: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any,
 def meant(codes: np.ndarray[Any, Any], scales: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The floats they stand for, (*leading axes, elements): element 2 i in the low half of byte i."""
     values = E2M1[np.stack((codes & 15, codes >> 4), axis=-1)].reshape(*scales.shape, 32)
-    scaled = np.multiply(values, np.exp2(scales.astype(np.float32) - 127)[..., None])
+    scaled: np.ndarray[Any, Any] = np.multiply(values, np.exp2(scales.astype(np.float32) - 127)[..., None])
     return scaled.reshape(*scales.shape[:-1], -1)
 
 
