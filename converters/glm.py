@@ -30,6 +30,7 @@ from .common import (
     WRAPPERS,
     layer,
     main_dropped,
+    main_layers,
     nextn_dropped,
     nextn_layers,
     with_nextn,
@@ -59,8 +60,9 @@ from .mla import (
     all_layers,
     kept_further,
     latent_keys,
+    number,
 )
-from .rotary import head_dim
+from .rotary import head_dim, turned
 
 END, USER = "<|endoftext|>", "<|user|>"
 GLM4_BPE = vocab.bpe_with(fill={"eos": END, "eot": USER, "unk": END, "bos": END})
@@ -72,9 +74,7 @@ NEXTN_AXES = {"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS}
 NEXTN_DROP = (*BUFFERS, *MULTIMODAL, nextn_dropped(), main_dropped())
 
 
-def turned(facts: Facts) -> int:
-    """Elements of a head that turn with the position."""
-    return int(head_dim(facts) * facts.config["rope_parameters"].get("partial_rotary_factor", 0.5))
+TURNED = turned(0.5)
 
 
 def _halves(rows: Numbers, facts: Facts) -> Numbers:
@@ -82,16 +82,16 @@ def _halves(rows: Numbers, facts: Facts) -> Numbers:
     if "mrope_section" not in facts.config["rope_parameters"]:
         return rows
     heads = grouped(rows, rows.shape[-1] // int(head_dim(facts)))
-    part = heads[..., : turned(facts)]
-    return np.concatenate((part[..., ::2], part[..., 1::2], heads[..., turned(facts) :]), axis=-1).reshape(rows.shape)
+    part, rest = np.split(heads, [TURNED(facts)], axis=-1)
+    return np.concatenate((part[..., ::2], part[..., 1::2], rest), axis=-1).reshape(rows.shape)
 
 
-TURNED = u32("rope.dimension_count", value=turned)
+ROPE = u32("rope.dimension_count", value=TURNED)
 
 GLM4 = Arch(
     "glm4",
     hf=("Glm4ForCausalLM", "Glm4vForConditionalGeneration"),
-    hparams=BASE | TURNED,
+    hparams=BASE | ROPE,
     tensors=DECODER.without("blk.{l}.ffn_gate")
     | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj", verb=Rows(_halves))
     | rule("blk.{l}.attn_k", f"{LAYER}.self_attn.k_proj", verb=Rows(_halves))
@@ -117,7 +117,7 @@ SOLAR = Arch(
     "glm4moe",
     hf=("SolarOpenForCausalLM",),
     hparams=BASE
-    | TURNED
+    | ROPE
     | u32("expert_count", "n_routed_experts", again=True)
     | u32("expert_feed_forward_length", "moe_intermediate_size")
     | u32("expert_shared_count", "n_shared_experts")
@@ -158,8 +158,8 @@ GLM4_MOE_LITE = replace(
     DEEPSEEK2,
     hf=("Glm4MoeLiteForCausalLM",),
     hparams=KEYS | BLOCKS | FURTHER_IF_ANY,
-    tensors=TENSORS | FURTHER,
-    needs=(*DEEPSEEK2.needs, FURTHER_OR_OWN),
+    tensors=TENSORS.without("blk.{l}.attn_q") | FURTHER,
+    needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, FURTHER_OR_OWN),
     vocab=(GLM_BPE,),
     drop=(*NEXTN_DROP, TIED),
     axes=NEXTN_AXES,
@@ -170,24 +170,24 @@ GLM4_MOE_LITE = replace(
 def _indexed(facts: Facts) -> list[bool] | None:
     """Which layers look for the tokens they read; the others take those of the layer before."""
     kinds = facts.config.get("indexer_types")
-    return None if kinds is None else [kind == "full" for kind in kinds]
+    return None if kinds is None else [kind == "full" for kind in kinds[: main_layers(facts)]]
 
 
 INDEXER_TYPES = boolean("attention.indexer.types", value=_indexed)
-
-
-def _rope_part(facts: Facts) -> int:
-    part = facts.config["rope_parameters"].get("partial_rotary_factor", 1.0)
-    return int(facts.number("qk_rope_head_dim") * part)
 
 
 GLM_DSA = replace(
     GLM4_MOE_LITE,
     name="glm-dsa",
     hf=("GlmMoeDsaForCausalLM",),
-    hparams=KEYS | BLOCKS | u32("rope.dimension_count", value=_rope_part) | KEPT_FURTHER | INDEXER_KEYS | INDEXER_TYPES,
-    tensors=GLM4_MOE_LITE.tensors.without("blk.{l}.attn_q") | INDEXER,
-    needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, optional(*INDEXED), FURTHER_OR_OWN),
+    hparams=KEYS
+    | BLOCKS
+    | u32("rope.dimension_count", value=turned(1.0, number("qk_rope_head_dim")))
+    | KEPT_FURTHER
+    | INDEXER_KEYS
+    | INDEXER_TYPES,
+    tensors=GLM4_MOE_LITE.tensors | INDEXER,
+    needs=(*GLM4_MOE_LITE.needs, optional(*INDEXED)),
 )
 
 
@@ -226,6 +226,7 @@ GLM5_NEXT = replace(
     | f32("swiglu_clamp_exp", value=_clamp)
     | f32("swiglu_clamp_shexp", value=_clamp),
     tensors=GLM4_MOE_LITE.tensors
+    | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj")
     | INDEXER
     | delta()
     | FORGET

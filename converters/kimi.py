@@ -16,7 +16,7 @@ from gguf_forge.format import values
 
 from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, MULTIMODAL, SILU, TRUNK, WRAPPERS, layer
 from .kda import DELTA, FORGET, FORGETS, GATE, GATES, KDA_KEYS, delta, full_attention
-from .mla import DENSE, LATENT, LAYER, QUERIES, experts, latent, latent_keys, shared_experts
+from .mla import DENSE, LATENT, LAYER, QUERIES, SHORT_QUERIES, experts, latent, latent_keys, shared_experts
 
 MOE = f"{LAYER}.block_sparse_moe"
 EXPERT_PARTS = {"gate": "w1", "down": "w2", "up": "w3"}
@@ -39,7 +39,7 @@ KIMI_LINEAR = Arch(
     | latent_keys(turned=True, value=False)
     | _MOE_KEYS,
     tensors=DECODER
-    | latent()
+    | latent().without(*SHORT_QUERIES)
     | delta(decay=NEG_EXP)
     | FORGET
     | GATE
@@ -51,7 +51,7 @@ KIMI_LINEAR = Arch(
     needs=(
         *TRUNK,
         "output",
-        QUERIES,
+        *layer("attn_q"),
         Either(((*DELTA, *FORGETS, *GATES), LATENT)),
         Either((GATED, (*MIXTURE, *layer("exp_probs_b.bias")))),
     ),
@@ -110,7 +110,8 @@ KIMI_K3 = replace(
     | f32("activation.situ_beta", "activation_situ_beta", required=True)
     | f32("activation.situ_linear_beta", "activation_situ_linear_beta", required=True)
     | u32("attn_res.block_size", "attn_res_block_size", required=True),
-    tensors=KIMI_LINEAR.tensors.without("blk.{l}.ssm_g_a", "blk.{l}.ssm_g_b")
+    tensors=KIMI_LINEAR.tensors.without(*GATES)
+    | latent()
     | delta()
     | rule("blk.{l}.ssm_g", f"{LAYER}.self_attn.g_proj", when=lambda facts: not _is_full(facts))
     | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.g_proj", when=_is_full)

@@ -9,6 +9,8 @@ the model has one key-value head, as wide as that vector. Tables only; must not 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from gguf_forge.convert.arch import WEIGHT, Drop, Either, Hparam, Rule, Table, boolean, exact, f32, optional, rule, u32
@@ -53,8 +55,12 @@ def total(*keys: str) -> Count:
 KV_B = key_and_value(number("num_attention_heads"), number("qk_nope_head_dim"), number("v_head_dim"))
 
 
-def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb = KV_B, end: str = "o_proj") -> Table[Rule]:
-    """The tensors of latent attention, whose queries may come from a small vector, too."""
+def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb | None = KV_B, end: str = "o_proj") -> Table[Rule]:
+    """The tensors of latent attention, whose queries may come from a small vector, too.
+
+    `kv_b` takes keys and values apart; without it they stay together. `end` is what the output projection is called.
+    """
+    together = rule("blk.{l}.attn_kv_b", f"{attention}.kv_b_proj")
     return Table(
         (
             rule("blk.{l}.attn_q", f"{attention}.q_proj"),
@@ -63,7 +69,9 @@ def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb = KV_B, end: str = 
             rule("blk.{l}.attn_q_b", f"{attention}.q_b_proj"),
             rule("blk.{l}.attn_kv_a_mqa", f"{attention}.kv_a_proj_with_mqa"),
             rule("blk.{l}.attn_kv_a_norm", f"{attention}.kv_a_layernorm"),
-            rule(("blk.{l}.attn_k_b", "blk.{l}.attn_v_b"), f"{attention}.kv_b_proj", ends=WEIGHT, verb=kv_b),
+            together
+            if kv_b is None
+            else replace(together, out=("blk.{l}.attn_k_b", "blk.{l}.attn_v_b"), ends=WEIGHT, verb=kv_b),
             rule("blk.{l}.attn_output", f"{attention}.{end}"),
         )
     )
@@ -100,17 +108,20 @@ FEEDS = Either((GATED, (*MIXTURE, *SHARED)))
 
 
 def leading_dense(facts: Facts) -> int:
-    """The layers before the first that has experts: all of them in a model without any."""
-    given = facts.config.get("first_k_dense_replace")
-    if given is not None:
+    """How many layers come before the first that has experts: all of them in a model without any.
+
+    Newer configurations list the kinds of layers; what else they say of it is left over. ConversionError for dense
+    layers among the others, which GGUF has no way to tell.
+    """
+    kinds = facts.config.get("mlp_layer_types")
+    if kinds is not None:
+        first = len(list(takewhile(lambda kind: kind == "dense", kinds)))
+        if "dense" in kinds[first:]:
+            raise ConversionError(f"config.json: mlp_layer_types {kinds} has dense layers after others")
+        return first
+    if facts.config.get("first_k_dense_replace") is not None:
         return facts.number("first_k_dense_replace")
     return main_layers(facts) if facts.config.get("n_routed_experts") is None else 0
-
-
-def yarn_multiplier(facts: Facts) -> float | None:
-    """What llama.cpp multiplies the logarithm of YaRN's factor with: a tenth of the scale, which it takes back."""
-    scale = facts.config["rope_parameters"].get("mscale_all_dim")
-    return None if scale is None else 0.1 * float(scale)
 
 
 def latent_keys(*, turned: bool = False, value: bool = True) -> Table[Hparam]:
