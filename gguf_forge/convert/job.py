@@ -7,6 +7,7 @@ its file goes.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from gguf_forge import names
 from gguf_forge.convert.model import Model
+from gguf_forge.convert.ops import FLOATS
 from gguf_forge.convert.run import Weights
 from gguf_forge.convert.view import View
 from gguf_forge.errors import RecipeError, escaped, listed
@@ -27,6 +29,7 @@ from gguf_forge.quant.recipe import (
     Choice,
     ModelFacts,
     Options,
+    Recipe,
     TensorSpec,
     choose,
     recipe,
@@ -39,6 +42,10 @@ from gguf_forge.types import TensorType, tensor_type
 
 FILE_TYPE_KEY = "general.file_type"
 F32 = tensor_type("F32")
+#: Why a tensor has its type.
+STORED = "kept as it is stored"
+#: File types that tell of blocks of a checkpoint's own, however the rest is stored (MOSTLY_NVFP4, MOSTLY_MXFP4_MOE).
+FILE_TYPES_OF_BLOCKS = {"NVFP4": 39, "MXFP4": 38}
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,9 @@ class Job:
         """The outtype or recipe of this name, as `type_name` gives it."""
         if name in OUTTYPES:
             return cls.of_outtype(name, model, how)
-        f32 = Model([_as_f32(v) for v in model.views], model.metadata)
-        job = cls.of_recipe(name, f32, how, {}, dry_run)
+        kept = {v.name: v.type for v in model.views if v.type not in FLOATS}
+        f32 = Model([v if v.name in kept else _as_f32(v) for v in model.views], model.metadata)
+        job = cls.of_recipe(name, f32, how, {}, dry_run, kept=kept)
         stored = {v.name: v.type for v in model.views}
         return replace(job, choices=[replace(choice, source=stored[choice.name]) for choice in job.choices])
 
@@ -93,7 +101,7 @@ class Job:
         choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
-        metadata = {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}
+        metadata = {**model.metadata, FILE_TYPE_KEY: _file_type(model, which)}
         strict = which.default.quantized and not how.allow_nonfinite
         return cls(which.name, metadata, choices, {}, notes, strict)
 
@@ -106,10 +114,12 @@ class Job:
         overrides: Mapping[str, Value],
         dry_run: bool,
         requantize: bool = False,
+        kept: Mapping[str, TensorType] | None = None,
     ) -> Job:
         """What llama-quantize makes of a file with these views and metadata.
 
-        A dry run plans also what only an importance matrix would allow, and notes it.
+        A dry run plans also what only an importance matrix would allow, and notes it. `kept` are tensors whose blocks
+        or whole numbers stay what they are, whatever the recipe says.
         """
         if name.upper() == "COPY":
             return cls.of_copy(model, how, overrides)
@@ -126,8 +136,8 @@ class Job:
         )
         which = recipe(name)
         facts = ModelFacts.from_metadata({**model.metadata, **overrides})
-        choices = choose(_specs_in_ggml(model), facts, which, options)
-        notes = _unmatched(named, model.views)
+        choices = [_kept(choice, kept or {}) for choice in choose(_specs_in_ggml(model), facts, which, options)]
+        notes = _unmatched(named, model.views) + _packed(kept or {})
         try:
             require_imatrix(choices, known)
         except RecipeError as error:
@@ -199,10 +209,31 @@ def _require_codecs(choices: Iterable[Choice]) -> None:
             raise RecipeError(f"{choice.name}: decoding {choice.source} is not supported")
 
 
+def _kept(choice: Choice, kept: Mapping[str, TensorType]) -> Choice:
+    """The choice for a tensor that stays what it is."""
+    kind = kept.get(choice.name)
+    return choice if kind is None else Choice(choice.name, choice.shape, kind, kind, kind, STORED)
+
+
+def _packed(kept: Mapping[str, TensorType]) -> list[str]:
+    """A line for each type of blocks that a checkpoint holds and a recipe leaves."""
+    counts = Counter(kind for kind in kept.values() if kind.quantized)
+    return [f"{count} tensors are stored as {kind}, and keep their bits" for kind, count in counts.items()]
+
+
+def _file_type(model: Model, which: Recipe) -> Value:
+    """The file type under an outtype: the family's own; that of the blocks kept among floats; or the outtype's."""
+    own = model.metadata.get(FILE_TYPE_KEY)
+    if own is not None and own.value:
+        return own
+    blocks = {v.type.name for v in model.views} if not which.default.quantized else set()
+    return u32(next((number for name, number in FILE_TYPES_OF_BLOCKS.items() if name in blocks), which.ftype))
+
+
 def _converters_choice(view: View, outtype: str, given: str | bool) -> Choice:
     """The converter's type for a tensor: blocks and whole numbers stay what they are."""
-    if view.type.quantized or view.type.name.startswith("I"):
-        return Choice(view.name, view.shape, view.type, view.type, view.type, "kept as it is stored")
+    if view.type not in FLOATS:
+        return Choice(view.name, view.shape, view.type, view.type, view.type, STORED)
     return choose_outtype(_spec(view), outtype, tensor_type(given) if isinstance(given, str) else given)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -21,11 +22,12 @@ from gguf_forge.convert.general import general_metadata
 from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.plan import plan_outputs
-from gguf_forge.convert.registry import find, named
+from gguf_forge.convert.registry import find, named, select
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
 from gguf_forge.convert.view import Array, View
-from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.convert.vocab import Part, load_vocab
+from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
 from gguf_forge.format.values import Value, string, u32
@@ -72,12 +74,12 @@ def checkpoint_model(
     `allow_unused` fits. ConversionError says what of the folder cannot be used.
     """
     raw = checkpoint.config
-    _require_plain(checkpoint)
     with _sound_config(checkpoint, arch_name):
         facts = Facts(resolve(raw), checkpoint.path, options=options)
-        arch = find(raw) if arch_name is None else named(arch_name)
+        arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
+        _require_plain(checkpoint, arch)
         _require_mtp(arch, options)
         outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
@@ -104,6 +106,7 @@ def checkpoint_model(
             architecture=arch.name,
             native=options.mistral_format,
             community_template=options.community_template,
+            target=_target(options),
         )
     )
     metadata.update(overrides)
@@ -117,17 +120,28 @@ def checkpoint_model(
     )
 
 
+def _target(options: Options) -> tuple[Path, tuple[Part, ...]] | None:
+    """The folder of the model that a draft model serves, and the parts of its vocabulary."""
+    if options.target is None:
+        return None
+    config = Folder(options.target).object("config.json")
+    if config is None:
+        raise ConversionError(f"{options.target}: the model that the draft model serves has no config.json")
+    return options.target, select(config).vocab
+
+
 def _require_mtp(arch: Arch, options: Options) -> None:
     """ConversionError for options about layers that the architecture never has."""
     if options.mtp != "keep" and not arch.mtp:
         raise ConversionError(f"{arch.name} has no layers that predict further tokens: --mtp and --no-mtp mean nothing")
 
 
-def _require_plain(checkpoint: Checkpoint) -> None:
+def _require_plain(checkpoint: Checkpoint, arch: Arch) -> None:
     """ConversionError for weights in another tool's packed form, which no rule could use."""
     settings = checkpoint.config.get("quantization_config")
     method = settings.get("quant_method") if isinstance(settings, dict) else None
-    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED)), None)
+    used = tuple(end for end in PACKED if any(name.endswith(end) for row in arch.tensors for name in row.names))
+    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED) and not n.endswith(used)), None)
     if method is not None and packed is not None:
         raise ConversionError(
             f"{checkpoint.path}: weights are quantized by {escaped(str(method), 40)} (as {packed!r} shows), "

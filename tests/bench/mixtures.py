@@ -26,8 +26,8 @@ def bench(report: Report, folder: Path) -> None:
     megabytes = float(os.environ.get("BENCH_MIXTURE_MEGABYTES", "2000"))
     report.section(
         "Mixtures of experts",
-        f"Random checkpoints of {megabytes / 1000:.1f} GB (BF16 safetensors) to Q4_K_M, {THREADS} threads, files in the "
-        "page cache: the same bytes as a dense model, as experts stored one by one, as experts fused by layer.",
+        f"Random checkpoints of {megabytes / 1000:.1f} GB (BF16 safetensors) to Q4_K_M, {THREADS} threads, files in "
+        "the page cache: the same bytes as a dense model, as experts stored one by one, as experts fused by layer.",
     )
     report.table("checkpoint", ">seconds", ">peak MB", ">times the dense model's")
     dense = 0.0
@@ -98,7 +98,7 @@ def hollow(folder: Path, layers: int, width: int, experts: int, expert_width: in
         shutil.copyfile(FIXTURE / name, folder / name)
     names = list(shapes)
     count = -(-len(names) // SHARD_TENSORS)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(count):
         part = names[number * SHARD_TENSORS : (number + 1) * SHARD_TENSORS]
         file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"

@@ -21,11 +21,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts, Options
 from gguf_forge.convert.patterns import form_of
 from gguf_forge.convert.plan import rename
-from gguf_forge.convert.registry import find
+from gguf_forge.convert.registry import find, select
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
@@ -110,6 +111,11 @@ class Case:
     def options(self) -> Options:
         """The reference's options in our words."""
         return options_of(self.args, Path())
+
+    @property
+    def arch(self) -> Arch:
+        """The architecture that serves it."""
+        return select(self.config, draft=self.options.draft)
 
 
 def load(folder: Path = FOLDER) -> dict[str, Case]:
