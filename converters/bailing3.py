@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, Arch, Either, boolean, exact, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Either, boolean, exact, f32, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Elementwise, Reshape
 from gguf_forge.errors import ConversionError
@@ -27,16 +27,14 @@ from .common import (
     main_dropped,
     main_layers,
     nextn_dropped,
-    nextn_layers,
-    with_nextn,
 )
 from .kda import DELTA, delta
 from .mla import (
     BLOCKS,
     DENSE,
+    FURTHER_AXES,
     LATENT,
     LAYER,
-    NEXTN,
     QUERIES,
     SHARED,
     all_layers,
@@ -139,7 +137,7 @@ BAILING3 = Arch(
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
     drop=(*BUFFERS, *MULTIMODAL, r"^linear_proj", nextn_dropped(), main_dropped()),
-    axes={"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS},
+    axes=FURTHER_AXES,
     implied=(
         *SILU,
         ("no_kda_lora", (True,)),

@@ -6,7 +6,7 @@ And what has the shape of V2 or V3: Kimi K2 and K2.5, Moonlight, Kimi-VL, GigaCh
 from __future__ import annotations
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, Arch, Hparam, Table, f32, rule, string, u32
+from gguf_forge.convert.arch import Arch, Hparam, Table, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import heads_of, interleave_halves
 
@@ -24,14 +24,13 @@ from .common import (
     beyond,
     main_dropped,
     nextn_dropped,
-    nextn_layers,
-    with_nextn,
 )
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
     FEEDS,
     FURTHER,
+    FURTHER_AXES,
     FURTHER_OR_OWN,
     INDEXED,
     INDEXER,
@@ -41,7 +40,6 @@ from .mla import (
     LAYER,
     LEADING_DENSE,
     MOE,
-    NEXTN,
     ONE_HEAD_KV,
     QUERIES,
     ROUTER_BIAS,
@@ -150,7 +148,7 @@ DEEPSEEK32 = Arch(
     vocab=(vocab.bpe, vocab.adds(bos=True)),
     renames=WRAPPERS,
     drop=(*DROP, nextn_dropped(), main_dropped()),
-    axes={"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS},
+    axes=FURTHER_AXES,
     implied=SILU,
     mtp=True,
 )

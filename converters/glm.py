@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, Arch, Either, Table, boolean, exact, f32, optional, rule, u32
+from gguf_forge.convert.arch import Arch, Either, Table, boolean, exact, f32, optional, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Rows
 from gguf_forge.convert.rows import grouped
@@ -32,8 +32,6 @@ from .common import (
     main_dropped,
     main_layers,
     nextn_dropped,
-    nextn_layers,
-    with_nextn,
 )
 from .deepseek import DEEPSEEK2, KEYS, TENSORS
 from .kda import DELTA_OR_LATENT, FORGET, GATE, KDA_KEYS, delta
@@ -42,6 +40,7 @@ from .mla import (
     EXPERT_KEYS,
     FEEDS,
     FURTHER,
+    FURTHER_AXES,
     FURTHER_OR_OWN,
     HYPER,
     HYPER_KEYS,
@@ -52,7 +51,6 @@ from .mla import (
     LATENT,
     LAYER,
     MOE,
-    NEXTN,
     ROUTER_BIAS,
     SHARED,
     SHORT_QUERIES,
@@ -69,8 +67,6 @@ GLM4_BPE = vocab.bpe_with(fill={"eos": END, "eot": USER, "unk": END, "bos": END}
 GLM_BPE = vocab.bpe_with(fill={"bos": "[gMASK]", "eot": USER, "unk": END, "eom": "<|observation|>"})
 SOLAR_BPE = vocab.bpe_with(fill={"eos": END, "eot": END, "unk": "<unk>", "bos": "<|startoftext|>"})
 
-#: Layers that predict further tokens are kept, left out, or alone.
-NEXTN_AXES = {"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS}
 NEXTN_DROP = (*BUFFERS, *MULTIMODAL, nextn_dropped(), main_dropped())
 
 
@@ -110,7 +106,7 @@ GLM_OCR = replace(
     hparams=GLM4.hparams | BLOCKS | KEPT_FURTHER,
     tensors=GLM4.tensors | FURTHER,
     needs=(*GLM4.needs, FURTHER_OR_OWN),
-    axes=NEXTN_AXES,
+    axes=FURTHER_AXES,
 )
 
 SOLAR = Arch(
@@ -148,7 +144,7 @@ GLM4_MOE = replace(
     needs=(*SOLAR.needs, FURTHER_OR_OWN),
     vocab=(GLM_BPE,),
     drop=NEXTN_DROP,
-    axes=NEXTN_AXES,
+    axes=FURTHER_AXES,
     mtp=True,
 )
 
@@ -162,7 +158,7 @@ GLM4_MOE_LITE = replace(
     needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, FURTHER_OR_OWN),
     vocab=(GLM_BPE,),
     drop=(*NEXTN_DROP, TIED),
-    axes=NEXTN_AXES,
+    axes=FURTHER_AXES,
     mtp=True,
 )
 
