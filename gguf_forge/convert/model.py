@@ -94,9 +94,7 @@ def checkpoint_model(
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
-    return Model(
-        outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged
-    )
+    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged)
 
 
 def _metadata(
