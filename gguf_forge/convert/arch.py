@@ -148,9 +148,9 @@ class Rule:
     sources have is gathered: all its numbers must be there, and the verb is given them in order. Each of `ends` is
     added to every name, and stands for a rule of its own. Two rules of one output are told apart by `variant`. Outputs
     of one `group` in one layer appear together, where the last source of any of them stands; those that come `first`
-    stand before all others, a higher number before a lower one. `when` limits a rule to some configurations, or layers
-    (`facts.layer`). `type` is the GGUF type that the converter's outtypes store it in whatever they are, or a function
-    of the sources that says so; True means the outtype's even where F32 is usual.
+    stand before all others, a higher number before a lower one, the `last` behind all others. `when` limits a rule to
+    some configurations, or layers (`facts.layer`). `type` is the GGUF type that the converter's outtypes store it in
+    whatever they are, or a function of the sources that says so; True means the outtype's even where F32 is usual.
     """
 
     out: tuple[str, ...]
@@ -162,6 +162,7 @@ class Rule:
     when: Callable[[Facts], bool] | None = None
     type: str | bool | Callable[[Sequence[View]], str | bool] = False
     first: int = 0
+    last: bool = False
     again: bool = field(default=False, init=False)
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -22,12 +21,12 @@ from gguf_forge.convert.general import general_metadata
 from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.plan import Outputs, plan_outputs
-from gguf_forge.convert.registry import find, named, select
+from gguf_forge.convert.registry import find, named
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
+from gguf_forge.convert.target import target_config, target_vocab, with_target
 from gguf_forge.convert.view import Array, View
-from gguf_forge.convert.vocab import Part, load_vocab
-from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
 from gguf_forge.format.values import Value, string, u32
@@ -75,13 +74,13 @@ def checkpoint_model(
     """
     raw = checkpoint.config
     with _sound_config(checkpoint, arch_name):
-        facts = Facts(resolve(raw), checkpoint.path, options=options)
+        facts = Facts(resolve(raw), checkpoint.path, options=options, target=target_config(options))
         arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
         _require_plain(checkpoint, arch)
         _require_mtp(arch, options)
-        outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
+        outputs = plan_outputs(arch, with_target(arch, checkpoint, facts), facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
@@ -92,6 +91,8 @@ def checkpoint_model(
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
+    if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
+        notes.append(f"--fuse-qkv has no effect on this {arch.name}")
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
     return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged)
@@ -128,20 +129,10 @@ def _metadata(
             architecture=arch.name,
             native=options.mistral_format,
             community_template=options.community_template,
-            target=_target(options),
+            target=target_vocab(options),
         )
     )
     return metadata
-
-
-def _target(options: Options) -> tuple[Path, tuple[Part, ...]] | None:
-    """The folder of the model that a draft model serves, and the parts of its vocabulary."""
-    if options.target is None:
-        return None
-    config = Folder(options.target).object("config.json")
-    if config is None:
-        raise ConversionError(f"{options.target}: the model that the draft model serves has no config.json")
-    return options.target, select(config).vocab
 
 
 def _require_mtp(arch: Arch, options: Options) -> None:

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from gguf_forge.convert.agreement import unsaid
-from gguf_forge.convert.config import resolve
-from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import select
@@ -23,7 +21,7 @@ CASES = headers.load()
 
 def planned(case: Case, left_out: str, folder: Path) -> Outputs:
     tensors = {name: tensor for name, tensor in case.headers().items() if not re.search(left_out, name)}
-    facts = Facts(resolve(case.config), folder, options=case.options)
+    facts = case.facts(folder)
     return plan_outputs(case.arch, tensors, facts)
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from gguf_forge.convert.config import resolve
-from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import select
@@ -45,8 +43,7 @@ LLAMA = {
 
 
 def outputs_of(case: Case, folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Value], str]:
-    case.lay_out(folder)
-    arch, facts = case.arch, Facts(resolve(case.config), folder, options=case.options)
+    arch, facts = case.arch, case.facts(folder)
     outputs = plan_outputs(arch, case.headers(), facts)
     views, facts = outputs.views, outputs.facts
     early, others = metadata_of(arch, facts)
