@@ -160,7 +160,7 @@ SECTIONS = u32(
 )
 
 
-def parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
+def parts(verb: Verb = COPY, /, **names: str) -> Table[Rule]:
     """A row for each of a layer's parts, by its name in GGUF."""
     return Table(tuple(rule(f"blk.{{l}}.{o}", f"model.layers.{{l}}.{s}", verb=verb) for o, s in names.items()))
 
@@ -214,7 +214,7 @@ KEEPS = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ss
 KEEPS_APART = (*KEEPS, *layer("ssm_alpha", "ssm_beta"))
 #: What the first layer that predicts a further token needs beside all that.
 AHEAD = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
-NEEDS = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"), optional(*AHEAD))
+NEEDS: tuple[str | Either, ...] = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"), optional(*AHEAD))
 
 QWEN3_NEXT = Arch(
     "qwen3next",
