@@ -214,7 +214,11 @@ KEEPS = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ss
 KEEPS_APART = (*KEEPS, *layer("ssm_alpha", "ssm_beta"))
 #: What the first layer that predicts a further token needs beside all that.
 AHEAD = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
-NEEDS: tuple[str | Either, ...] = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"), optional(*AHEAD))
+NEEDS: tuple[str | Either, ...] = (
+    *("token_embd", "output_norm"),
+    *layer("attn_norm", "post_attention_norm"),
+    optional(*AHEAD),
+)
 
 QWEN3_NEXT = Arch(
     "qwen3next",
