@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -87,10 +88,9 @@ def checkpoint_model(
     notes += sentence.remarks(checkpoint.path, keys, arch.name)
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
+    written, note = _written(checkpoint), notes.append
     metadata.update(
-        general_metadata(
-            checkpoint.path, raw, architecture=arch.name, counts=counts, name=model_name, note=notes.append
-        )
+        general_metadata(checkpoint.path, written, architecture=arch.name, counts=counts, name=model_name, note=note)
     )
     metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
@@ -115,6 +115,11 @@ def checkpoint_model(
     return Model(
         outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged
     )
+
+
+def _written(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """config.json, which may lie beside Mistral's params.json, too."""
+    return (checkpoint.read_json("config.json") or {}) if checkpoint.native else checkpoint.config
 
 
 def _require_mtp(arch: Arch, options: Options) -> None:

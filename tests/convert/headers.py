@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from gguf_forge.convert.facts import Options
+from gguf_forge.convert.model import VERSION_KEY
 from gguf_forge.convert.patterns import form_of
 from gguf_forge.convert.registry import find
 from gguf_forge.format import reader
@@ -135,19 +136,26 @@ def plain(value: Any) -> Any:
 def pack(checkpoint: Path, result: Path, name: str | None = None) -> Case:
     """The case of one checkpoint."""
     keys, tensors, computed, args = (_from_gguf if result.suffix == ".gguf" else _from_manifest)(result)
-    with open_checkpoint(checkpoint) as source:
+    with open_checkpoint(checkpoint, native="--mistral-format" in args) as source:
         files = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
         return Case(
             name or checkpoint.name,
             source.config,
             _reranker(checkpoint) | files | {n: "" for n in PRESENT if (checkpoint / n).is_file()},
             [(t.name, t.dtype, list(t.shape)) for t in source.tensors.values()],
-            [key for key in keys if not key[0].startswith(("general.", "tokenizer."))],
+            _of_architecture(keys),
             tensors,
             computed,
             args,
             values=_looked_at(source),
         )
+
+
+def _of_architecture(keys: list[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
+    """The keys that planning states: those of the vocabulary come after the last of general.*."""
+    names = [key[0] for key in keys]
+    last = names.index(VERSION_KEY) if VERSION_KEY in names else len(keys)
+    return [key for key in keys[:last] if not key[0].startswith(("general.", "tokenizer."))]
 
 
 def _looked_at(source: Checkpoint) -> dict[str, str]:
@@ -173,8 +181,7 @@ def _from_gguf(path: Path) -> Result:
 
 def _from_manifest(path: Path) -> Result:
     full = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-    kept = [e for e in full["kv"] if not e["key"].startswith(("general.", "tokenizer."))]
-    keys = [(e["key"], e["type"], e["value"] if "value" in e else e["head"]) for e in kept]
+    keys = [(e["key"], e["type"], e["value"] if "value" in e else e.get("head")) for e in full["kv"]]
     tensors = [(e["name"], e["dims"][::-1]) for e in full["tensors"]]
     computed = {e["name"]: e["sha256"][:16] for e in full["tensors"] if e["name"].startswith("rope_")}
     return keys, tensors, computed, full.get("args", [])

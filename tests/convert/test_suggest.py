@@ -29,11 +29,11 @@ def test_the_rules_of_a_models_own_architecture_fit_best(name: str) -> None:
 
 def test_the_error_says_what_would_be_left_and_what_to_try() -> None:
     case = CASES["plain-Llama-Tiny-F32-v1.0"]
-    more = replace(case, source=[*case.source, ("model.layers.0.self_attn.sinks", "F32", [4])])
+    more = replace(case, source=[*case.source, ("model.layers.0.self_attn.sieves", "F32", [4])])
     config = {**case.config, "architectures": ["LlamaNextForCausalLM"]}
     error = str(unknown_class(config, more.headers(), Facts(resolve(config), Path())))
     assert "'LlamaNextForCausalLM' is not supported; nearest is llama (LlamaForCausalLM)" in error
-    assert "12 of the 13 kinds of tensors, and leave model.layers.#.self_attn.sinks" in error
+    assert "12 of the 13 kinds of tensors, and leave model.layers.#.self_attn.sieves" in error
     assert "--arch LlamaForCausalLM" in error
     assert "docs/families.md" in error
 
