@@ -179,7 +179,7 @@ def test_the_file_is_where_the_package_looks_for_it() -> None:
 
 @pytest.mark.parametrize(
     ("said", "context"),
-    [({}, 128000), ({"max_seq_len": 32768}, 32768), ({"max_seq_len": 32768, "max_position_embeddings": 262144}, 262144)],
+    [({}, 128000), ({"max_seq_len": 512}, 512), ({"max_seq_len": 512, "max_position_embeddings": 4096}, 4096)],
 )
 def test_mistrals_params_have_a_context(said: dict[str, int], context: int) -> None:
     found = resolve({"dim": 64, "n_layers": 2, "n_heads": 4, "norm_eps": 1e-5, **said})
