@@ -25,8 +25,8 @@ EXPERTS: Table[Rule] = Table(
         ),
         exact("blk.{l}.ffn_down_exps.weight", f"{FORWARD}.experts.down_proj", verb=TRANSPOSE),
         rule("blk.{l}.ffn_gate_inp", f"{FORWARD}.router"),
-        *(rule(f"blk.{{l}}.ffn_{part}_shexp", f"{FORWARD}.shared_expert.{part}_proj") for part in ("gate", "up", "down")),
-        *(rule(f"blk.{{l}}.ffn_{part}", f"{FORWARD}.{part}_proj") for part in ("gate", "up", "down")),
+        *(rule(f"blk.{{l}}.ffn_{p}_shexp", f"{FORWARD}.shared_expert.{p}_proj") for p in ("gate", "up", "down")),
+        *(rule(f"blk.{{l}}.ffn_{p}", f"{FORWARD}.{p}_proj") for p in ("gate", "up", "down")),
     )
 )
 
