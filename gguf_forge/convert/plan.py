@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
+from gguf_forge.convert.arch import AS_READ, BIAS, Arch, Axis, Drop, Rule, Source
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
 from gguf_forge.convert.needs import require_alike_layers, require_needs
 from gguf_forge.convert.ops import FLOATS
@@ -169,7 +169,9 @@ def _emissions(
             if row.when is not None and axes and not row.when(facts.at(layer)):
                 continue
             names.used.update(sources)
-            position = -1 - row.first if row.first else max((positions[s] for s in sources), default=-1)
+            position = max((positions[s] for s in sources), default=-1)
+            if row.first:
+                position = position - len(positions) if row.first == AS_READ else -1 - row.first
             where = dict(zip(axes, place, strict=True))
             outs = tuple(fill(out, where) for out in row.out)
             found.append(Emission(position, order, layer, outs, row, sources))
