@@ -147,8 +147,8 @@ class Rule:
     sources have is gathered: all its numbers must be there, and the verb is given them in order. Each of `ends` is
     added to every name, and stands for a rule of its own. Two rules of one output are told apart by `variant`. Outputs
     of one `group` in one layer appear together, where the last source of any of them stands. `when` limits a rule to
-    some configurations, or layers (`facts.layer`). `type` is the GGUF type that the converter's outtypes store it in
-    whatever they are; True means the outtype's even where F32 is usual.
+    some configurations, or layers (`facts.layer`). `last` outputs stand behind all others. `type` is the GGUF type that
+    the converter's outtypes store it in whatever they are; True means the outtype's even where F32 is usual.
     """
 
     out: tuple[str, ...]
@@ -159,6 +159,7 @@ class Rule:
     group: str = ""
     when: Callable[[Facts], bool] | None = None
     type: str | bool = False
+    last: bool = False
     again: bool = field(default=False, init=False)
 
     @property

@@ -19,6 +19,8 @@ from gguf_forge.errors import ConversionError, escaped
 
 #: Names of the number of layers.
 LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
+#: What a draft model's configuration says of its layers; it counts more than what stands beside it.
+DRAFT_PART = "transformer_layer_config"
 #: Other names under which a configuration may hold its text model's part (one deeper in thinker_config); the last that
 #: is there counts.
 TEXT_PARTS = ("talker_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
@@ -118,5 +120,7 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     text = text_part(config)
     if text is not None:
         config = {**config, "text_config": text, **text}
+    if DRAFT_PART in config:
+        config = {**config, **_object(config, DRAFT_PART)}
     mirror_rope(config)
     return config

@@ -65,14 +65,16 @@ class Facts:
     """What verbs, conditions and hyperparameters may depend on.
 
     `config` is the resolved configuration, `directory` the folder. `headers` are the source tensors' by name, as the
-    rules write names. `layer` is the layer a verb or condition is asked about (None outside of layers). `look` gives
-    the values of one small source tensor that the architecture declares in `looks`: float32, or int64 of whole numbers.
+    rules write names. `target` is the resolved configuration of the model that a draft model serves. `layer` is the
+    layer a verb or condition is asked about (None outside of layers). `look` gives the values of one small source
+    tensor that the architecture declares in `looks`: float32, or int64 of whole numbers.
     """
 
     config: Mapping[str, Any]
     directory: Path
     headers: Mapping[str, Header] = field(default_factory=dict)
     options: Options = USUAL
+    target: Mapping[str, Any] | None = None
     layer: int | None = None
     look: Callable[[str], Numbers] = field(default=_nothing_to_look_at, compare=False)
 

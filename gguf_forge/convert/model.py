@@ -24,6 +24,7 @@ from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import find, named
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
+from gguf_forge.convert.target import target_config, target_vocab, with_target
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
@@ -74,12 +75,12 @@ def checkpoint_model(
     raw = checkpoint.config
     _require_plain(checkpoint)
     with _sound_config(checkpoint, arch_name):
-        facts = Facts(resolve(raw), checkpoint.path, options=options)
+        facts = Facts(resolve(raw), checkpoint.path, options=options, target=target_config(options))
         arch = find(raw) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
         _require_mtp(arch, options)
-        outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
+        outputs = plan_outputs(arch, with_target(arch, checkpoint, facts), facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
@@ -104,6 +105,7 @@ def checkpoint_model(
             architecture=arch.name,
             native=options.mistral_format,
             community_template=options.community_template,
+            target=target_vocab(options),
         )
     )
     metadata.update(overrides)

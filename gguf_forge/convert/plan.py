@@ -114,7 +114,9 @@ def rename(
                 replacement if isinstance(replacement, str) else lambda m, r=replacement: r(m, facts),
                 new,
             )
-        if is_dropped(name) or (new != name and is_dropped(new)):
+        if name.startswith(TARGET):
+            stored.setdefault(new, name)
+        elif is_dropped(name) or (new != name and is_dropped(new)):
             dropped.append(name)
         elif new in stored:
             raise ConversionError(f"tensors {stored[new]!r} and {name!r} both stand for {new!r}")
@@ -169,7 +171,7 @@ def _emissions(
             if row.when is not None and axes and not row.when(facts.at(layer)):
                 continue
             names.used.update(sources)
-            position = max((positions[s] for s in sources), default=-1)
+            position = len(positions) if row.last else max((positions[s] for s in sources), default=-1)
             where = dict(zip(axes, place, strict=True))
             outs = tuple(fill(out, where) for out in row.out)
             found.append(Emission(position, order, layer, outs, row, sources))

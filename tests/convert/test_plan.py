@@ -28,8 +28,7 @@ LLAMA, MIXTRAL = "plain-Llama-Tiny-F32-v1.0", "plain-Mixtral-8x7B-Instruct-v0.1"
 
 
 def facts_of(case: Case, folder: Path) -> Facts:
-    case.lay_out(folder)
-    return Facts(resolve(case.config), folder, options=case.options)
+    return case.facts(folder)
 
 
 def plan(case: Case, folder: Path, tensors: dict[str, SourceTensor] | None = None) -> Outputs:

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_forge.convert.config import resolve
-from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Computed, Elementwise, Verb, Whole
 from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import select
@@ -44,9 +42,7 @@ def moves(verb: Verb) -> bool:
 
 
 def planned(case: Case, tensors: dict[str, SourceTensor], folder: Path) -> Outputs:
-    case.lay_out(folder)
-    facts = Facts(resolve(case.config), folder, options=case.options)
-    return plan_outputs(select(case.config), tensors, facts)
+    return plan_outputs(select(case.config), tensors, case.facts(folder))
 
 
 #: Element types that GGUF has, too.
