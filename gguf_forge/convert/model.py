@@ -112,6 +112,8 @@ def checkpoint_model(
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
+    if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
+        notes.append(f"--fuse-qkv has no effect on this {arch.name}")
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
     return Model(

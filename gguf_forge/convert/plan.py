@@ -15,6 +15,7 @@ import numpy as np
 
 from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
+from gguf_forge.convert.fuse import Fusion, fused
 from gguf_forge.convert.needs import require_alike_layers, require_needs
 from gguf_forge.convert.ops import FLOATS
 from gguf_forge.convert.origin import float_rows, source_view
@@ -53,7 +54,8 @@ class Outputs:
     """What a checkpoint becomes: output views in the order of the file, and the tensors left out on purpose.
 
     `facts` are those planned with, `types` the outputs' types where a rule gives them (see `Rule.type`), `unused` the
-    stored names of tensors that were allowed to be left, `emissions` what made the views.
+    stored names of tensors that were allowed to be left, `emissions` what made the views, `fusions` what was then put
+    together.
     """
 
     views: tuple[View, ...]
@@ -62,6 +64,7 @@ class Outputs:
     types: Mapping[str, str | bool] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     emissions: tuple[Emission, ...] = ()
+    fusions: tuple[Fusion, ...] = ()
 
 
 def plan_outputs(
@@ -90,7 +93,12 @@ def plan_outputs(
     require_alike_layers(arch, made, rows, facts)
     ordered = _ordered(emissions)
     views, types = _views(ordered, {n: tensors[s] for n, s in stored.items()}, facts)
-    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered))
+    alone = {e.names[0] for e in ordered if len(e.names) == 1}
+    views, fusions = fused(views, alone, arch.name, facts)
+    for fusion in fusions:
+        kinds = {types.get(part.name, False) for part in fusion.parts}
+        types[fusion.name] = kinds.pop() if len(kinds) == 1 else False
+    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered), tuple(fusions))
 
 
 def rename(

@@ -26,6 +26,9 @@ def source_views(
     """
     stored, _ = rename(arch, tensors, outputs.facts)
     by_rule = {name: tensors[where] for name, where in stored.items()}
+    for fusion in outputs.fusions:
+        if fusion.name in views:
+            views = {**views, **fusion.undo(views[fusion.name], outputs.facts)}
     found: dict[str, View] = {}
     for emission in outputs.emissions:
         if isinstance(emission.rule.verb, Computed) or not all(name in views for name in emission.names):
