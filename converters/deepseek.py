@@ -6,7 +6,7 @@ And what has the shape of V2 or V3: Kimi K2 and K2.5, Moonlight, Kimi-VL, GigaCh
 from __future__ import annotations
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, Arch, f32, rule, string, u32
+from gguf_forge.convert.arch import EXPERTS, Arch, Hparam, Table, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import heads_of, interleave_halves
 
@@ -27,7 +27,6 @@ from .common import (
     nextn_layers,
     with_nextn,
 )
-from .llama import head_dim
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
@@ -39,7 +38,6 @@ from .mla import (
     INDEXER_KEYS,
     KEPT_FURTHER,
     LATENT,
-    LATENT_KEYS,
     LAYER,
     LEADING_DENSE,
     MOE,
@@ -50,8 +48,9 @@ from .mla import (
     SHORT_QUERIES,
     TIED,
     latent,
-    yarn_multiplier,
+    latent_keys,
 )
+from .rotary import head_dim, log_multiplier
 
 DEEPSEEK = Arch(
     "deepseek",
@@ -75,19 +74,25 @@ DEEPSEEK = Arch(
     implied=(*SILU, ("norm_topk_prob", (False,)), ("scoring_func", ("softmax",))),
 )
 
-_SIZES = (
-    BASE
-    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
-    | LEADING_DENSE
-    | u32("vocab_size", "vocab_size", required=True)
-)
+
+def _sizes(base: Table[Hparam]) -> Table[Hparam]:
+    epsilon = f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
+    return base | epsilon | LEADING_DENSE | u32("vocab_size", "vocab_size", required=True)
+
+
 _MOE_AND_ROPE = (
     EXPERT_KEYS
     | u32("rope.dimension_count", "qk_rope_head_dim", required=True)
-    | f32("rope.scaling.yarn_log_multiplier", value=yarn_multiplier)
+    | f32("rope.scaling.yarn_log_multiplier", value=log_multiplier(0.1))
 )
-#: V2's keys, and those of models that came after it.
-KEYS = _SIZES | ONE_HEAD_KV | LATENT_KEYS | _MOE_AND_ROPE
+
+
+def keys(base: Table[Hparam] = BASE) -> Table[Hparam]:
+    """V2's keys, and those of models that came after it."""
+    return _sizes(base) | ONE_HEAD_KV | latent_keys() | _MOE_AND_ROPE
+
+
+KEYS = keys()
 TENSORS = DECODER.without("blk.{l}.attn_q", "blk.{l}.attn_k", "blk.{l}.attn_v") | latent() | MOE | ROUTER_BIAS
 DROP = (*BUFFERS, TIED)
 
@@ -123,7 +128,7 @@ PLAIN_TEMPLATE = "{% for m in messages %}{{m['content']}}{% endfor %}"
 DEEPSEEK2_OCR = Arch(
     "deepseek2-ocr",
     hf=("DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", "UnlimitedOCRForCausalLM"),
-    hparams=_SIZES
+    hparams=_sizes(BASE)
     | string("tokenizer.chat_template", value=lambda facts: PLAIN_TEMPLATE, early=True)
     | _MOE_AND_ROPE
     | u32("attention.sliding_window", value=_window),

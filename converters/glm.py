@@ -30,25 +30,26 @@ from .common import (
     WRAPPERS,
     layer,
     main_dropped,
+    main_layers,
     nextn_dropped,
     nextn_layers,
     with_nextn,
 )
 from .deepseek import DEEPSEEK2, KEYS, TENSORS
 from .kda import DELTA_OR_LATENT, FORGET, GATE, KDA_KEYS, delta
-from .llama import head_dim
 from .mla import (
     BLOCKS,
     EXPERT_KEYS,
     FEEDS,
     FURTHER,
     FURTHER_OR_OWN,
+    HYPER,
+    HYPER_KEYS,
     INDEXED,
     INDEXER,
     INDEXER_KEYS,
     KEPT_FURTHER,
     LATENT,
-    LATENT_KEYS,
     LAYER,
     MOE,
     NEXTN,
@@ -58,7 +59,10 @@ from .mla import (
     TIED,
     all_layers,
     kept_further,
+    latent_keys,
+    number,
 )
+from .rotary import head_dim, turned
 
 END, USER = "<|endoftext|>", "<|user|>"
 GLM4_BPE = vocab.bpe_with(fill={"eos": END, "eot": USER, "unk": END, "bos": END})
@@ -70,9 +74,7 @@ NEXTN_AXES = {"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS}
 NEXTN_DROP = (*BUFFERS, *MULTIMODAL, nextn_dropped(), main_dropped())
 
 
-def turned(facts: Facts) -> int:
-    """Elements of a head that turn with the position."""
-    return int(head_dim(facts) * facts.config["rope_parameters"].get("partial_rotary_factor", 0.5))
+TURNED = turned(0.5)
 
 
 def _halves(rows: Numbers, facts: Facts) -> Numbers:
@@ -80,16 +82,16 @@ def _halves(rows: Numbers, facts: Facts) -> Numbers:
     if "mrope_section" not in facts.config["rope_parameters"]:
         return rows
     heads = grouped(rows, rows.shape[-1] // int(head_dim(facts)))
-    part = heads[..., : turned(facts)]
-    return np.concatenate((part[..., ::2], part[..., 1::2], heads[..., turned(facts) :]), axis=-1).reshape(rows.shape)
+    part, rest = np.split(heads, [TURNED(facts)], axis=-1)
+    return np.concatenate((part[..., ::2], part[..., 1::2], rest), axis=-1).reshape(rows.shape)
 
 
-TURNED = u32("rope.dimension_count", value=turned)
+ROPE = u32("rope.dimension_count", value=TURNED)
 
 GLM4 = Arch(
     "glm4",
     hf=("Glm4ForCausalLM", "Glm4vForConditionalGeneration"),
-    hparams=BASE | TURNED,
+    hparams=BASE | ROPE,
     tensors=DECODER.without("blk.{l}.ffn_gate")
     | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj", verb=Rows(_halves))
     | rule("blk.{l}.attn_k", f"{LAYER}.self_attn.k_proj", verb=Rows(_halves))
@@ -115,7 +117,7 @@ SOLAR = Arch(
     "glm4moe",
     hf=("SolarOpenForCausalLM",),
     hparams=BASE
-    | TURNED
+    | ROPE
     | u32("expert_count", "n_routed_experts", again=True)
     | u32("expert_feed_forward_length", "moe_intermediate_size")
     | u32("expert_shared_count", "n_shared_experts")
@@ -156,8 +158,8 @@ GLM4_MOE_LITE = replace(
     DEEPSEEK2,
     hf=("Glm4MoeLiteForCausalLM",),
     hparams=KEYS | BLOCKS | FURTHER_IF_ANY,
-    tensors=TENSORS | FURTHER,
-    needs=(*DEEPSEEK2.needs, FURTHER_OR_OWN),
+    tensors=TENSORS.without("blk.{l}.attn_q") | FURTHER,
+    needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, FURTHER_OR_OWN),
     vocab=(GLM_BPE,),
     drop=(*NEXTN_DROP, TIED),
     axes=NEXTN_AXES,
@@ -168,24 +170,24 @@ GLM4_MOE_LITE = replace(
 def _indexed(facts: Facts) -> list[bool] | None:
     """Which layers look for the tokens they read; the others take those of the layer before."""
     kinds = facts.config.get("indexer_types")
-    return None if kinds is None else [kind == "full" for kind in kinds]
+    return None if kinds is None else [kind == "full" for kind in kinds[: main_layers(facts)]]
 
 
 INDEXER_TYPES = boolean("attention.indexer.types", value=_indexed)
-
-
-def _rope_part(facts: Facts) -> int:
-    part = facts.config["rope_parameters"].get("partial_rotary_factor", 1.0)
-    return int(facts.number("qk_rope_head_dim") * part)
 
 
 GLM_DSA = replace(
     GLM4_MOE_LITE,
     name="glm-dsa",
     hf=("GlmMoeDsaForCausalLM",),
-    hparams=KEYS | BLOCKS | u32("rope.dimension_count", value=_rope_part) | KEPT_FURTHER | INDEXER_KEYS | INDEXER_TYPES,
-    tensors=GLM4_MOE_LITE.tensors.without("blk.{l}.attn_q") | INDEXER,
-    needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, optional(*INDEXED), FURTHER_OR_OWN),
+    hparams=KEYS
+    | BLOCKS
+    | u32("rope.dimension_count", value=turned(1.0, number("qk_rope_head_dim")))
+    | KEPT_FURTHER
+    | INDEXER_KEYS
+    | INDEXER_TYPES,
+    tensors=GLM4_MOE_LITE.tensors | INDEXER,
+    needs=(*GLM4_MOE_LITE.needs, optional(*INDEXED)),
 )
 
 
@@ -201,14 +203,6 @@ def _clamp(facts: Facts) -> list[float] | None:
 
 
 KPOOL = f"{LAYER}.self_attn.indexer.index_kpool_compress"
-HC = [f"hc_{block}_{part}" for block in ("attn", "ffn") for part in ("fn", "base", "scale")]
-HYPER_KEYS = Table(
-    (
-        u32("hyper_connection.count", "hc_mult", required=True),
-        u32("hyper_connection.sinkhorn_iterations", "hc_sinkhorn_iters", required=True),
-        f32("hyper_connection.epsilon", "hc_eps", required=True),
-    )
-)
 
 GLM5_NEXT = replace(
     GLM4_MOE_LITE,
@@ -221,10 +215,7 @@ GLM5_NEXT = replace(
     | f32("attention.layer_norm_epsilon", value=lambda facts: 1e-6, again=True)
     | FURTHER_IF_ANY
     | KDA_KEYS
-    | u32("attention.q_lora_rank", "q_lora_rank", required=True)
-    | u32("attention.kv_lora_rank", "kv_lora_rank", required=True)
-    | u32("rope.dimension_count", "qk_rope_head_dim", required=True)
-    | LATENT_KEYS.without("attention.q_lora_rank", "attention.kv_lora_rank")
+    | latent_keys(turned=True)
     | INDEXER_KEYS
     | u32("attention.indexer.kpool", "index_kpool", required=True)
     | boolean("attention.indexer.kpool_select_tail", "index_kpool_always_select_tail", default=True)
@@ -235,11 +226,12 @@ GLM5_NEXT = replace(
     | f32("swiglu_clamp_exp", value=_clamp)
     | f32("swiglu_clamp_shexp", value=_clamp),
     tensors=GLM4_MOE_LITE.tensors
+    | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj")
     | INDEXER
     | delta()
     | FORGET
     | GATE
-    | Table(tuple(exact(f"blk.{{l}}.{part}.weight", f"{LAYER}.{part}", type="F32") for part in HC))
+    | Table(tuple(exact(f"blk.{{l}}.{part}.weight", f"{LAYER}.{part}", type="F32") for part in HYPER))
     | exact("blk.{l}.indexer_compressor_ape.weight", f"{KPOOL}_ape", type="F32")
     | exact("blk.{l}.indexer_compressor_gate.weight", f"{KPOOL}_gate", type="F32"),
     needs=(
@@ -248,7 +240,7 @@ GLM5_NEXT = replace(
         DELTA_OR_LATENT,
         optional(*SHORT_QUERIES),
         optional(*INDEXED, *layer("indexer_compressor_ape", "indexer_compressor_gate")),
-        Either((layer(*HC), layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"))),
+        Either((layer(*HYPER), layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"))),
         Either((GATED, (*MIXTURE, *SHARED, *layer("exp_probs_b.bias")))),
     ),
     implied=(*SILU, ("mla_use_nope", (True,)), ("qk_rope_head_dim", (0,)), ("mhc", (True,))),

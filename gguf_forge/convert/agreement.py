@@ -24,7 +24,7 @@ def unsaid(config: Mapping[str, Any], views: Sequence[View], metadata: Mapping[s
         value = config.get(key)
         if value is not None and value not in meant:
             found.append(f"config.json: {key} is {value!r}; {arch.name} in GGUF means {meant[0]!r}")
-    headed = str((config.get("architectures") or [""])[0]).endswith(_HEADED)
+    headed = str((config.get("architectures") or [""])[0]).endswith(_HEADED) and not arch.draft
     names = {v.name for v in views}
     if headed and config.get("tie_word_embeddings") is False and not names & {"output.weight", "cls.output.weight"}:
         found.append("config.json: tie_word_embeddings is false, but there is no lm_head; the embedding serves instead")

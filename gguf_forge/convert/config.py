@@ -39,7 +39,9 @@ def need(config: Mapping[str, Any], *names: str) -> Any:
     """The value of the first of these keys that is there and not null. ConversionError when none is."""
     value = first_of(config, *names, null=False)
     if value is None:
-        raise ConversionError(f"config.json has no {' or '.join(names)}")
+        null = next((name for name in names if name in config), None)
+        said = f" has no {' or '.join(names)}" if null is None else f": {null} is null"
+        raise ConversionError(f"config.json{said}")
     return value
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gguf_forge.convert.config import need
 from gguf_forge.errors import ConversionError
 
 LOOK_BYTES = 64 << 10
@@ -88,10 +89,8 @@ class Facts:
 
     def number(self, *names: str) -> int:
         """The first of these configuration keys that is not null, a whole number. ConversionError otherwise."""
-        for name in names:
-            value = self.config.get(name)
-            if value is not None:
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise ConversionError(f"config.json: {name} must be a whole number, got {value!r:.60}")
-                return value
-        raise ConversionError(f"config.json has no {' or '.join(names)}")
+        value = need(self.config, *names)
+        if isinstance(value, bool) or not isinstance(value, int):
+            name = next(n for n in names if self.config.get(n) is not None)
+            raise ConversionError(f"config.json: {name} must be a whole number, got {value!r:.60}")
+        return value

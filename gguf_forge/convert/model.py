@@ -73,12 +73,12 @@ def checkpoint_model(
     `allow_unused` fits. ConversionError says what of the folder cannot be used.
     """
     raw = checkpoint.config
-    _require_plain(checkpoint)
     with _sound_config(checkpoint, arch_name):
         facts = Facts(resolve(raw), checkpoint.path, options=options, target=target_config(options))
-        arch = find(raw) if arch_name is None else named(arch_name)
+        arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
+        _require_plain(checkpoint, arch)
         _require_mtp(arch, options)
         outputs = plan_outputs(arch, with_target(arch, checkpoint, facts), facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
@@ -127,11 +127,12 @@ def _require_mtp(arch: Arch, options: Options) -> None:
         raise ConversionError(f"{arch.name} has no layers that predict further tokens: --mtp and --no-mtp mean nothing")
 
 
-def _require_plain(checkpoint: Checkpoint) -> None:
+def _require_plain(checkpoint: Checkpoint, arch: Arch) -> None:
     """ConversionError for weights in another tool's packed form, which no rule could use."""
     settings = checkpoint.config.get("quantization_config")
     method = settings.get("quant_method") if isinstance(settings, dict) else None
-    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED)), None)
+    used = tuple(end for end in PACKED if any(name.endswith(end) for row in arch.tensors for name in row.names))
+    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED) and not n.endswith(used)), None)
     if method is not None and packed is not None:
         raise ConversionError(
             f"{checkpoint.path}: weights are quantized by {escaped(str(method), 40)} (as {packed!r} shows), "

@@ -26,10 +26,15 @@ class ParameterCounts:
 
     @classmethod
     def of(cls, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> "ParameterCounts":
-        """Count GGUF tensors, given as (name, shape in NumPy order). Stacked experts are those named *_exps.*"""
+        """Count GGUF tensors, given as (name, shape in NumPy order). Stacked experts are those named *_exps.*
+
+        A model that holds adapters has no size that one would name it by: zeros.
+        """
         total = shared = expert = 0
         stacks: list[int] = []
         for name, shape in tensors:
+            if name.endswith(".lora_a"):
+                return cls()
             size = prod(shape)
             total += size
             if "_exps." in name and len(shape) >= 3:

@@ -179,7 +179,8 @@ def _emissions(
             if row.when is not None and axes and not row.when(facts.at(layer)):
                 continue
             names.used.update(sources)
-            position = len(positions) if row.last else max((positions[s] for s in sources), default=-1)
+            position = max((positions[s] for s in sources), default=-1)
+            position = -1 - row.first if row.first else len(positions) if row.last else position
             where = dict(zip(axes, place, strict=True))
             outs = tuple(fill(out, where) for out in row.out)
             found.append(Emission(position, order, layer, outs, row, sources))
@@ -256,13 +257,7 @@ def _require_used(
     left = [n for n in left if n not in set(unused)]
     if not left:
         return [stored[n] for n in unused]
-    templates = [
-        name
-        for rule in arch.tensors
-        for row in rule.expanded()
-        for source in row.sources
-        for name in ((source,) if isinstance(source, str) else source)
-    ]
+    templates = [name for rule in arch.tensors for row in rule.expanded() for name in row.names]
     beyond = _beyond(arch, left, templates, facts)
     if beyond:
         axis, last, which = beyond
@@ -328,20 +323,22 @@ def _views(
     views: list[View] = []
     types: dict[str, str | bool] = {}
     for e in emissions:
-        made = e.rule.verb.views(sources_of(e, tensors), facts.at(e.layer))
+        sources = sources_of(e, tensors)
+        made = e.rule.verb.views(sources, facts.at(e.layer))
+        kind = e.rule.type(sources) if callable(e.rule.type) else e.rule.type
         if not made and len(e.names) == 1:
             continue
         if len(made) != len(e.names):
             raise ConversionError(f"{e.rule.row}: {len(e.names)} outputs, but its verb makes {len(made)}")
         for name, view in zip(e.names, made, strict=True):
-            if view.type not in FLOATS and not view.type.quantized and e.rule.type != view.type.name:
+            if view.type not in FLOATS and not view.type.quantized and kind != view.type.name:
                 raise ConversionError(
                     f"{e.sources[0]!r} has whole numbers ({view.type}), and the rule for {name} does not say what "
                     "becomes of them"
                 )
             views.append(replace(view, name=name))
-            if e.rule.type:
-                types[name] = e.rule.type
+            if kind:
+                types[name] = kind
     return views, types
 
 

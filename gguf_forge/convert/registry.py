@@ -80,15 +80,24 @@ def architecture_name(config: Mapping[str, Any]) -> str:
     raise ConversionError("config.json names no architecture (its `architectures` is missing or empty)")
 
 
-def find(config: Mapping[str, Any]) -> Arch | None:
-    """The architecture for a configuration: of those that serve its class, the first whose condition holds."""
-    served = _by_class().get(architecture_name(config), ())
+def find(config: Mapping[str, Any], *, draft: bool = False) -> Arch | None:
+    """The architecture for a configuration: of those that serve its class, the first whose condition holds.
+
+    `draft`: that of the draft model which the checkpoint holds beside its own. ConversionError if there is none.
+    """
+    name = architecture_name(config)
+    if draft:
+        beside = next((arch for arch in architectures() if name in arch.beside), None)
+        if beside is None:
+            raise ConversionError(f"no checkpoint of {escaped(name, 80)} holds a draft model")
+        return beside
+    served = _by_class().get(name, ())
     return next((arch for arch in served if arch.when is None or arch.when(config)), None)
 
 
-def select(config: Mapping[str, Any]) -> Arch:
+def select(config: Mapping[str, Any], *, draft: bool = False) -> Arch:
     """As `find`. ConversionError naming the nearest known class when there is none."""
-    found = find(config)
+    found = find(config, draft=draft)
     if found is not None:
         return found
     name = architecture_name(config)

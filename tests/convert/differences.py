@@ -1,8 +1,8 @@
 """Where files differ from the reference's on purpose: keys, and the section of docs/differences.md that says why.
 
-Data only. `ZOO` is by checkpoint of the zoo, `VOCAB` by case of fixtures/vocab/cases.json.xz; everything that a row does
-not name must be the reference's, and what it names must not be. `CONVERTED` are cases of the latter that the reference
-refuses and this package converts.
+Data only. `ZOO` is by checkpoint of the zoo, `VOCAB` by case of fixtures/vocab/cases.json.xz; everything that a row
+does not name must be the reference's, and what it names must not be. `CONVERTED` are cases of the latter that the
+reference refuses and this package converts.
 """
 
 from __future__ import annotations

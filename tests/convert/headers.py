@@ -16,17 +16,18 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts, Options
 from gguf_forge.convert.patterns import form_of
 from gguf_forge.convert.plan import rename
-from gguf_forge.convert.registry import find
+from gguf_forge.convert.registry import find, select
 from gguf_forge.convert.target import target_config, with_target
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
@@ -117,7 +118,14 @@ class Case:
         """The facts of the small files laid out in a folder."""
         self.lay_out(folder)
         options = options_of(self.args, folder)
+        if options.target is not None and not options.target.is_dir():
+            options = replace(options, target=None)
         return Facts(resolve(self.config), folder, options=options, target=target_config(options))
+
+    @property
+    def arch(self) -> Arch:
+        """The architecture that serves it."""
+        return select(self.config, draft=options_of(self.args, Path()).draft)
 
 
 def load(folder: Path = FOLDER) -> dict[str, Case]:
@@ -166,7 +174,7 @@ def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) ->
 
 
 def _with_target(source: Checkpoint, options: Options) -> Mapping[str, SourceTensor]:
-    arch = find(source.config)
+    arch = find(source.config, draft=options.draft)
     facts = Facts(resolve(source.config), source.path, options=options, target=target_config(options))
     return source.tensors if arch is None else with_target(arch, source, facts)
 

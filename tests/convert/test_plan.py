@@ -32,7 +32,7 @@ def facts_of(case: Case, folder: Path) -> Facts:
 
 
 def plan(case: Case, folder: Path, tensors: dict[str, SourceTensor] | None = None) -> Outputs:
-    return plan_outputs(select(case.config), case.headers() if tensors is None else tensors, facts_of(case, folder))
+    return plan_outputs(case.arch, case.headers() if tensors is None else tensors, facts_of(case, folder))
 
 
 def keys_of(arch: Arch, facts: Facts) -> dict[str, Value]:
@@ -51,9 +51,9 @@ def test_keys_are_the_references(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     if case.differs.get("error"):
         with pytest.raises(ConversionError, match=case.differs["error"]):
-            keys_of(select(case.config), plan(case, tmp_path).facts)
+            keys_of(case.arch, plan(case, tmp_path).facts)
         return
-    keys = keys_of(select(case.config), plan(case, tmp_path).facts)
+    keys = keys_of(case.arch, plan(case, tmp_path).facts)
     keys = {k: v for k, v in keys.items() if not k.startswith(("general.", "tokenizer."))}
     found = [(k, v.type.name, shown(v)) for k, v in keys.items()]
     without, instead = case.differs.get("without", []), [tuple(k) for k in case.differs.get("instead", [])]
@@ -80,7 +80,7 @@ def test_tensors_are_the_references_in_its_order(name: str, tmp_path: Path) -> N
 def test_every_rule_of_every_architecture_fires_in_some_case(tmp_path_factory: pytest.TempPathFactory) -> None:
     fired: dict[int, set[str]] = {}
     for case in CASES.values():
-        arch = select(case.config)
+        arch = case.arch
         made = plan(case, tmp_path_factory.mktemp("case")).emissions
         fired.setdefault(id(arch), set()).update(e.rule.row for e in made)
     for arch in architectures():
@@ -196,7 +196,7 @@ def needs_of(arch: Arch) -> list[str]:
 def test_what_llama_cpp_can_load_without_may_be_missing(name: str, tmp_path: Path) -> None:
     """No head of its own, no token types, no biases but those that a family names as needed."""
     case = CASES[name]
-    whole, arch = plan(case, tmp_path), select(case.config)
+    whole, arch = plan(case, tmp_path), case.arch
     stored, _ = rename(arch, case.headers(), whole.facts)
     needed = {stored[s] for e in whole.emissions if set(needs_of(arch)) & set(e.rule.out) for s in e.sources}
     free = r"lm_head|\.bias$|token_type_embeddings"
@@ -283,7 +283,7 @@ def test_values_that_cannot_be_written(change: dict[str, Any], message: str, tmp
     case = CASES[LLAMA]
     facts = facts_of(replace(case, config={**case.config, **change}), tmp_path)
     with pytest.raises(ConversionError, match=message):
-        metadata_of(select(case.config), facts)
+        metadata_of(case.arch, facts)
 
 
 def test_resolving_changes_nothing_in_place() -> None:
@@ -309,7 +309,7 @@ def test_resolving_changes_nothing_in_place() -> None:
 )
 def test_what_gguf_cannot_say_is_remarked(name: str, expected: list[str], tmp_path: Path) -> None:
     case = CASES[name]
-    arch, facts = select(case.config), facts_of(case, tmp_path)
+    arch, facts = case.arch, facts_of(case, tmp_path)
     found = keys_of(arch, facts)
     notes = remarks(facts.config, found, arch.name)
     assert [note.partition(": ")[2][: len(e)] for note, e in zip(notes, expected, strict=True)] == expected
@@ -362,7 +362,7 @@ def test_a_reranker_needs_both_answers(tmp_path: Path) -> None:
 
 def test_a_rerankers_template_is_the_references(tmp_path: Path) -> None:
     case = CASES["rr-tied"]
-    arch, facts = select(case.config), facts_of(case, tmp_path)
+    arch, facts = case.arch, facts_of(case, tmp_path)
     found = keys_of(arch, facts)
     template = found["tokenizer.chat_template.rerank"].value
     assert hashlib.sha256(template.encode()).hexdigest()[:16] == "530d14b8bd99d766"

@@ -9,7 +9,6 @@ import pytest
 
 from gguf_forge.convert.ops import Computed, Elementwise, Verb, Whole
 from gguf_forge.convert.plan import Outputs, plan_outputs
-from gguf_forge.convert.registry import select
 from gguf_forge.convert.undo import source_views
 from gguf_forge.errors import ConversionError
 from gguf_forge.source.input_file import InputFile
@@ -42,7 +41,7 @@ def moves(verb: Verb) -> bool:
 
 
 def planned(case: Case, tensors: dict[str, SourceTensor], folder: Path) -> Outputs:
-    return plan_outputs(select(case.config), tensors, case.facts(folder))
+    return plan_outputs(case.arch, tensors, case.facts(folder))
 
 
 #: Element types that GGUF has, too.
@@ -66,7 +65,7 @@ def test_what_was_only_moved_comes_back_bit_for_bit(name: str, tmp_path: Path) -
             continue
         alone = Outputs((), (), outputs.facts, emissions=(emission,))
         try:
-            back = source_views(select(case.config), alone, views, tensors)
+            back = source_views(case.arch, alone, views, tensors)
         except ConversionError as error:
             assert "were not kept" in str(error)  # noqa: PT017 - rows left out on purpose
             continue
@@ -83,5 +82,5 @@ def test_a_whole_checkpoint_comes_back(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     tensors = tensors_of(case, tmp_path)
     outputs = planned(case, tensors, tmp_path)
-    back = source_views(select(case.config), outputs, {v.name: v for v in outputs.views}, tensors)
+    back = source_views(case.arch, outputs, {v.name: v for v in outputs.views}, tensors)
     assert set(back) == set(tensors) - set(outputs.dropped)

@@ -1,8 +1,8 @@
 """Every checkpoint of a folder against the reference's results: `make test-zoo ZOO=folder`.
 
-Where a file differs on purpose, `differences.ZOO` says in which keys. ZOO/golden holds full manifests, <checkpoint>.<type>.json (lower case: convert_hf_to_gguf.py alone, with options that
+ZOO/golden holds full manifests, <checkpoint>.<type>.json (lower case: convert_hf_to_gguf.py alone, with options that
 `args` lists and the type's name tells apart; capitals: llama-quantize of its F32 file); CHECKPOINTS holds the
-checkpoints under their own names.
+checkpoints under their own names. Where a file differs on purpose, `differences.ZOO` says in which keys.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ _CASED_LETTERS = (
     "\U00010400-\U0001044f\U000104b0-\U000104d3\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2"
     "\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
+_CASED_WORD = rf"\s?[{_CASED_LETTERS}]+"
+_WIDE_MARKS = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
 _LONG_SPACES = "".join(rf"|\s{{{count}}}(?!\S)" for count in (512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"|\s{1}"
 _EAST = (
     "[\uac00-\ud7a3\u3131-\u318e]+"
@@ -149,14 +151,9 @@ CUTS: tuple[Cut, ...] = (
     ),
     Cut(
         _names("deepseek-llm"),
-        (
-            "[\r\n]",
-            rf"\s?[{_CASED_LETTERS}]+",
-            "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-            r"\s+$",
-            _HAN_HANGUL,
-            r"\p{N}+",
-        ),
+        # llama.cpp takes white space beyond ASCII for nothing but white space, so not U+3000 for punctuation.
+        ("[\r\n]", _CASED_WORD, _WIDE_MARKS.replace("\u3000", "\u3001"), r"\s+\z", _HAN_HANGUL, r"\p{N}+"),
+        ("[\r\n]", _CASED_WORD, _WIDE_MARKS, r"\s+$", _HAN_HANGUL, r"\p{N}+"),
         cleaned=False,
     ),
     Cut(
