@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, Arch, Either, boolean, exact, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Either, boolean, exact, f32, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Elementwise, Reshape
 from gguf_forge.errors import ConversionError
 
+from . import mla
 from .common import (
     BASE,
     BUFFERS,
@@ -27,32 +28,15 @@ from .common import (
     main_dropped,
     main_layers,
     nextn_dropped,
-    nextn_layers,
-    with_nextn,
 )
 from .kda import DELTA, delta
-from .mla import (
-    BLOCKS,
-    DENSE,
-    LATENT,
-    LAYER,
-    NEXTN,
-    QUERIES,
-    SHARED,
-    all_layers,
-    experts,
-    kept_further,
-    latent,
-    latent_keys,
-    shared_experts,
-)
 
 #: Through float64, as NEG_EXP.
 EXP = Elementwise(
     lambda x, _: np.exp(x.astype(np.float64)).astype(np.float32),
     lambda x, _: np.log(x.astype(np.float64)).astype(np.float32),
 )
-ATTENTION = f"{LAYER}.attention"
+ATTENTION = f"{mla.LAYER}.attention"
 
 
 def _is_full(facts: Facts) -> bool:
@@ -62,14 +46,14 @@ def _is_full(facts: Facts) -> bool:
 
 
 def _heads(facts: Facts) -> list[int]:
-    return [int(_is_full(facts.at(number))) for number in range(all_layers(facts))]
+    return [int(_is_full(facts.at(number))) for number in range(mla.all_layers(facts))]
 
 
 def _limits(key: str) -> Callable[[Facts], list[float] | None]:
     """Each layer's limit on its activations, 0 for none."""
 
     def value(facts: Facts) -> list[float] | None:
-        given, count = facts.config.get(key), all_layers(facts)
+        given, count = facts.config.get(key), mla.all_layers(facts)
         if given is None:
             return None
         return [float(limit or 0.0) for limit in [*given, *[0.0] * count][:count]]
@@ -88,21 +72,21 @@ def _sections(facts: Facts) -> list[int] | None:
 
 
 def _further(facts: Facts) -> Any:
-    return kept_further(facts) or None
+    return mla.kept_further(facts) or None
 
 
 BAILING3 = Arch(
     "bailingmoe3",
     hf=("BailingMoeV3ForCausalLM", "BailingMoeV3VLForConditionalGeneration"),
     hparams=BASE
-    | BLOCKS
+    | mla.BLOCKS
     | u32("attention.head_count_kv", value=_heads)
     | u32("vocab_size", "vocab_size", required=True)
     | u32("ssm.conv_kernel", "short_conv_kernel_size", required=True)
     | u32("kda.head_dim", "head_dim", required=True)
     | boolean("kda.safe_gate", "kda_safe_gate", required=True)
     | f32("kda.gate_lower_bound", "kda_lower_bound", required=True)
-    | latent_keys(turned=True, value=False)
+    | mla.latent_keys(turned=True, value=False)
     | u32("expert_feed_forward_length", "moe_intermediate_size", required=True)
     | u32("expert_shared_feed_forward_length", "moe_shared_expert_intermediate_size", required=True)
     | u32("expert_shared_count", "num_shared_experts", default=1)
@@ -115,31 +99,31 @@ BAILING3 = Arch(
     | u32("rope.dimension_sections", value=_sections, again=True),
     tensors=DECODER
     | rule("token_embd", "model.word_embeddings")
-    | latent(ATTENTION, end="dense")
+    | mla.latent(ATTENTION, end="dense")
     | delta(ATTENTION, decay=EXP | Reshape(lambda shape, _: (shape[-1], 1)))
     | rule("blk.{l}.ssm_f_a", f"{ATTENTION}.f_proj")
     | rule("blk.{l}.ssm_g_a", f"{ATTENTION}.g_proj", when=lambda facts: not _is_full(facts))
     | rule("blk.{l}.attn_gate", f"{ATTENTION}.g_proj", when=_is_full)
-    | DENSE
-    | experts()
-    | shared_experts()
-    | rule("blk.{l}.ffn_gate_inp", f"{LAYER}.mlp.gate")
-    | exact("blk.{l}.exp_probs_b.bias", f"{LAYER}.mlp.gate.expert_bias")
-    | rule("blk.{l}.nextn.eh_proj", f"{LAYER}.eh_proj")
-    | rule("blk.{l}.nextn.enorm", f"{LAYER}.enorm")
-    | rule("blk.{l}.nextn.hnorm", f"{LAYER}.hnorm")
-    | rule("blk.{l}.layer_output_norm", f"{LAYER}.final_layernorm"),
+    | mla.DENSE
+    | mla.experts()
+    | mla.shared_experts()
+    | rule("blk.{l}.ffn_gate_inp", f"{mla.LAYER}.mlp.gate")
+    | exact("blk.{l}.exp_probs_b.bias", f"{mla.LAYER}.mlp.gate.expert_bias")
+    | rule("blk.{l}.nextn.eh_proj", f"{mla.LAYER}.eh_proj")
+    | rule("blk.{l}.nextn.enorm", f"{mla.LAYER}.enorm")
+    | rule("blk.{l}.nextn.hnorm", f"{mla.LAYER}.hnorm")
+    | rule("blk.{l}.layer_output_norm", f"{mla.LAYER}.final_layernorm"),
     needs=(
         *TRUNK,
-        QUERIES,
-        Either(((*DELTA, *layer("ssm_f_a", "ssm_g_a")), (*LATENT, *layer("attn_gate")))),
-        Either((GATED, (*MIXTURE, *SHARED, *layer("exp_probs_b.bias")))),
+        mla.QUERIES,
+        Either(((*DELTA, *layer("ssm_f_a", "ssm_g_a")), (*mla.LATENT, *layer("attn_gate")))),
+        Either((GATED, (*MIXTURE, *mla.SHARED, *layer("exp_probs_b.bias")))),
         Either((layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm", "layer_output_norm"), ())),
     ),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
     drop=(*BUFFERS, *MULTIMODAL, r"^linear_proj", nextn_dropped(), main_dropped()),
-    axes={"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS},
+    axes=mla.FURTHER_AXES,
     implied=(
         *SILU,
         ("no_kda_lora", (True,)),

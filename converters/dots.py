@@ -11,6 +11,7 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import scale
 from gguf_forge.errors import ConversionError
 
+from . import mla
 from .common import (
     BASE,
     BUFFERS,
@@ -28,22 +29,6 @@ from .common import (
     nextn_dropped,
 )
 from .deepseek import TENSORS, keys
-from .mla import (
-    FEEDS,
-    FURTHER,
-    FURTHER_OR_OWN,
-    INDEXED,
-    INDEXER,
-    INDEXER_KEYS,
-    LATENT,
-    LAYER,
-    MOE,
-    ROUTER_BIAS,
-    SHORT_QUERIES,
-    TIED,
-    key_and_value,
-    total,
-)
 
 DOTS1 = Arch(
     "dots1",
@@ -54,8 +39,8 @@ DOTS1 = Arch(
     | u32("expert_shared_count", "n_shared_experts", required=True)
     | f32("expert_weights_scale", "routed_scaling_factor", required=True)
     | boolean("expert_weights_norm", "norm_topk_prob", required=True),
-    tensors=DECODER | QK_NORM | MOE | ROUTER_BIAS,
-    needs=(*TRUNK, *QKV, *QK_NORMS, FEEDS),
+    tensors=DECODER | QK_NORM | mla.MOE | mla.ROUTER_BIAS,
+    needs=(*TRUNK, *QKV, *QK_NORMS, mla.FEEDS),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
     drop=BUFFERS,
@@ -129,38 +114,38 @@ DOTS3 = Arch(
     | u32("attention.sliding_window", "sliding_window_size", required=True)
     | boolean("attention.sliding_window_pattern", value=_pattern)
     | u32("attention.kv_lora_rank_swa", "swa_kv_lora_rank", required=True)
-    | u32("attention.key_length_swa", value=total("swa_kv_lora_rank", "swa_qk_rope_head_dim"))
+    | u32("attention.key_length_swa", value=mla.total("swa_kv_lora_rank", "swa_qk_rope_head_dim"))
     | u32("attention.value_length_swa", "swa_kv_lora_rank", required=True)
-    | u32("attention.key_length_mla_swa", value=total("swa_qk_nope_head_dim", "swa_qk_rope_head_dim"))
+    | u32("attention.key_length_mla_swa", value=mla.total("swa_qk_nope_head_dim", "swa_qk_rope_head_dim"))
     | u32("attention.value_length_mla_swa", "swa_v_head_dim", required=True)
     | u32("nextn_predict_layers", value=lambda facts: _further(facts) or None)
-    | INDEXER_KEYS
+    | mla.INDEXER_KEYS
     | boolean("attention.indexer.types", value=lambda facts: [not slides for slides in _pattern(facts)]),
     tensors=TENSORS.without("blk.{l}.attn_q")
     | rule(
         ("blk.{l}.attn_k_b", "blk.{l}.attn_v_b"),
-        f"{LAYER}.self_attn.kv_b_proj",
+        f"{mla.LAYER}.self_attn.kv_b_proj",
         ends=WEIGHT,
-        verb=key_and_value(*(_by_kind(key) for key in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))),
+        verb=mla.key_and_value(*(_by_kind(key) for key in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))),
     )
-    | rule("blk.{l}.attn_q_a_norm", f"{LAYER}.self_attn.q_a_layernorm", verb=scale(_rescaled("q_lora_rank")))
-    | rule("blk.{l}.attn_kv_a_norm", f"{LAYER}.self_attn.kv_a_layernorm", verb=scale(_rescaled("kv_lora_rank")))
-    | rule("blk.{l}.attn_k_norm", f"{LAYER}.self_attn.k_rope_only_layernorm")
-    | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.g_proj")
-    | INDEXER
-    | FURTHER.without("blk.{l}.nextn.shared_head_head"),
+    | rule("blk.{l}.attn_q_a_norm", f"{mla.LAYER}.self_attn.q_a_layernorm", verb=scale(_rescaled("q_lora_rank")))
+    | rule("blk.{l}.attn_kv_a_norm", f"{mla.LAYER}.self_attn.kv_a_layernorm", verb=scale(_rescaled("kv_lora_rank")))
+    | rule("blk.{l}.attn_k_norm", f"{mla.LAYER}.self_attn.k_rope_only_layernorm")
+    | rule("blk.{l}.attn_gate", f"{mla.LAYER}.self_attn.g_proj")
+    | mla.INDEXER
+    | mla.FURTHER.without("blk.{l}.nextn.shared_head_head"),
     needs=(
         *TRUNK,
-        *SHORT_QUERIES,
-        *LATENT,
+        *mla.SHORT_QUERIES,
+        *mla.LATENT,
         *layer("attn_k_norm", "attn_gate"),
-        FEEDS,
-        optional(*INDEXED),
-        FURTHER_OR_OWN,
+        mla.FEEDS,
+        optional(*mla.INDEXED),
+        mla.FURTHER_OR_OWN,
     ),
     vocab=(vocab.bpe_with(fill={"eot": "<|endofassistant|>"}),),
     renames=(*WRAPPERS, (r"^model\.mtp\.", lambda _match, facts: f"model.layers.{main_layers(facts)}.")),
-    drop=(*BUFFERS, *MULTIMODAL, TIED, nextn_dropped(), main_dropped()),
+    drop=(*BUFFERS, *MULTIMODAL, mla.TIED, nextn_dropped(), main_dropped()),
     axes={"l": Axis(_span), "e": EXPERTS},
     implied=(
         *SILU,

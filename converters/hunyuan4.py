@@ -11,9 +11,9 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import equal_parts
 from gguf_forge.errors import ConversionError
 
+from . import mla
 from .common import BUFFERS, SILU, TRUNK, WRAPPERS, beyond, layer, main_layers
 from .deepseek import KEYS, TENSORS
-from .mla import FEEDS, HYPER_KEYS, INDEXED, INDEXER, INDEXER_KEYS, LATENT, LAYER, SHORT_QUERIES, TIED
 
 
 def _indexers(facts: Facts) -> list[bool]:
@@ -54,25 +54,25 @@ HY_V4 = Arch(
     | u32("expert_group_used_count", value=_groups("topk_group"))
     | u32("expert_gating_func", value=lambda facts: 2, again=True)
     | f32("swiglu_clamp_exp", value=_clamp)
-    | HYPER_KEYS.without("hyper_connection.sinkhorn_iterations")
+    | mla.HYPER_KEYS.without("hyper_connection.sinkhorn_iterations")
     | f32("hyper_connection.magnitude", "hc_magnitude", required=True)
-    | INDEXER_KEYS
+    | mla.INDEXER_KEYS
     | boolean("attention.indexer.types", value=_indexers),
     tensors=TENSORS.without("blk.{l}.attn_q", *layer("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"))
     | rule("output", "lm_head", when=lambda facts: not _float_head(facts))
     | rule("output", "lm_head", variant="float32", type="F32", when=_float_head)
     | exact(
         ("blk.{l}.ffn_gate_exps.weight", "blk.{l}.ffn_up_exps.weight"),
-        f"{LAYER}.mlp.experts.gate_up_proj",
+        f"{mla.LAYER}.mlp.experts.gate_up_proj",
         verb=equal_parts(2),
     )
-    | exact("blk.{l}.ffn_down_exps.weight", f"{LAYER}.mlp.experts.down_proj")
-    | INDEXER
-    | exact("blk.{l}.attn_sinks.weight", f"{LAYER}.self_attn.learnable_sink_param")
-    | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.linear_gate")
+    | exact("blk.{l}.ffn_down_exps.weight", f"{mla.LAYER}.mlp.experts.down_proj")
+    | mla.INDEXER
+    | exact("blk.{l}.attn_sinks.weight", f"{mla.LAYER}.self_attn.learnable_sink_param")
+    | rule("blk.{l}.attn_gate", f"{mla.LAYER}.self_attn.linear_gate")
     | Table(
         tuple(
-            exact(f"blk.{{l}}.hc_{out}_{part}.weight", f"{LAYER}.{source}.hc_pre.hc_{part}", type="F32")
+            exact(f"blk.{{l}}.hc_{out}_{part}.weight", f"{mla.LAYER}.{source}.hc_pre.hc_{part}", type="F32")
             for out, source in MIXES.items()
             for part in PARTS
         )
@@ -82,11 +82,11 @@ HY_V4 = Arch(
         *TRUNK,
         "output",
         *(f"output_hc_{part}" for part in PARTS),
-        *SHORT_QUERIES,
-        *LATENT,
+        *mla.SHORT_QUERIES,
+        *mla.LATENT,
         *layer("attn_sinks", "attn_gate", *(f"hc_{half}_{part}" for half in MIXES for part in PARTS)),
-        FEEDS,
-        optional(*INDEXED),
+        mla.FEEDS,
+        optional(*mla.INDEXED),
     ),
     vocab=(vocab.bpe,),
     # What transformers 5 saves has parts of names in another order.
@@ -97,7 +97,7 @@ HY_V4 = Arch(
         (r"\.(mlp|shared_experts)\.linear_gate\.", r".\1.gate_proj."),
     ),
     # Layers that predict further tokens are not read yet.
-    drop=(*BUFFERS, TIED, r"^model\.mtp_layers\.", beyond(r"^model\.layers\.")),
+    drop=(*BUFFERS, mla.TIED, r"^model\.mtp_layers\.", beyond(r"^model\.layers\.")),
     implied=SILU,
 )
 

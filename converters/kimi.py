@@ -14,11 +14,11 @@ from gguf_forge.convert.ops import NEG_EXP, STACK, Whole
 from gguf_forge.convert.packed import PACK_MXFP4
 from gguf_forge.format import values
 
+from . import mla
 from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, MULTIMODAL, SILU, TRUNK, WRAPPERS, layer
 from .kda import DELTA, FORGET, FORGETS, GATE, GATES, KDA_KEYS, delta, full_attention
-from .mla import DENSE, LATENT, LAYER, QUERIES, SHORT_QUERIES, experts, latent, latent_keys, shared_experts
 
-MOE = f"{LAYER}.block_sparse_moe"
+MOE = f"{mla.LAYER}.block_sparse_moe"
 EXPERT_PARTS = {"gate": "w1", "down": "w2", "up": "w3"}
 _MOE_KEYS = Table(
     (
@@ -36,23 +36,23 @@ KIMI_LINEAR = Arch(
     | u32("attention.head_count_kv", value=full_attention)
     | u32("vocab_size", "vocab_size", required=True)
     | KDA_KEYS.without("kda.gate_lower_bound")
-    | latent_keys(turned=True, value=False)
+    | mla.latent_keys(turned=True, value=False)
     | _MOE_KEYS,
     tensors=DECODER
-    | latent().without(*SHORT_QUERIES)
+    | mla.latent().without(*mla.SHORT_QUERIES)
     | delta(decay=NEG_EXP)
     | FORGET
     | GATE
-    | DENSE
-    | experts(MOE, **EXPERT_PARTS)
-    | shared_experts(f"{MOE}.shared_experts")
+    | mla.DENSE
+    | mla.experts(MOE, **EXPERT_PARTS)
+    | mla.shared_experts(f"{MOE}.shared_experts")
     | rule("blk.{l}.ffn_gate_inp", f"{MOE}.gate")
     | exact("blk.{l}.exp_probs_b.bias", f"{MOE}.gate.e_score_correction.bias"),
     needs=(
         *TRUNK,
         "output",
         *layer("attn_q"),
-        Either(((*DELTA, *FORGETS, *GATES), LATENT)),
+        Either(((*DELTA, *FORGETS, *GATES), mla.LATENT)),
         Either((GATED, (*MIXTURE, *layer("exp_probs_b.bias")))),
     ),
     vocab=(vocab.bpe, vocab.together(vocab.tiktoken, vocab.ids(eos="[EOS]"))),
@@ -62,8 +62,8 @@ KIMI_LINEAR = Arch(
 )
 
 RESIDUALS = {
-    "blk.{l}.attn_res_score": f"{LAYER}.self_attention_res",
-    "blk.{l}.ffn_res_score": f"{LAYER}.mlp_res",
+    "blk.{l}.attn_res_score": f"{mla.LAYER}.self_attention_res",
+    "blk.{l}.ffn_res_score": f"{mla.LAYER}.mlp_res",
     "output_res_score": "model.output_attn_res",
 }
 #: A norm's weight and the projection behind it are used as their product alone.
@@ -77,7 +77,7 @@ def _is_full(facts: Facts) -> bool:
 
 
 def _file_type(facts: Facts) -> int:
-    """MXFP4_MOE where experts are packed, under every outtype; otherwise the outtype's."""
+    """MXFP4_MOE where mla.experts are packed, under every outtype; otherwise the outtype's."""
     return 38 if any(name.endswith("w1.weight_packed") for name in facts.headers) else 0
 
 
@@ -102,7 +102,7 @@ KIMI_K3 = replace(
     | u32("vocab_size", "vocab_size", required=True)
     | u32("attention.head_count_kv", value=full_attention)
     | KDA_KEYS
-    | latent_keys(turned=True)
+    | mla.latent_keys(turned=True)
     | _MOE_KEYS
     | boolean("expert_weights_norm", "moe_renormalize", required=True)
     | u32("expert_gating_func", value=lambda facts: 2, again=True)
@@ -111,10 +111,10 @@ KIMI_K3 = replace(
     | f32("activation.situ_linear_beta", "activation_situ_linear_beta", required=True)
     | u32("attn_res.block_size", "attn_res_block_size", required=True),
     tensors=KIMI_LINEAR.tensors.without(*GATES)
-    | latent()
+    | mla.latent()
     | delta()
-    | rule("blk.{l}.ssm_g", f"{LAYER}.self_attn.g_proj", when=lambda facts: not _is_full(facts))
-    | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.g_proj", when=_is_full)
+    | rule("blk.{l}.ssm_g", f"{mla.LAYER}.self_attn.g_proj", when=lambda facts: not _is_full(facts))
+    | rule("blk.{l}.attn_gate", f"{mla.LAYER}.self_attn.g_proj", when=_is_full)
     | Table(
         tuple(
             exact(f"{out}.weight", f"{source}_norm.weight", f"{source}_proj.weight", verb=PRODUCT)
@@ -143,8 +143,8 @@ KIMI_K3 = replace(
         "output",
         "output_res_score",
         *layer("attn_res_score", "ffn_res_score"),
-        QUERIES,
-        Either(((*DELTA, *FORGETS, *layer("ssm_g")), LATENT)),
+        mla.QUERIES,
+        Either(((*DELTA, *FORGETS, *layer("ssm_g")), mla.LATENT)),
         Either((GATED, (*MIXTURE, *layer("exp_probs_b.bias")))),
     ),
     vocab=(*KIMI_LINEAR.vocab, k3_end),

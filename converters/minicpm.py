@@ -109,6 +109,8 @@ MINICPM_V = replace(
     | u32("block_count", value=lambda facts: main_layers(facts) + _announced(facts))
     | u32("nextn_predict_layers", value=lambda facts: _announced(facts) or None)
     | boolean("attention.recurrent_layers", value=_recurrent),
+    tensors=Table(tuple(row for row in QWEN35.tensors if ".nextn." not in row.row)),
+    needs=tuple(need for need in QWEN35.needs if ".nextn." not in str(need)),
     drop=(*QWEN35.drop, r"^model\.merger\.", r"^mtp"),
 )
 

@@ -13,14 +13,29 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from gguf_forge.convert.arch import WEIGHT, Drop, Either, Hparam, Rule, Table, boolean, exact, f32, optional, rule, u32
+from gguf_forge.convert.arch import (
+    EXPERTS,
+    WEIGHT,
+    Axis,
+    Drop,
+    Either,
+    Hparam,
+    Rule,
+    Table,
+    boolean,
+    exact,
+    f32,
+    optional,
+    rule,
+    u32,
+)
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, STACK, TRANSPOSE, Each, Rows, Verb
 from gguf_forge.convert.rows import grouped
 from gguf_forge.convert.view import Numbers
 from gguf_forge.errors import ConversionError
 
-from .common import GATED, MIXTURE, layer, main_layers, nextn_layers, tied_head
+from .common import GATED, MIXTURE, layer, main_layers, nextn_layers, tied_head, with_nextn
 
 LAYER = "model.layers.{l}"
 NEXTN = "num_nextn_predict_layers"
@@ -195,6 +210,18 @@ FURTHER: Table[Rule] = Table(
 )
 #: Some layers have them, the model's own do not.
 FURTHER_OR_OWN = optional(*layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"))
+
+
+def _span(facts: Facts) -> int | range:
+    """A checkpoint may lack layers that its configuration speaks of: readers do without them."""
+    lacks = not facts.has(f"model.layers.{main_layers(facts)}.eh_proj.weight")
+    if lacks and facts.options.mtp == "keep":
+        return main_layers(facts)
+    return with_nextn(nextn_layers(NEXTN)).span(facts)
+
+
+#: Layers that predict further tokens are kept, left out, or alone.
+FURTHER_AXES = {"l": Axis(_span), "e": EXPERTS}
 
 
 def kept_further(facts: Facts) -> Any:

@@ -20,7 +20,7 @@ from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
 from gguf_forge.convert.hparams import metadata_of, misfits, remarks
 from gguf_forge.convert.naming import ParameterCounts
-from gguf_forge.convert.plan import plan_outputs
+from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import find, named
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
@@ -86,28 +86,7 @@ def checkpoint_model(
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
     notes += sentence.remarks(checkpoint.path, keys, arch.name)
-    metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
-    counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
-    metadata.update(
-        general_metadata(
-            checkpoint.path, raw, architecture=arch.name, counts=counts, name=model_name, note=notes.append
-        )
-    )
-    metadata.update(keys)
-    metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
-    metadata.update(
-        load_vocab(
-            checkpoint.path,
-            dict(facts.config),
-            arch.vocab,
-            pre=pre,
-            note=notes.append,
-            architecture=arch.name,
-            native=options.mistral_format,
-            community_template=options.community_template,
-            target=target_vocab(options),
-        )
-    )
+    metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
     notes += unsaid(facts.config, outputs.views, metadata, arch)
@@ -116,9 +95,44 @@ def checkpoint_model(
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
-    return Model(
-        outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged
+    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged)
+
+
+def _metadata(
+    checkpoint: Checkpoint,
+    arch: Arch,
+    outputs: Outputs,
+    early: Mapping[str, Value],
+    keys: Mapping[str, Value],
+    options: Options,
+    pre: str | None,
+    model_name: str | None,
+    note: Callable[[str], None],
+) -> dict[str, Value]:
+    """All keys in the reference's order: the early ones, general.*, the architecture's, the tokenizer's."""
+    metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
+    counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
+    metadata.update(
+        general_metadata(
+            checkpoint.path, checkpoint.config, architecture=arch.name, counts=counts, name=model_name, note=note
+        )
     )
+    metadata.update(keys)
+    metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
+    metadata.update(
+        load_vocab(
+            checkpoint.path,
+            dict(outputs.facts.config),
+            arch.vocab,
+            pre=pre,
+            note=note,
+            architecture=arch.name,
+            native=options.mistral_format,
+            community_template=options.community_template,
+            target=target_vocab(options),
+        )
+    )
+    return metadata
 
 
 def _require_mtp(arch: Arch, options: Options) -> None:

@@ -120,15 +120,16 @@ def named(name: str) -> Arch:
 
 
 def nearest(name: str) -> str | None:
-    """The supported class name most like this one: first by the family's name, then by the whole; None if none is."""
+    """The supported class name most like this one; None if none is."""
+    found = max(class_names(), key=lambda known: likeness(name, known))
+    return found if likeness(name, found)[0] >= _ALIKE else None
 
-    def likeness(known: str) -> tuple[float, float]:
-        pairs = ((_family(name), _family(known)), (name, known))
-        first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
-        return first, second
 
-    found = max(class_names(), key=likeness)
-    return found if likeness(found)[0] >= _ALIKE else None
+def likeness(name: str, known: str) -> tuple[float, float]:
+    """How alike two class names are, from 0 to 1: first by the family's name, then by the whole."""
+    pairs = ((_family(name), _family(known)), (name, known))
+    first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
+    return first, second
 
 
 def _family(name: str) -> str:

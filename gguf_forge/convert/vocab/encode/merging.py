@@ -71,6 +71,9 @@ class RankedEncoder:
         """Token ids of a text without special tokens."""
         if self._cut.raw and self._cut.names[0] != "whitespace":
             text = text.replace(" ", SPACE_MARK)
+        if self._cut.spaced:
+            lines = text.split("\n")
+            text = "\n".join(line if line[:1] in ("", SPACE_MARK) else SPACE_MARK + line for line in lines)
         return [number for word in self._cut_words(text) for number in self._of_word(word)]
 
     def _cut_words(self, text: str) -> Iterator[str]:
