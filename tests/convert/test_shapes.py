@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from gguf_forge.convert.config import resolve
-from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import select
@@ -45,9 +43,8 @@ LLAMA = {
 
 
 def outputs_of(case: Case, folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Value], str]:
-    case.lay_out(folder)
-    arch, facts = case.arch, Facts(resolve(case.config), folder, options=case.options)
-    outputs = plan_outputs(arch, case.headers(), facts)
+    arch = case.arch
+    outputs = plan_outputs(arch, case.headers(), case.facts(folder))
     views, facts = outputs.views, outputs.facts
     early, others = metadata_of(arch, facts)
     token_types = {"tokenizer.ggml.token_type_count": values.u32(facts.config.get("type_vocab_size", 1))}
