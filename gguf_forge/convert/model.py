@@ -85,7 +85,7 @@ def checkpoint_model(
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
     notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
-    notes += [*sentence.remarks(checkpoint.path, keys, arch.name), *_missed(arch, outputs.facts, keys)]
+    notes += sentence.remarks(checkpoint.path, keys, arch.name)
     metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
@@ -133,14 +133,6 @@ def _metadata(
         )
     )
     return metadata
-
-
-def _missed(arch: Arch, facts: Facts, keys: Mapping[str, Value]) -> list[str]:
-    """A note where the configuration speaks of layers that predict further tokens, and the checkpoint has none."""
-    count = facts.config.get("mtp_num_hidden_layers")
-    if not count or not arch.mtp or facts.options.mtp != "keep" or f"{arch.name}.nextn_predict_layers" in keys:
-        return []
-    return [f"config.json: mtp_num_hidden_layers is {count}, but the checkpoint has no such layers, and the file none"]
 
 
 def _require_mtp(arch: Arch, options: Options) -> None:
