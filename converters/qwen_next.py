@@ -49,6 +49,7 @@ from .common import (
     main_layers,
     nextn_dropped,
 )
+from .openjev import DECISION, is_openjev, prompt
 from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT
 from .rotary import turned
 
@@ -74,7 +75,8 @@ def held(facts: Facts) -> int:
 
 def nextn(facts: Facts) -> int:
     """How many layers that predict further tokens the metadata speaks of."""
-    if facts.options.mtp == "drop" or facts.config.get("architectures") == ["Qwen3_5TextModel"]:
+    inner = facts.config.get("architectures") == ["Qwen3_5TextModel"]
+    if facts.options.mtp == "drop" or inner or is_openjev(facts):
         return 0
     return facts.config.get("mtp_num_hidden_layers") or held(facts)
 
@@ -167,7 +169,7 @@ SECTIONS = u32(
 )
 
 
-def parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
+def parts(verb: Verb = COPY, /, **names: str) -> Table[Rule]:
     """A row for each of a layer's parts, by its name in GGUF."""
     return Table(tuple(rule(f"blk.{{l}}.{o}", f"model.layers.{{l}}.{s}", verb=verb) for o, s in names.items()))
 
@@ -221,7 +223,11 @@ KEEPS = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ss
 KEEPS_APART = (*KEEPS, *layer("ssm_alpha", "ssm_beta"))
 #: What the first layer that predicts a further token needs beside all that.
 AHEAD = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
-NEEDS = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"), optional(*AHEAD))
+NEEDS: tuple[str | Either, ...] = (
+    *("token_embd", "output_norm"),
+    *layer("attn_norm", "post_attention_norm"),
+    optional(*AHEAD),
+)
 
 QWEN3_NEXT = Arch(
     "qwen3next",
@@ -238,11 +244,11 @@ QWEN3_NEXT = Arch(
 )
 QWEN35 = Arch(
     "qwen35",
-    hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel"),
-    hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING,
+    hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel", "OpenJevModel"),
+    hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING | DECISION,
     tensors=TRUNK_ROWS | APART | DENSE,
     needs=(*NEEDS, Either((ATTENDS, KEEPS_APART)), *GATED),
-    vocab=(vocab.bpe,),
+    vocab=(vocab.bpe, prompt),
     renames=RENAMES,
     drop=DROP,
     axes=AXES,

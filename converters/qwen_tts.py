@@ -24,6 +24,11 @@ from .common import BASE, BUFFERS, DECODER, GATED, QK_NORM, QK_NORMS, QKV, SILU,
 UNHEARD = 1024
 
 
+def _in_double(part: View) -> Kept:
+    """All values of a small tensor as float64, kept while they are asked for."""
+    return Kept(lambda _: widen(part.read(), part.type).astype(np.float64))
+
+
 class Folded(Verb):
     """An embedding and what a projection with one hidden layer makes of each of its rows, and then other rows.
 
@@ -37,9 +42,7 @@ class Folded(Verb):
         if activation != "silu":
             raise ConversionError(f"config.json: only silu can be folded, hidden_act is {activation!r}")
         text, *projection, below = sources
-        first, first_bias, second, second_bias = (
-            Kept(lambda _, part=part: widen(part.read(), part.type).astype(np.float64)) for part in projection
-        )
+        first, first_bias, second, second_bias = (_in_double(part) for part in projection)
         if below.width != projection[2].shape[0]:
             raise ConversionError(f"{below.name} {list(below.shape)} is not as wide as {projection[2].name} is high")
 

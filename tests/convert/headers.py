@@ -38,7 +38,7 @@ from gguf_forge.source.tensor import SourceTensor
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "headers"
 #: Files besides config.json on which planning depends; large ones only by their being there.
 FILES = ("modules.json", "1_Pooling/config.json", "params.json", "dflash_config.json")
-PRESENT = ("tokenizer.model",)
+PRESENT = ("tokenizer.model", "helper/shim.py")
 #: Those that are no texts, which a case holds in hexadecimal.
 BYTES = ("mask_embedding.pt",)
 #: What the reference calls its options, and ours.
@@ -82,8 +82,7 @@ class Case:
     `differs`, written by hand, says where ours are others on purpose, and `why`: keys it lacks (`without`), has with
     another value or beside the reference's (`instead`, as in `keys`), computed tensors with other values (`computed`),
     or an `error` (a regular expression) in place of a file. `refused` says why llama.cpp refuses the shapes.
-    `values` holds the bytes, in hexadecimal, of small tensors
-    whose values become metadata.
+    `values` holds the bytes, in hexadecimal, of small tensors whose values become metadata.
     """
 
     name: str

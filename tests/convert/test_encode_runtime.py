@@ -38,7 +38,7 @@ def pairing_vocabulary(cut: Cut) -> dict[str, Any]:
     """Tokens of one and of two symbols, every two of which merge: where a word begins shows in all that follows."""
     if cut.raw:
         symbols = sorted({char for text in TEXTS for char in text.replace(" ", SPACE_MARK)})
-        symbols = symbols[:: max(1, len(symbols) // 120)] + [SPACE_MARK, "\n"]
+        symbols = [*symbols[::max(1, len(symbols) // 120)], SPACE_MARK, "\n"]
         tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     else:
         symbols = sorted({CHAR_OF_BYTE[byte] for text in TEXTS for byte in text.encode()})
