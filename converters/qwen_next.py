@@ -1,7 +1,7 @@
 """Qwen3-Next, Qwen3.5 and 3.6, dense and mixtures of experts: most layers keep a state instead of attending.
 
-The layers that predict further tokens are counted in the checkpoint: Qwen3-Next's configuration does not say how many
-it has, and many a finetuned Qwen3.5 has none though its configuration says one.
+Many a finetuned Qwen3.5 lacks the layers that predict further tokens, of which its configuration speaks. As in the
+reference the metadata follows the configuration, where it says anything; readers do without what is not there.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from .common import (
     main_layers,
     nextn_dropped,
 )
+from .openjev import DECISION, is_openjev, prompt
 from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT
 from .rotary import turned
 
@@ -62,7 +63,7 @@ def shifted(table: Table[Rule]) -> Table[Rule]:
     return Table(tuple(replace(row, verb=SHIFTED) if row.out[0].endswith("norm") else row for row in table))
 
 
-def nextn(facts: Facts) -> int:
+def held(facts: Facts) -> int:
     """How many layers after the model's own the checkpoint has. ConversionError if there are none to be kept alone."""
     main = last = main_layers(facts)
     while any(facts.has(f"model.layers.{last}.{first}.weight") for first in FIRST):
@@ -72,9 +73,17 @@ def nextn(facts: Facts) -> int:
     return last - main
 
 
+def nextn(facts: Facts) -> int:
+    """How many layers that predict further tokens the metadata speaks of."""
+    inner = facts.config.get("architectures") == ["Qwen3_5TextModel"]
+    if facts.options.mtp == "drop" or inner or is_openjev(facts):
+        return 0
+    return facts.config.get("mtp_num_hidden_layers") or held(facts)
+
+
 def _layers(facts: Facts) -> range:
     main = main_layers(facts)
-    return range(main if facts.options.mtp == "only" else 0, main + nextn(facts))
+    return range(main if facts.options.mtp == "only" else 0, main + held(facts))
 
 
 AXES = {"l": Axis(_layers), "e": EXPERT_AXIS}
@@ -235,11 +244,11 @@ QWEN3_NEXT = Arch(
 )
 QWEN35 = Arch(
     "qwen35",
-    hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel"),
-    hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING,
+    hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel", "OpenJevModel"),
+    hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING | DECISION,
     tensors=TRUNK_ROWS | APART | DENSE,
     needs=(*NEEDS, Either((ATTENDS, KEEPS_APART)), *GATED),
-    vocab=(vocab.bpe,),
+    vocab=(vocab.bpe, prompt),
     renames=RENAMES,
     drop=DROP,
     axes=AXES,

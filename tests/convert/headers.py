@@ -39,7 +39,7 @@ from gguf_forge.source.tensor import SourceTensor
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "headers"
 #: Files besides config.json on which planning depends; large ones only by their being there.
 FILES = ("modules.json", "1_Pooling/config.json", "params.json", "dflash_config.json")
-PRESENT = ("tokenizer.model",)
+PRESENT = ("tokenizer.model", "helper/shim.py")
 #: Those that are no texts, which a case holds in hexadecimal.
 BYTES = ("mask_embedding.pt",)
 #: What the reference calls its options, and ours.

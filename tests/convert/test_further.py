@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gguf_forge.convert.agreement import unsaid
+from gguf_forge.convert.config import resolve
 from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import select
@@ -21,21 +22,30 @@ CASES = headers.load()
 
 def planned(case: Case, left_out: str, folder: Path) -> Outputs:
     tensors = {name: tensor for name, tensor in case.headers().items() if not re.search(left_out, name)}
-    facts = case.facts(folder)
-    return plan_outputs(case.arch, tensors, facts)
+    return plan_outputs(case.arch, tensors, case.facts(folder))
 
 
-@pytest.mark.parametrize("name", ["GLM-4.6", "GLM-4.7-Flash-MTP", "DeepSeek-V3.2", "Ling-3.0-tiny"])
-def test_a_checkpoint_without_its_further_layers_is_the_model_and_a_note(name: str, tmp_path: Path) -> None:
+LACKING = ["GLM-4.6", "GLM-4.7-Flash-MTP", "DeepSeek-V3.2", "Ling-3.0-tiny"]
+
+
+@pytest.mark.parametrize(("name", "left_out"), [*((name, None) for name in LACKING), ("Qwen3.5-4B", r"^mtp\.")])
+def test_a_checkpoint_without_its_further_layers_is_the_model_and_a_note(
+    name: str, left_out: str | None, tmp_path: Path
+) -> None:
     case = CASES[name]
-    last = max(int(found[1]) for found in (re.search(r"layers\.(\d+)\.", n) for n in case.headers()) if found)
-    outputs = planned(case, rf"layers\.{last}\.", tmp_path)
+    main: int = resolve(case.config)["num_hidden_layers"]
+    outputs = planned(case, left_out or rf"layers\.{main}\.", tmp_path)
     trunk = [name for name, _ in CASES[f"{name}-no-mtp"].tensors]
     assert [view.name for view in outputs.views] == trunk
     early, keys = metadata_of(case.arch, outputs.facts)
-    assert keys[f"{case.arch.name}.block_count"].value == last + 1
+    assert keys[f"{case.arch.name}.block_count"].value == main + 1
     notes = unsaid(outputs.facts.config, outputs.views, early | keys, case.arch)
     assert [note for note in notes if "layers that predict further tokens (1), but there are none" in note]
+
+
+def test_qwens_further_layers_cannot_be_kept_alone_where_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="the checkpoint has no layers that predict further tokens"):
+        planned(replace(CASES["Qwen3.5-4B"], args=["--mtp"]), r"^mtp\.", tmp_path)
 
 
 def test_a_further_layer_must_be_whole(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ LLAMA = {
 
 
 def outputs_of(case: Case, folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Value], str]:
-    arch, facts = case.arch, case.facts(folder)
-    outputs = plan_outputs(arch, case.headers(), facts)
+    arch = case.arch
+    outputs = plan_outputs(arch, case.headers(), case.facts(folder))
     views, facts = outputs.views, outputs.facts
     early, others = metadata_of(arch, facts)
     token_types = {"tokenizer.ggml.token_type_count": values.u32(facts.config.get("type_vocab_size", 1))}
