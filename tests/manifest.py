@@ -129,7 +129,7 @@ def differences(path: Path, golden: Manifest, apart: Collection[str] = ()) -> li
     one file only: a line for each pattern of which nothing differs.
     """
     found = read(path, {t.name: t.nbytes for t in golden.tensors})
-    ours, theirs = ({e.name: _content(e) for e in (*file.keys, *file.tensors)} for file in (found, golden))
+    ours, theirs = _contents(found), _contents(golden)
     changed = [name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)]
     lines = [f"as in the reference: {one}" for one in apart if not any(fnmatchcase(name, one) for name in changed)]
 
@@ -143,9 +143,10 @@ def differences(path: Path, golden: Manifest, apart: Collection[str] = ()) -> li
     return lines
 
 
-def _content(entry: Key | Placed) -> tuple[Any, ...]:
-    """What a key or tensor holds, wherever it lies."""
-    return (entry.type, entry.hash) if isinstance(entry, Key) else (entry.type, entry.dims, entry.hash)
+def _contents(file: Manifest) -> dict[str, tuple[Any, ...]]:
+    """What each key and tensor holds, wherever it lies."""
+    keys: dict[str, tuple[Any, ...]] = {k.name: (k.type, k.hash) for k in file.keys}
+    return keys | {t.name: (t.type, t.dims, t.hash) for t in file.tensors}
 
 
 def _compare(what: str, found: tuple[Any, ...], golden: tuple[Any, ...]) -> list[str]:

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.convert import sentence
-from gguf_forge.convert.agreement import unsaid
 from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
-from gguf_forge.convert.hparams import metadata_of, misfits, remarks
+from gguf_forge.convert.hparams import metadata_of, misfits
 from gguf_forge.convert.naming import ParameterCounts
 from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import find, named
+from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
 from gguf_forge.convert.target import target_config, target_vocab, with_target
@@ -85,12 +84,11 @@ def checkpoint_model(
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
-    notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
-    notes += sentence.remarks(checkpoint.path, keys, arch.name)
+    notes: list[str] = [*checkpoint.notes]
     metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
-    notes += unsaid(facts.config, outputs.views, metadata, arch)
+    notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, [v.name for v in outputs.views]))
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gguf_forge.convert.agreement import unsaid
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import select
+from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.errors import ConversionError
 from tests.convert import headers
 from tests.convert.headers import Case
@@ -39,7 +39,8 @@ def test_a_checkpoint_without_its_further_layers_is_the_model_and_a_note(
     assert [view.name for view in outputs.views] == trunk
     early, keys = metadata_of(case.arch, outputs.facts)
     assert keys[f"{case.arch.name}.block_count"].value == main + 1
-    notes = unsaid(outputs.facts.config, outputs.views, early | keys, case.arch)
+    made = [view.name for view in outputs.views]
+    notes = remarks(Subject(tmp_path, outputs.facts.config, case.arch, early | keys, made))
     assert [note for note in notes if "layers that predict further tokens (1), but there are none" in note]
 
 

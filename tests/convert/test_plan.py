@@ -14,9 +14,10 @@ import pytest
 from gguf_forge.convert.arch import BOTH, Arch, Either
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import metadata_of, remarks
+from gguf_forge.convert.hparams import metadata_of
 from gguf_forge.convert.plan import Outputs, plan_outputs, rename
 from gguf_forge.convert.registry import architectures, select
+from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.values import Value
 from gguf_forge.source.tensor import SourceTensor
@@ -311,7 +312,7 @@ def test_what_gguf_cannot_say_is_remarked(name: str, expected: list[str], tmp_pa
     case = CASES[name]
     arch, facts = case.arch, facts_of(case, tmp_path)
     found = keys_of(arch, facts)
-    notes = remarks(facts.config, found, arch.name)
+    notes = remarks(Subject(tmp_path, facts.config, arch, found, ["output.weight"]))
     assert [note.partition(": ")[2][: len(e)] for note, e in zip(notes, expected, strict=True)] == expected
 
 
