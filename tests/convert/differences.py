@@ -1,8 +1,8 @@
 """Where files differ from the reference's on purpose: keys, and the section of docs/differences.md that says why.
 
-Data only. `ZOO` is by checkpoint of the zoo, `VOCAB` by case of fixtures/vocab/cases.json.xz; everything that a row
-does not name must be the reference's, and what it names must not be. `CONVERTED` are cases of the latter that the
-reference refuses and this package converts.
+Data only. `ZOO` is by checkpoint of the zoo, `VOCAB` by case of fixtures/vocab/cases.json.xz, `KINDS` of
+kinds.json.xz; everything that a row does not name must be the reference's, and what it names must not be. `CONVERTED`
+are cases of cases.json.xz that the reference refuses and this package converts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SCORES = "SentencePiece vocabularies in tokenizer.json alone"
+RUNS = "Runs of spaces in XLM-RoBERTa's vocabulary"
 SIZE = "As many tokens as the embedding has rows"
 TEMPLATES = "Which chat template"
 
@@ -34,6 +35,7 @@ _RANKED = _differs("tokenizer.ggml.scores", why=(SCORES,))
 _SHORTER = _differs("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type", why=(SCORES, SIZE))
 _TEMPLATE = _differs("tokenizer.chat_template", why=(TEMPLATES,))
 
+_JOINED = _differs("tokenizer.ggml.remove_extra_whitespaces", why=(RUNS,))
 REFUSED = "Files that llama.cpp does not load"
 
 
@@ -46,6 +48,7 @@ _CONTEXT = _differs("llama.context_length", why=("A context length for Mistral's
 #: By checkpoint, or by checkpoint and result.
 ZOO: dict[str, Difference] = {
     "Llama-3_1-Nemotron-Ultra-253B-v1": _RANKED,
+    "bge-m3-tokenizer-json-only": _JOINED,
     "Bamba-9B-v2": _differs(
         "tokenizer.ggml.tokens",
         "tokenizer.ggml.token_type",
@@ -76,6 +79,8 @@ ZOO: dict[str, Difference] = {
     "Qwen3-TTS-12Hz-1.7B-Base": _refused("output.weight"),
     "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
 }
+
+KINDS: dict[str, Difference] = {"xlmr-json": _JOINED}
 
 VOCAB: dict[str, Difference] = {
     "llama/no-model": _RANKED,

@@ -78,7 +78,7 @@ def read_spm_json(folder: Folder, note: _Note) -> Pieces:
             kind=UNIGRAM if unigram else BPE,
             charsmap=charsmap_of(document, folder.path / JSON_FILE) if unigram else b"",
             dummy_prefix=adds_space_prefix(folder),
-            remove_extra_spaces=any(_joins_spaces(part) for part in _parts(document)),
+            remove_extra_spaces=joins_spaces(document),
         ),
         roles={"unk": types.index(TokenType.UNKNOWN)} if TokenType.UNKNOWN in types else {},
     )
@@ -187,6 +187,11 @@ def _marks_spaces(part: dict[str, Any]) -> bool:
         return bool(part.get("replacement", SPACE_MARK) == SPACE_MARK)
     one = _pattern(part, "String") == " " or _pattern(part, "Regex") in (" ", *_RUNS_OF_SPACES)
     return part.get("type") == "Replace" and part.get("content") == SPACE_MARK and one
+
+
+def joins_spaces(document: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json takes a run of spaces for one."""
+    return any(_joins_spaces(part) for part in _parts(document))
 
 
 def _joins_spaces(part: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from gguf_forge.convert.vocab.hub import open_tokenizer
 from gguf_forge.convert.vocab.job import VocabJob
 from gguf_forge.convert.vocab.protobuf import PieceModel, read_piece_model
 from gguf_forge.convert.vocab.sentencepiece import open_model, open_pieces, put_added_tokens
-from gguf_forge.convert.vocab.spm_json import charsmap_of
+from gguf_forge.convert.vocab.spm_json import charsmap_of, joins_spaces
 from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary, padding
 from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.format import values
@@ -102,8 +102,9 @@ def read_xlmr_json(job: VocabJob) -> Unigram:
         kind = TokenType.USER_DEFINED if number in added.values() else TokenType.NORMAL
         kind = TokenType.CONTROL if number in special else kind
         vocab.put(number, text, TokenType.UNKNOWN if number == unknown else kind, score)
-    prefix, cleans = job.settings.get("add_prefix_space", True), job.settings.get("clean_up_tokenization_spaces")
-    return Unigram(vocab, PieceModel(1, charsmap_of(document, place), bool(prefix), bool(cleans)))
+    prefix = bool(job.settings.get("add_prefix_space", True))
+    joins = joins_spaces(document) or bool(job.settings.get("clean_up_tokenization_spaces"))
+    return Unigram(vocab, PieceModel(1, charsmap_of(document, place), prefix, joins))
 
 
 def is_unigram_json(folder: Folder) -> bool:
