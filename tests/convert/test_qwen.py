@@ -133,6 +133,17 @@ def test_numbers_that_hash_ngrams_are_kept_to_the_last_digit(tmp_path: Path) -> 
     assert any(int(np.float32(number)) != number for number in found)
 
 
+@pytest.mark.parametrize("name", ["Qwen2.5-VL-3B-Instruct", "qwen3-vl", "qwen3-vl-moe", "qwen3.5-lacking"])
+def test_a_configuration_without_rotary_sections_means_those_of_the_models_code(name: str, tmp_path: Path) -> None:
+    """llama.cpp loads no file without the key."""
+    case = CASES[name]
+    facts = plan_outputs(case.arch, case.headers(), case.facts(tmp_path)).facts
+    rope = {key: value for key, value in facts.config["rope_parameters"].items() if key != "mrope_section"}
+    _, keys = metadata_of(case.arch, replace(facts, config={**facts.config, "rope_parameters": rope}))
+    expected = {"qwen2vl": [16, 24, 24, 0], "qwen35": [11, 11, 10, 0]}.get(case.arch.name, [24, 20, 20, 0])
+    assert keys[f"{case.arch.name}.rope.dimension_sections"].value == expected
+
+
 @pytest.mark.parametrize(("ends", "message"), [(None, "eos_token_id is null"), ([], r"eos_token_id \[\] is no token")])
 def test_ngrams_must_begin_anew_somewhere(ends: Any, message: str, tmp_path: Path) -> None:
     case = CASES["qwen4-exp"]
