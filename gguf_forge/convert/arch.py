@@ -134,6 +134,8 @@ def strings(key: str, *names: str, **kwargs: Any) -> Hparam:
 BOTH = (".weight", ".bias")
 WEIGHT = (".weight",)
 BIAS = (".bias",)
+#: Outputs of rules that come `first` under it keep the order of their sources.
+AS_READ = -1
 
 Source = str | tuple[str, ...]
 """The name of a source tensor, or names of which the first that is there counts."""
@@ -148,9 +150,10 @@ class Rule:
     sources have is gathered: all its numbers must be there, and the verb is given them in order. Each of `ends` is
     added to every name, and stands for a rule of its own. Two rules of one output are told apart by `variant`. Outputs
     of one `group` in one layer appear together, where the last source of any of them stands; those that come `first`
-    stand before all others, a higher number before a lower one, the `last` behind all others. `when` limits a rule to
-    some configurations, or layers (`facts.layer`). `type` is the GGUF type that the converter's outtypes store it in
-    whatever they are, or a function of the sources that says so; True means the outtype's even where F32 is usual.
+    stand before all others, a higher number before a lower one, or (AS_READ) in the order of their sources, the `last`
+    behind all others. `when` limits a rule to some configurations, or layers (`facts.layer`). `type` is the GGUF type
+    that the converter's outtypes store it in whatever they are, or a function of the sources that says so; True means
+    the outtype's even where F32 is usual.
     """
 
     out: tuple[str, ...]

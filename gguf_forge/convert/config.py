@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gguf_forge.convert.derivations import derive, model_types
+from gguf_forge.convert.params import is_params, renamed
 from gguf_forge.convert.rope import mirror_rope
 from gguf_forge.errors import ConversionError, escaped
 
@@ -115,10 +116,10 @@ def text_part(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     """config.json, completed and flat: of a model in parts, the text model's keys stand at the root, too.
 
-    The parts stay where they are, completed. `rope_parameters` is always there. Gives a new configuration.
-    ConversionError where a part, or the rotary parameters, are not objects.
+    Mistral's params.json counts as one (see `params`). The parts stay where they are, completed. `rope_parameters` is
+    always there. Gives a new configuration. ConversionError where a part, or the rotary parameters, are not objects.
     """
-    config = _completed(copy.deepcopy(dict(raw)))
+    config = _completed(copy.deepcopy(renamed(raw) if is_params(raw) else dict(raw)))
     text = text_part(config)
     if text is not None:
         config = {**config, "text_config": text, **text}

@@ -97,7 +97,7 @@ def convert_checkpoint(
     F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans only.
     Raises ForgeError; files appear only whole.
     """
-    with open_checkpoint(source) as checkpoint:
+    with open_checkpoint(source, native=options.mistral_format) as checkpoint:
         refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
         model = checkpoint_model(
             checkpoint,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -112,10 +113,9 @@ def _metadata(
     """All keys in the reference's order: the early ones, general.*, the architecture's, the tokenizer's."""
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
+    written = _written(checkpoint)
     metadata.update(
-        general_metadata(
-            checkpoint.path, checkpoint.config, architecture=arch.name, counts=counts, name=model_name, note=note
-        )
+        general_metadata(checkpoint.path, written, architecture=arch.name, counts=counts, name=model_name, note=note)
     )
     metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
@@ -133,6 +133,11 @@ def _metadata(
         )
     )
     return metadata
+
+
+def _written(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """config.json, which may lie beside Mistral's params.json, too."""
+    return (checkpoint.read_json("config.json") or {}) if checkpoint.native else checkpoint.config
 
 
 def _require_mtp(arch: Arch, options: Options) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
+from gguf_forge.convert.arch import AS_READ, BIAS, Arch, Axis, Drop, Rule, Source
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
 from gguf_forge.convert.fuse import Fusion, fused
 from gguf_forge.convert.needs import require_alike_layers, require_needs
@@ -180,7 +180,10 @@ def _emissions(
                 continue
             names.used.update(sources)
             position = max((positions[s] for s in sources), default=-1)
-            position = -1 - row.first if row.first else len(positions) if row.last else position
+            if row.first:
+                position = position - len(positions) if row.first == AS_READ else -1 - row.first
+            elif row.last:
+                position = len(positions)
             where = dict(zip(axes, place, strict=True))
             outs = tuple(fill(out, where) for out in row.out)
             found.append(Emission(position, order, layer, outs, row, sources))

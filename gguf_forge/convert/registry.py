@@ -17,6 +17,7 @@ from typing import Any
 
 from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import text_part
+from gguf_forge.convert.params import NATIVE_CLASS, is_params
 from gguf_forge.errors import ConversionError, escaped
 
 CONVERTERS = "gguf_forge.converters"
@@ -72,7 +73,7 @@ def _first_class(config: Mapping[str, Any]) -> str | None:
 
 def architecture_name(config: Mapping[str, Any]) -> str:
     """The class name a configuration gives for its text model. ConversionError when it gives none."""
-    own = _first_class(config)
+    own = NATIVE_CLASS if is_params(config) else _first_class(config)
     part = None if own in NAMED_WHOLE else text_part(config)
     name = (part and _first_class(part)) or own
     if name:
@@ -107,8 +108,12 @@ def select(config: Mapping[str, Any], *, draft: bool = False) -> Arch:
 
 
 def named(name: str) -> Arch:
-    """The architecture of a class name, or of a name in GGUF. ConversionError for an unknown or ambiguous one."""
+    """The architecture of a class name, or of a name in GGUF; of several, the one without a condition.
+
+    ConversionError for an unknown or ambiguous name.
+    """
     served = _by_class().get(name) or tuple(arch for arch in architectures() if arch.name == name)
+    served = tuple(arch for arch in served if arch.when is None) or served
     if len(served) == 1:
         return served[0]
     if served:

@@ -1,4 +1,5 @@
 """The model that a draft model serves: its configuration, its family's vocabulary, and tensors that the two share.
+And what else a model consists of beside its own checkpoint: modules in folders of their own.
 
 Knows folders and where the tables speak of another checkpoint. Must not know families.
 """
@@ -49,13 +50,26 @@ def _raw(options: Options) -> dict[str, Any] | None:
     return read_json_object(path)
 
 
+def with_modules(arch: Arch, checkpoint: Checkpoint, facts: Facts) -> Mapping[str, SourceTensor]:
+    """The checkpoint's tensors, and after them those of folders within it that rules name, as `folder/name`."""
+    sources = (name for row in applied_rows(arch, facts) for name in row.names if "/" in name)
+    tensors = dict(checkpoint.tensors)
+    for folder in dict.fromkeys(name.partition("/")[0] for name in sources):
+        if os.path.isdir(checkpoint.path / folder):
+            module = open_checkpoint(checkpoint.path / folder)
+            checkpoint.hold(module)
+            tensors.update({f"{folder}/{name}": tensor for name, tensor in module.tensors.items()})
+    return tensors
+
+
 def with_target(arch: Arch, checkpoint: Checkpoint, facts: Facts) -> Mapping[str, SourceTensor]:
     """The checkpoint's tensors, and where a rule asks for some before them the target's, under `TARGET` and their name.
 
-    The target's files are the checkpoint's from then on: closed with it, and not to be changed. ConversionError where
-    a rule asks for them and no target is named.
+    A rule that asks for `1_Dense/linear` has the tensors of the folder of that name within the checkpoint's, if it is
+    there. The files are the checkpoint's from then on: closed with it, and not to be changed. ConversionError where a
+    rule asks for a target's tensors and no target is named.
     """
-    tensors = checkpoint.tensors
+    tensors = with_modules(arch, checkpoint, facts)
     stored, _ = rename(arch, tensors, facts)
     rows = applied_rows(arch, with_headers(arch, stored, tensors, facts))
     sources = (source for row in rows for source in row.sources if isinstance(source, str))

@@ -34,6 +34,8 @@ _CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (
     ("model", ".safetensors", read_safetensors),
     ("pytorch_model", ".bin", read_torch_pickle),
 )
+#: The containers of a folder in Mistral's own layout.
+_NATIVE = (("consolidated", ".safetensors", read_safetensors),)
 #: Keys of config.json by which other tools import Python files of the folder.
 _CODE_KEYS = ("auto_map", "model_file")
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[a-z]+)", re.DOTALL)
@@ -45,17 +47,20 @@ class Checkpoint:
 
     `path` is the folder, `files` the weight files in the order they are read, `tensors` maps names to SourceTensor
     (files by name; within a safetensors file by name, within a .bin file as it lists them; names without those of
-    modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. Close it, or use it
-    as a context manager; reads fail afterwards.
+    modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. `native` says that
+    the folder is read in Mistral's own layout: consolidated*.safetensors and params.json. Close it, or use it as a
+    context manager; reads fail afterwards.
     """
 
     path: Path
     files: tuple[Path, ...]
     tensors: Mapping[str, SourceTensor]
     notes: list[str]
+    native: bool
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
         given = Path(path)
+        self.native = native
         self.notes = []
         self._inputs: list[InputFile] = []
         tensors: dict[str, SourceTensor] = {}
@@ -63,7 +68,7 @@ class Checkpoint:
             undo.callback(self.close)
             if os.path.isdir(given):
                 self.path = given
-                names, reader, weight_map = _weight_files(given, self.notes)
+                names, reader, weight_map = _weight_files(given, self.notes, _NATIVE if native else _CONTAINERS)
             else:
                 self.path = given.parent
                 names, reader, weight_map = [given.name], _reader_of(given), {}
@@ -88,14 +93,15 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The folder's config.json, as it is. Raises CheckpointError when there is none."""
-        found = self.read_json("config.json")
+        """The folder's config.json (or params.json), as it is. Raises CheckpointError when there is none."""
+        name = "params.json" if self.native else "config.json"
+        found = self.read_json(name)
         if found is None:
-            raise CheckpointError("no config.json", path=self.path)
+            raise CheckpointError(f"no {name}", path=self.path)
         for key in _CODE_KEYS:
             if key in found:
                 self.notes.append(
-                    f"{self.path / 'config.json'}: {key} names code of the checkpoint, which is never run"
+                    f"{self.path / name}: {key} names code of the checkpoint, which is never run"
                 )
         return found
 
@@ -137,14 +143,14 @@ class Checkpoint:
         self.close()
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open a checkpoint folder, or a single weight file of one. Reads headers only.
+def open_checkpoint(path: str | os.PathLike[str], *, native: bool = False) -> Checkpoint:
+    """Open a checkpoint folder (`native`: in Mistral's own layout), or a single weight file of one. Reads headers only.
 
     Raises a ForgeError naming the file and the rule: FormatError and its kinds for a damaged file, CheckpointError
     for files that are missing or contradict each other, InputError for what cannot be read, UnsafeInputError for names
     that leave the folder and for pickles that ask for code.
     """
-    return Checkpoint(path)
+    return Checkpoint(path, native=native)
 
 
 def check_file_name(name: str, path: Path, field: str | None = None) -> str:
@@ -167,13 +173,15 @@ def _reader_of(path: Path) -> _Reader:
     raise InvalidError(f"neither a folder nor a file of {listed(suffix for _, suffix, _ in _CONTAINERS)}", path=path)
 
 
-def _weight_files(folder: Path, notes: list[str]) -> tuple[list[str], _Reader, dict[str, str]]:
+def _weight_files(
+    folder: Path, notes: list[str], containers: tuple[tuple[str, str, _Reader], ...]
+) -> tuple[list[str], _Reader, dict[str, str]]:
     """Names of the weight files in reading order, how to read one, and the index (empty when there is none)."""
     try:
         present = sorted(os.listdir(folder))
     except OSError as error:
         raise InputError(f"cannot be listed: {error.strerror}", path=folder) from None
-    for prefix, suffix, reader in _CONTAINERS:
+    for prefix, suffix, reader in containers:
         index = folder / f"{prefix}{suffix}.index.json"
         if os.path.isfile(index):
             weight_map = _read_index(index)
@@ -189,7 +197,9 @@ def _weight_files(folder: Path, notes: list[str]) -> tuple[list[str], _Reader, d
             return names, reader, {}
     if ADAPTER_CONFIG in present:
         raise CheckpointError(describe_adapter(folder), path=folder)
-    known = listed(f"{prefix}*{suffix}" for prefix, suffix, _ in _CONTAINERS)
+    if containers is not _NATIVE and "params.json" in present:
+        raise CheckpointError("a model in Mistral's own layout, which --mistral-format reads", path=folder)
+    known = listed(f"{prefix}*{suffix}" for prefix, suffix, _ in containers)
     others = [name for name in present if name.endswith(tuple(suffix for _, suffix, _ in _CONTAINERS))]
     found = f"; found {listed(others)}, which must be named itself to be read" if others else ""
     raise CheckpointError(f"no weights; looked for {known}{found}", path=folder)

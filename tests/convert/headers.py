@@ -25,6 +25,7 @@ import numpy as np
 from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts, Options
+from gguf_forge.convert.model import VERSION_KEY
 from gguf_forge.convert.patterns import form_of
 from gguf_forge.convert.plan import rename
 from gguf_forge.convert.registry import find, select
@@ -155,7 +156,7 @@ def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) ->
     keys, tensors, computed, found = (_from_gguf if result.suffix == ".gguf" else _from_manifest)(result)
     args = (*found, *args)
     options = options_of([*args], checkpoint.parent)
-    with open_checkpoint(checkpoint) as source:
+    with open_checkpoint(checkpoint, native="--mistral-format" in args) as source:
         files = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
         files |= {n: (checkpoint / n).read_bytes().hex() for n in BYTES if (checkpoint / n).is_file()}
         if options.target is not None:
@@ -165,7 +166,7 @@ def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) ->
             source.config,
             _reranker(checkpoint) | files | {n: "" for n in PRESENT if (checkpoint / n).is_file()},
             [(name, t.dtype, list(t.shape)) for name, t in _with_target(source, options).items()],
-            [key for key in keys if not key[0].startswith(("general.", "tokenizer."))],
+            _of_architecture(keys),
             tensors,
             computed,
             [*args],
@@ -177,6 +178,13 @@ def _with_target(source: Checkpoint, options: Options) -> Mapping[str, SourceTen
     arch = find(source.config, draft=options.draft)
     facts = Facts(resolve(source.config), source.path, options=options, target=target_config(options))
     return source.tensors if arch is None else with_target(arch, source, facts)
+
+
+def _of_architecture(keys: list[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
+    """The keys that planning states: those of the vocabulary come after the last of general.*."""
+    names = [key[0] for key in keys]
+    last = names.index(VERSION_KEY) if VERSION_KEY in names else len(keys)
+    return [key for key in keys[:last] if not key[0].startswith(("general.", "tokenizer."))]
 
 
 def _looked_at(source: Checkpoint) -> dict[str, str]:
@@ -205,8 +213,7 @@ def _from_gguf(path: Path) -> Result:
 
 def _from_manifest(path: Path) -> Result:
     full = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
-    kept = [e for e in full["kv"] if not e["key"].startswith(("general.", "tokenizer."))]
-    keys = [(e["key"], e["type"], e["value"] if "value" in e else e["head"]) for e in kept]
+    keys = [(e["key"], e["type"], e["value"] if "value" in e else e.get("head")) for e in full["kv"]]
     tensors = [(e["name"], e["dims"][::-1]) for e in full["tensors"]]
     computed = {e["name"]: e["sha256"][:16] for e in full["tensors"] if e["name"].startswith("rope_")}
     return keys, tensors, computed, full.get("args", [])

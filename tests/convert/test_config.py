@@ -175,3 +175,19 @@ def test_model_types_that_are_read_raw_have_no_facts() -> None:
 
 def test_the_file_is_where_the_package_looks_for_it() -> None:
     assert json.loads(Path(maker.OUT).read_text(encoding="utf-8")) == dict(model_types())
+
+
+@pytest.mark.parametrize(
+    ("said", "context"),
+    [({}, 128000), ({"max_seq_len": 512}, 512), ({"max_seq_len": 512, "max_position_embeddings": 4096}, 4096)],
+)
+def test_mistrals_params_have_a_context(said: dict[str, int], context: int) -> None:
+    found = resolve({"dim": 64, "n_layers": 2, "n_heads": 4, "norm_eps": 1e-5, **said})
+    assert found["max_position_embeddings"] == context
+    assert (found["hidden_size"], found["num_hidden_layers"], found["rms_norm_eps"]) == (64, 2, 1e-5)
+
+
+def test_params_in_a_configuration_of_a_class_are_not_mistrals() -> None:
+    found = resolve({"dim": 64, "n_layers": 2, "n_heads": 4, "model_type": "distilbert"})
+    assert found.get("hidden_size") in (None, found["dim"])
+    assert "architectures" not in found

@@ -25,7 +25,7 @@ def test_what_is_said_to_differ_has_to(tmp_path: Path) -> None:
     case = "Micro-Gemma3-200K.f32"
     (planned,) = convert_checkpoint(FIXTURES / "models" / "Micro-Gemma3-200K", tmp_path / "out.gguf", "f32")
     keys = {"general.name", "no.such.key"}
-    alike = {f"key as in the reference: {key}" for key in keys}
+    alike = {f"as in the reference: {key}" for key in keys}
     assert set(manifest.differences(planned.path, GOLDEN[case], keys)) == alike
     other = replace(GOLDEN[case], keys=tuple(replace(k, hash=k.hash[::-1]) for k in GOLDEN[case].keys))
     everything = {key.name for key in other.keys}

@@ -309,3 +309,23 @@ def test_remote_code_is_noted_and_ignored(sharded: Path) -> None:
             f"{sharded / 'config.json'}: auto_map names code of the checkpoint, which is never run",
             f"{sharded / 'config.json'}: model_file names code of the checkpoint, which is never run",
         ]
+
+
+def test_mistrals_own_layout_is_read_when_asked_for(sharded: Path) -> None:
+    shard(sharded, "consolidated-00002-of-00002.safetensors", "norm.weight")
+    shard(sharded, "consolidated-00001-of-00002.safetensors", "output.weight")
+    (sharded / "params.json").write_text('{"dim": 8}')
+    with open_checkpoint(sharded, native=True) as checkpoint:
+        assert list(checkpoint.tensors) == ["output.weight", "norm.weight"]
+        assert checkpoint.config == {"dim": 8}
+    with open_checkpoint(sharded) as checkpoint, pytest.raises(CheckpointError, match=r"no config\.json"):
+        assert checkpoint.config
+
+
+def test_a_folder_in_mistrals_own_layout_alone_says_so(tmp_path: Path) -> None:
+    shard(tmp_path, "consolidated.safetensors", "norm.weight")
+    (tmp_path / "params.json").write_text("{}")
+    refused(tmp_path, CheckpointError, "Mistral's own layout", "--mistral-format")
+    (tmp_path / "params.json").unlink()
+    with open_checkpoint(tmp_path, native=True) as checkpoint, pytest.raises(CheckpointError, match=r"no params\.json"):
+        assert checkpoint.config
