@@ -14,6 +14,7 @@ from gguf_forge.convert.arch import (
     WEIGHT,
     Arch,
     Either,
+    Hparam,
     Rule,
     Table,
     exact,
@@ -49,6 +50,16 @@ from .common import (
 
 POOLING = u32("pooling_type", value=pooling)
 DROP = (*BUFFERS, *MULTIMODAL)
+
+
+def sections(*sizes: int) -> Hparam:
+    """A row of the rotary sections that a model's code has where its configuration names none; readers need some."""
+
+    def value(facts: Facts) -> list[int] | None:
+        return None if "mrope_section" in facts.config["rope_parameters"] else [*sizes, 0]
+
+    return u32("rope.dimension_sections", value=value, again=True)
+
 
 
 def fused(part: str) -> tuple[str, str]:

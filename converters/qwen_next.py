@@ -50,7 +50,7 @@ from .common import (
     nextn_dropped,
 )
 from .openjev import DECISION, is_openjev, prompt
-from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT
+from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT, sections
 from .rotary import turned
 
 SHIFTED = add(1.0)
@@ -161,12 +161,7 @@ STATE_KEYS: Table[Hparam] = Table(
         u32("rope.dimension_count", value=turned(0.25)),
     )
 )
-#: The rotary sections that the model's code has where its configuration names none.
-SECTIONS = u32(
-    "rope.dimension_sections",
-    value=lambda facts: None if "mrope_section" in facts.config["rope_parameters"] else [11, 11, 10, 0],
-    again=True,
-)
+SECTIONS = sections(11, 11, 10)
 
 
 def parts(verb: Verb = COPY, /, **names: str) -> Table[Rule]:

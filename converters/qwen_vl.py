@@ -11,7 +11,7 @@ from gguf_forge.convert.ops import TRANSPOSE
 from gguf_forge.convert.rows import equal_parts
 
 from .common import BASE, DECODER, GATED, MIXTURE, QK_NORM, QK_NORMS, QKV, SILU, TRUNK, WRAPPERS
-from .qwen import DROP, MOE_KEYS, QWEN3, SPARSE, fused
+from .qwen import DROP, MOE_KEYS, QWEN3, SPARSE, fused, sections
 
 RENAMES = ((r"\bthinker\.", ""), *WRAPPERS)
 
@@ -34,6 +34,7 @@ def _thirds(facts: Facts) -> list[int] | None:
     return [third, third, third, 0]
 
 
+SECTIONS = sections(24, 20, 20)
 DEEPSTACK = u32("n_deepstack_layers", value=_depth)
 FLAT = u32("n_deepstack_layers", value=lambda facts: 0)
 
@@ -67,7 +68,7 @@ CHATML = vocab.template(
 QWEN2_VL = Arch(
     "qwen2vl",
     hf=("Qwen2VLForConditionalGeneration", "Qwen2VLModel", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5OmniModel"),
-    hparams=BASE,
+    hparams=BASE | sections(16, 24, 24),
     tensors=DECODER,
     needs=(*TRUNK, *QKV, *GATED),
     vocab=(vocab.spm, vocab.bpe),
@@ -79,7 +80,7 @@ QWEN3_VL = replace(
     QWEN3,
     name="qwen3vl",
     hf=("Qwen3VLForConditionalGeneration",),
-    hparams=QWEN3.hparams | DEEPSTACK,
+    hparams=QWEN3.hparams | SECTIONS | DEEPSTACK,
     vocab=(vocab.spm, vocab.bpe),
     renames=RENAMES,
 )
@@ -93,7 +94,7 @@ QWEN3_ASR = replace(
 QWEN3_VL_MOE = Arch(
     "qwen3vlmoe",
     hf=("Qwen3VLMoeForConditionalGeneration",),
-    hparams=MOE_KEYS | DEEPSTACK,
+    hparams=MOE_KEYS | SECTIONS | DEEPSTACK,
     tensors=SPARSE | TURNED_EXPERTS,
     needs=(*TRUNK, *QKV, *QK_NORMS, *MIXTURE),
     vocab=(vocab.bpe,),
@@ -104,7 +105,7 @@ QWEN3_VL_MOE = Arch(
 QWEN3_OMNI = replace(
     QWEN3_VL_MOE,
     hf=("Qwen3OmniMoeForConditionalGeneration",),
-    hparams=MOE_KEYS | FLAT,
+    hparams=MOE_KEYS | SECTIONS | FLAT,
     tensors=SPARSE,
     vocab=(vocab.bpe, im_end_wraps),
 )
