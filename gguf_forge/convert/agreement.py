@@ -31,9 +31,11 @@ def unsaid(config: Mapping[str, Any], views: Sequence[View], metadata: Mapping[s
     if headed and "cls.output.weight" in names:
         found.append("a reranker, by its name or model card: its answers' rows of the output are cls.output.weight")
     further = metadata.get(f"{arch.name}.nextn_predict_layers")
-    if further is not None and further.value and not any(".nextn." in name for name in names):
+    if further is not None and further.value and not any("nextn." in name for name in names):
         found.append(f"the metadata speaks of layers that predict further tokens ({further.value}), but there are none")
-    part = rope_of(config).get("partial_rotary_factor")
+    rope = rope_of(config)
+    # Of "proportional" ones a tensor says which pairs turn.
+    part = None if rope.get("rope_type") == "proportional" else rope.get("partial_rotary_factor")
     if isinstance(part, (int, float)) and part not in (0, 1) and not _is_partial(metadata, arch.name, part):
         found.append(f"config.json: partial_rotary_factor {part} has no key for {arch.name}; whole heads will turn")
     return found

@@ -99,7 +99,7 @@ def remarks(config: Mapping[str, Any], metadata: Mapping[str, Value], arch: str)
     """What the configuration says that the metadata cannot, and that changes how the model runs."""
     found = []
     kind = rope_of(config).get("rope_type")
-    if kind not in (None, "default", "llama3") and f"{arch}.rope.scaling.type" not in metadata:
+    if kind not in (None, "default", "llama3", "proportional") and f"{arch}.rope.scaling.type" not in metadata:
         scaled = [k for k in metadata if k.startswith(f"{arch}.rope.scaling.")]
         if not scaled:
             found.append(f"config.json: rotary scaling of type {kind!r} has no form in GGUF and is left out")
