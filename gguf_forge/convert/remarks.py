@@ -51,7 +51,7 @@ def remarks(subject: Subject) -> list[str]:
 
 def _scaling(subject: Subject) -> Iterator[str]:
     kind = rope_of(subject.config).get("rope_type")
-    if kind in (None, "default", "llama3") or subject.value("rope.scaling.type") is not None:
+    if kind in (None, "default", "llama3", "proportional") or subject.value("rope.scaling.type") is not None:
         return
     if not any(key.startswith(f"{subject.arch.name}.rope.scaling.") for key in subject.metadata):
         yield f"config.json: rotary scaling of type {kind!r} has no form in GGUF and is left out"
@@ -100,13 +100,15 @@ def _reranker(subject: Subject) -> Iterator[str]:
 
 def _further(subject: Subject) -> Iterator[str]:
     further = subject.value("nextn_predict_layers")
-    if further and not any(".nextn." in name for name in subject.names):
+    if further and not any("nextn." in name for name in subject.names):
         yield f"the metadata speaks of layers that predict further tokens ({further}), but there are none"
 
 
 def _partial(subject: Subject) -> Iterator[str]:
-    part = rope_of(subject.config).get("partial_rotary_factor")
-    if not isinstance(part, (int, float)) or part in (0, 1):
+    rope = rope_of(subject.config)
+    part = rope.get("partial_rotary_factor")
+    # Of "proportional" ones a tensor says which pairs turn.
+    if not isinstance(part, (int, float)) or part in (0, 1) or rope.get("rope_type") == "proportional":
         return
     turned, size = subject.value("rope.dimension_count"), subject.value("attention.key_length")
     if turned is not None:
