@@ -82,8 +82,9 @@ class Case:
 
     `differs`, written by hand, says where ours are others on purpose, and `why`: keys it lacks (`without`), has with
     another value or beside the reference's (`instead`, as in `keys`), computed tensors with other values (`computed`),
-    or an `error` (a regular expression) in place of a file. `refused` says why llama.cpp refuses the shapes.
-    `values` holds the bytes, in hexadecimal, of small tensors whose values become metadata.
+    `tensors` beside the reference's, or an `error` (a regular expression) in place of a file. `refused` says why
+    llama.cpp refuses the shapes. `values` holds the bytes, in hexadecimal, of small tensors whose values become
+    metadata.
     """
 
     name: str

@@ -60,6 +60,7 @@ def test_what_was_only_moved_comes_back_bit_for_bit(name: str, tmp_path: Path) -
     outputs = planned(case, tensors, tmp_path)
     views = {view.name: view for view in outputs.views}
     checked = 0
+    calculated = {source for e in outputs.emissions if not moves(e.rule.verb) for source in e.sources}
     for emission in outputs.emissions:
         if not emission.sources or not moves(emission.rule.verb) or not all(n in views for n in emission.names):
             continue
@@ -73,7 +74,7 @@ def test_what_was_only_moved_comes_back_bit_for_bit(name: str, tmp_path: Path) -
             assert view.shape == (tensors[stored].shape or (1,)), stored
             assert view.read().tobytes() == tensors[stored].read().tobytes(), stored
             checked += 1
-    assert checked >= (len(tensors) - len(outputs.dropped)) // 2
+    assert checked >= (len(tensors) - len(outputs.dropped) - len(calculated)) // 2
 
 
 @pytest.mark.parametrize("name", ["plain-Mixtral-8x7B-Instruct-v0.1", "Muse-Glimmer"])
