@@ -1,5 +1,6 @@
 """Step 3.5 and 3.7 Flash: more heads in layers with windows, a gate for each head, layers that predict further tokens;
-and Step3-VL, whose text model is a Qwen3."""
+and Step3-VL, whose text model is a Qwen3.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import EXPERTS, Arch, Either, Table, array, boolean, exact, f32, rule, u32
-from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Computed, add
 from gguf_forge.convert.rope import rope_of
