@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SCORES = "SentencePiece vocabularies in tokenizer.json alone"
+FAIRSEQ = "XLM-RoBERTa with a SentencePiece file alone"
 RUNS = "Runs of spaces in XLM-RoBERTa's vocabulary"
 SIZE = "As many tokens as the embedding has rows"
 TEMPLATES = "Which chat template"
@@ -80,7 +81,14 @@ ZOO: dict[str, Difference] = {
     "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
 }
 
-KINDS: dict[str, Difference] = {"xlmr-json": _JOINED}
+KINDS: dict[str, Difference] = {
+    "xlmr-json": _JOINED,
+    "xlmr": _differs(
+        *(f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "unknown", "seperator", "padding")),
+        *("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"),
+        why=(FAIRSEQ,),
+    ),
+}
 
 VOCAB: dict[str, Difference] = {
     "llama/no-model": _RANKED,

@@ -44,5 +44,7 @@ CASES = {
     "rwkv": Case("rwkv", "Rwkv6Model", (vocab.rwkv_world,), {"vocab_size": 300}),
     "plamo": Case("plamo", "Plamo2Model", (vocab.plamo,), {"vocab_size": 270}),
     "none": Case("rwkv", "WavTokenizerDecModel", (vocab.none,)),
-    "neox": Case("none", "MambaModel", (vocab.padded(8, vocab.bpe, vocab.spm, vocab.gpt_neox_default),), {"vocab_size": 50277}),
+    "neox": Case(
+        "none", "MambaModel", (vocab.padded(8, vocab.bpe, vocab.spm, vocab.gpt_neox_default),), {"vocab_size": 50277}
+    ),
 }  # fmt: skip

@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from gguf_forge.convert.vocab import probes
 from gguf_forge.convert.vocab.byte_level import BYTE_OF_CHAR
+from gguf_forge.convert.vocab.cuts import TEKKEN_REGEX
 from tests.convert.kinds import CASES, GOLDEN, KINDS, Case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,8 @@ class QWenTokenizer(PreTrainedTokenizer):
 
     def __init__(self, vocab_file, **kwargs):
         lines = open(vocab_file, "rb").read().splitlines()
-        self.mergeable_ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
+        pairs = (line.split() for line in lines)
+        self.mergeable_ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
         self.special_tokens = {token: index for index, token in SPECIAL_TOKENS}
         super().__init__(**kwargs)
 
@@ -79,12 +81,13 @@ class QWenTokenizer(PreTrainedTokenizer):
     def _convert_id_to_token(self, index):
         return ""
 '''
-_KIMI = _QWEN.replace("Qwen 1", "Kimi").replace("tokenization_qwen", "tokenization_kimi").replace(
-    "QWenTokenizer", "TikTokenTokenizer"
-).replace("qwen.tiktoken", "tiktoken.model").replace(
+_KIMI = _QWEN.replace("Qwen 1", "Kimi").replace("tokenization_qwen", "tokenization_kimi")
+_KIMI = _KIMI.replace("QWenTokenizer", "TikTokenTokenizer").replace("qwen.tiktoken", "tiktoken.model")
+_KIMI = _KIMI.replace(
     '''        self.special_tokens = {token: index for index, token in SPECIAL_TOKENS}
 ''',
-    '''        added = {int(i): getattr(t, "content", None) or t["content"] for i, t in kwargs["added_tokens_decoder"].items()}
+    '''        added = kwargs["added_tokens_decoder"].items()
+        added = {int(i): getattr(token, "content", None) or token["content"] for i, token in added}
         first = len(self.mergeable_ranks)
         self.special_tokens = {added.get(i, f"<|reserved_token_{i}|>"): i for i in range(first, first + 256)}
         self.eos_id = self.special_tokens["[EOS]"]
@@ -102,9 +105,13 @@ def pieces(path: Path, kind: str, size: int, **how: Any) -> None:
     model = io.BytesIO()
     rules = path.parent / "rules.tsv"
     rules.write_text(_RULES, encoding="utf-8")
+    if kind == "unigram":
+        how["normalization_rule_tsv"] = str(rules)
+    else:
+        how |= {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "byte_fallback": True}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=lines(), model_writer=model, model_type=kind, vocab_size=size, normalization_rule_tsv=str(rules),
-        hard_vocab_limit=False, minloglevel=2, num_threads=1, character_coverage=0.98, **how,
+        sentence_iterator=lines(), model_writer=model, model_type=kind, vocab_size=size, hard_vocab_limit=False,
+        minloglevel=2, num_threads=1, character_coverage=0.98, **how,
     )  # fmt: skip
     rules.unlink()
     path.write_bytes(model.getvalue())
@@ -129,7 +136,8 @@ def ranks_text(tokens: list[str]) -> str:
 
 def write(path: Path, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=None if "vocab" in data else 1)
+    spread = None if "vocab" in data else 1
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, indent=spread)
     path.write_text(text, encoding="utf-8")
 
 
@@ -144,9 +152,9 @@ def make_pieces() -> None:
     pieces(KINDS / "t5" / "spiece.model", "unigram", 400, **ends)
     write(KINDS / "t5" / "added_tokens.json", {"<extra_id_0>": 401})
     write(KINDS / "t5" / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>"})
-    pieces(KINDS / "t5-bpe" / "tokenizer.model", "bpe", 480, byte_fallback=True)
+    pieces(KINDS / "t5-bpe" / "tokenizer.model", "bpe", 480)
     pieces(KINDS / "xlmr" / "sentencepiece.bpe.model", "unigram", 400)
-    pieces(KINDS / "spm" / "tokenizer.model.v3", "bpe", 480, byte_fallback=True, control_symbols=list(_MISTRAL))
+    pieces(KINDS / "spm" / "tokenizer.model.v3", "bpe", 480, control_symbols=list(_MISTRAL))
 
 
 def make_xlmr_json() -> None:
@@ -193,7 +201,7 @@ def make_tekken(tokens: list[str]) -> None:
         {"rank": rank, "token_bytes": base64.b64encode(token).decode(), "token_str": token.decode(errors="replace")}
         for rank, token in enumerate(raw)
     ]
-    config = {"pattern": _GPT2, "num_vocab_tokens": len(vocab), "default_num_special_tokens": 30}
+    config: dict[str, Any] = {"pattern": TEKKEN_REGEX, "num_vocab_tokens": len(vocab), "default_num_special_tokens": 30}
     config["default_vocab_size"] = len(vocab) + 30 - 4
     write(KINDS / "tekken" / "tekken.json", {"config": {**config, "version": "v3"}, "vocab": vocab})
     texts = ["<unk>", "<s>", "</s>", *_MISTRAL, "<pad>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"]
@@ -204,8 +212,8 @@ def make_tekken(tokens: list[str]) -> None:
 
 
 def make_others() -> None:
-    words = [b"\0", b"\n", b"\n\n", b"'", b'"', b"\\", "\u00e9".encode(), b"\xc3", b"\xff", b" the", b"ing", b"\r", b"\t"]
-    words += [bytes([byte]) for byte in range(32, 127) if bytes([byte]) not in words]
+    words = [b"\n\n", "\u00e9".encode(), b" the", b"ing", b"\\n", b"'\""]
+    words += [bytes([byte]) for byte in range(256) if bytes([byte]) not in words]
     rows = []
     for number, word in enumerate(words, 1):
         try:
@@ -220,7 +228,8 @@ def make_others() -> None:
     entries += [[f"<0x{byte:02X}>", -9.5, "BYTE", None] for byte in range(256)]
     entries += [[token, -float(rank) / 8] for rank, token in enumerate(["a", "b", " ", "the", "\u304b\u306a", "\n\n"])]
     write(KINDS / "plamo" / "tokenizer.jsonl", "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
-    named = {"bos_token": "<|plamo:bos|>", "eos_token": "<|plamo:eos|>", "pad_token": "<|plamo:pad|>", "sep_token": None}
+    named: dict[str, Any] = {f"{role}_token": f"<|plamo:{role}|>" for role in ("bos", "eos", "pad")}
+    named["sep_token"] = None
     write(KINDS / "plamo" / "tokenizer_config.json", {**named, "tokenizer_class": "Plamo2Tokenizer"})
 
 
@@ -249,7 +258,8 @@ class Reference:
         if case.pre is not None:
             model.get_vocab_base_pre = lambda _: case.pre
         model.set_vocab()
-        return [self._summed(key, value) for key, value in model.gguf_writer.kv_data[0].items() if "general." not in key]
+        written = model.gguf_writer.kv_data[0].items()
+        return [self._summed(key, value) for key, value in written if not key.startswith("general.")]
 
     def _summed(self, key: str, value: Any) -> list[str]:
         data = self._packed(value)

@@ -9,13 +9,15 @@ import pytest
 
 import gguf_forge
 from gguf_forge import values
-from gguf_forge.convert.vocab import probes
+from gguf_forge.convert.vocab import load_vocab, probes
 from gguf_forge.convert.vocab.byte_level import CHAR_OF_BYTE
 from gguf_forge.convert.vocab.cuts import CUTS, Cut
 from gguf_forge.convert.vocab.encode import GGUFTokenizer
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
+from tests.convert.kinds import CASES, KINDS
+from tests.convert.vocab_cases import BASES, make_folder
 from tests.runtime import llama
 
 pytest.importorskip("xllamacpp")
@@ -38,7 +40,7 @@ def pairing_vocabulary(cut: Cut) -> dict[str, Any]:
     """Tokens of one and of two symbols, every two of which merge: where a word begins shows in all that follows."""
     if cut.raw:
         symbols = sorted({char for text in TEXTS for char in text.replace(" ", SPACE_MARK)})
-        symbols = [*symbols[::max(1, len(symbols) // 120)], SPACE_MARK, "\n"]
+        symbols = [*symbols[:: max(1, len(symbols) // 120)], SPACE_MARK, "\n"]
         tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     else:
         symbols = sorted({CHAR_OF_BYTE[byte] for text in TEXTS for byte in text.encode()})
@@ -72,3 +74,30 @@ def assert_alike(path: Path, texts: list[str]) -> None:
 def test_a_cut_is_llama_cpps(cut: Cut, tmp_path: Path) -> None:
     write(tmp_path / "v.gguf", pairing_vocabulary(cut))
     assert_alike(tmp_path / "v.gguf", TEXTS)
+
+
+def texts_for(keys: dict[str, Any]) -> list[str]:
+    kinds = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    rows = zip(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"], strict=True)
+    special = [token for token, kind in rows if kind in kinds and token.strip()]
+    return [*TEXTS, *probes.damaged_texts(20), *probes.with_tokens(special[:8])]
+
+
+@pytest.mark.parametrize("name", ["t5", "t5-bpe", "xlmr", "xlmr-json", "qwen", "spm-v3", "tekken", "rwkv"])
+def test_a_kind_is_encoded_as_llama_cpp_does(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    keys = load_vocab(
+        KINDS / case.folder, case.config, case.parts, pre=case.pre, note=lambda _: None, architecture="llama",
+        native=case.native,
+    )  # fmt: skip
+    write(tmp_path / "v.gguf", keys)
+    assert_alike(tmp_path / "v.gguf", texts_for(read(tmp_path / "v.gguf")))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_familys_vocabulary_is_encoded_as_llama_cpp_does(name: str, tmp_path: Path) -> None:
+    base = BASES[name]
+    folder = make_folder(tmp_path, base, [])
+    keys = load_vocab(folder, base.config, base.parts, pre=base.pre, note=lambda _: None)
+    write(tmp_path / "v.gguf", keys)
+    assert_alike(tmp_path / "v.gguf", texts_for(read(tmp_path / "v.gguf")))

