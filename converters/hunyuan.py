@@ -202,7 +202,7 @@ HY_V3 = Arch(
     | shared_experts(f"{LAYER}.mlp.shared_mlp")
     | rule("blk.{l}.ffn_gate_inp", f"{LAYER}.mlp.router.gate")
     | exact("blk.{l}.exp_probs_b", f"{LAYER}.mlp.expert_bias")
-    | FURTHER,
+    | FURTHER.without("blk.{l}.nextn.embed_tokens", "blk.{l}.nextn.shared_head_head"),
     needs=(*TRUNK, *QKV, *QK_NORMS, Either((GATED, (*MIXTURE, *SHARED))), FURTHER_OR_OWN),
     vocab=(vocab.bpe,),
     renames=(*WRAPPERS, (r"\.final_layernorm\.", ".shared_head.norm.")),
