@@ -23,8 +23,8 @@ def _heights(facts: Facts) -> Sequence[int]:
 #: Paddle's own layout has queries, keys and values in one matrix, gate and up in another.
 FUSED: Table[Rule] = Table(
     (
-        rule(("blk.{l}.attn_q", "blk.{l}.attn_k", "blk.{l}.attn_v"), f"{LAYER}.self_attn.qkv_proj", verb=parts_of(_heights)),
-        rule(("blk.{l}.ffn_gate", "blk.{l}.ffn_up"), f"{LAYER}.mlp.up_gate_proj", verb=equal_parts(2)),
+        rule(QKV, f"{LAYER}.self_attn.qkv_proj", verb=parts_of(_heights)),
+        rule(GATED[:2], f"{LAYER}.mlp.up_gate_proj", verb=equal_parts(2)),
     )
 )
 
