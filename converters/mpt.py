@@ -29,6 +29,10 @@ def _falls(facts: Facts) -> float:
     return float(attention.get("alibi_bias_max", 8)) if attention.get("alibi") else 0.0
 
 
+def _widened(facts: Facts) -> int:
+    return int((facts.config.get("expansion_ratio") or 4) * facts.number("d_model"))
+
+
 MPT = Arch(
     "mpt",
     hf=("MPTForCausalLM",),
@@ -37,7 +41,7 @@ MPT = Arch(
             u32("context_length", "max_seq_len", required=True),
             u32("embedding_length", "d_model", required=True),
             u32("block_count", "n_layers", required=True),
-            u32("feed_forward_length", value=lambda f: int((f.config.get("expansion_ratio") or 4) * f.number("d_model"))),
+            u32("feed_forward_length", value=_widened),
             u32("attention.head_count", "n_heads", required=True),
             u32("attention.head_count_kv", value=lambda facts: _attention(facts).get("kv_n_heads") or None),
             f32("attention.layer_norm_epsilon", value=lambda facts: 1e-5),
