@@ -191,3 +191,9 @@ def attention_factor(*context: str) -> Callable[[Facts], float | None]:
         raise ConversionError(f"config.json: rope_scaling has factors, but its type is {kind!r}, not 'longrope'")
 
     return value
+
+
+def unusual_base(facts: Facts) -> float | None:
+    """The rotary base where it is not 10000, which readers take for granted; for families that leave it out."""
+    base = rope_of(facts.config).get("rope_theta")
+    return None if base is None or base == 10000 else float(base)

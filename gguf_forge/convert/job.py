@@ -101,7 +101,9 @@ class Job:
         choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
-        metadata = {**model.metadata, FILE_TYPE_KEY: _file_type(model, which)}
+        # A family whose table has no place for the type says nothing of it, as the reference's converter.
+        kind = {FILE_TYPE_KEY: _file_type(model, which)} if FILE_TYPE_KEY in model.metadata else {}
+        metadata = {**model.metadata, **kind}
         strict = which.default.quantized and not how.allow_nonfinite
         return cls(which.name, metadata, choices, {}, notes, strict)
 
