@@ -35,7 +35,7 @@ def recognize(tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], No
     digest = fingerprint(tokenizer)
     found = _NAME_OF.get(digest)
     if found is not None:
-        if (defined := defined_name(tokenizer)) is not None and not _cuts_alike(found, defined):
+        if not _does(found, tokenizer) and (defined := defined_name(tokenizer)) is not None:
             note(f"pre-tokenizer {found} by its token ids, but {defined} by its definition: {found} is written")
         return found
     defined = defined_name(tokenizer)
@@ -76,10 +76,11 @@ def defined_name(tokenizer: HubTokenizer) -> str | None:
     return min(alike, key=lambda name: CUT_OF[name].whole is not whole, default=None)
 
 
-def _cuts_alike(name: str, other: str) -> bool:
-    if name in WORDPIECE or other in WORDPIECE:
+def _does(name: str, tokenizer: HubTokenizer) -> bool:
+    """Whether a tokenizer cuts as those a name stands for; of raw and WordPiece vocabularies this is not asked."""
+    if name in WORDPIECE or CUT_OF[name].raw:
         return True
-    return _definition_spans(CUT_OF[name].names[0]) == _definition_spans(CUT_OF[other].names[0])
+    return _spans_of(tokenizer.definition) in (_definition_spans(name), _own_spans(name))
 
 
 @lru_cache(maxsize=1)
