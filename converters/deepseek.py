@@ -6,10 +6,11 @@ And what has the shape of V2 or V3: Kimi K2 and K2.5, Moonlight, Kimi-VL, GigaCh
 from __future__ import annotations
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, Arch, f32, rule, string, u32
+from gguf_forge.convert.arch import Arch, Hparam, Table, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import heads_of, interleave_halves
 
+from . import mla
 from .common import (
     BASE,
     BUFFERS,
@@ -24,34 +25,8 @@ from .common import (
     beyond,
     main_dropped,
     nextn_dropped,
-    nextn_layers,
-    with_nextn,
 )
-from .llama import head_dim
-from .mla import (
-    BLOCKS,
-    EXPERT_KEYS,
-    FEEDS,
-    FURTHER,
-    FURTHER_OR_OWN,
-    INDEXED,
-    INDEXER,
-    INDEXER_KEYS,
-    KEPT_FURTHER,
-    LATENT,
-    LATENT_KEYS,
-    LAYER,
-    LEADING_DENSE,
-    MOE,
-    NEXTN,
-    ONE_HEAD_KV,
-    QUERIES,
-    ROUTER_BIAS,
-    SHORT_QUERIES,
-    TIED,
-    latent,
-    yarn_multiplier,
-)
+from .rotary import head_dim, log_multiplier
 
 DEEPSEEK = Arch(
     "deepseek",
@@ -59,37 +34,43 @@ DEEPSEEK = Arch(
     hparams=BASE
     | u32("rope.dimension_count", value=head_dim)
     | string("rope.scaling.type", value=lambda facts: "none", again=True)
-    | LEADING_DENSE
+    | mla.LEADING_DENSE
     | u32("vocab_size", "vocab_size", required=True)
     | u32("expert_feed_forward_length", "moe_intermediate_size", required=True)
     | f32("expert_weights_scale", value=lambda facts: 1.0)
     | u32("expert_shared_count", "n_shared_experts", required=True),
     tensors=DECODER
-    | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj", verb=interleave_halves(heads_of(*HEADS)))
-    | rule("blk.{l}.attn_k", f"{LAYER}.self_attn.k_proj", verb=interleave_halves(heads_of(*HEADS_KV, *HEADS)))
-    | MOE,
-    needs=(*TRUNK, *QKV, FEEDS),
+    | rule("blk.{l}.attn_q", f"{mla.LAYER}.self_attn.q_proj", verb=interleave_halves(heads_of(*HEADS)))
+    | rule("blk.{l}.attn_k", f"{mla.LAYER}.self_attn.k_proj", verb=interleave_halves(heads_of(*HEADS_KV, *HEADS)))
+    | mla.MOE,
+    needs=(*TRUNK, *QKV, mla.FEEDS),
     vocab=(vocab.spm, vocab.bpe),
     renames=WRAPPERS,
     drop=BUFFERS,
     implied=(*SILU, ("norm_topk_prob", (False,)), ("scoring_func", ("softmax",))),
 )
 
-_SIZES = (
-    BASE
-    | f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
-    | LEADING_DENSE
-    | u32("vocab_size", "vocab_size", required=True)
-)
+
+def _sizes(base: Table[Hparam]) -> Table[Hparam]:
+    epsilon = f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
+    return base | epsilon | mla.LEADING_DENSE | u32("vocab_size", "vocab_size", required=True)
+
+
 _MOE_AND_ROPE = (
-    EXPERT_KEYS
+    mla.EXPERT_KEYS
     | u32("rope.dimension_count", "qk_rope_head_dim", required=True)
-    | f32("rope.scaling.yarn_log_multiplier", value=yarn_multiplier)
+    | f32("rope.scaling.yarn_log_multiplier", value=log_multiplier(0.1))
 )
-#: V2's keys, and those of models that came after it.
-KEYS = _SIZES | ONE_HEAD_KV | LATENT_KEYS | _MOE_AND_ROPE
-TENSORS = DECODER.without("blk.{l}.attn_q", "blk.{l}.attn_k", "blk.{l}.attn_v") | latent() | MOE | ROUTER_BIAS
-DROP = (*BUFFERS, TIED)
+
+
+def keys(base: Table[Hparam] = BASE) -> Table[Hparam]:
+    """V2's keys, and those of models that came after it."""
+    return _sizes(base) | mla.ONE_HEAD_KV | mla.latent_keys() | _MOE_AND_ROPE
+
+
+KEYS = keys()
+TENSORS = DECODER.without(*QKV) | mla.latent() | mla.MOE | mla.ROUTER_BIAS
+DROP = (*BUFFERS, mla.TIED)
 
 DEEPSEEK2 = Arch(
     "deepseek2",
@@ -103,7 +84,7 @@ DEEPSEEK2 = Arch(
     ),
     hparams=KEYS,
     tensors=TENSORS,
-    needs=(*TRUNK, QUERIES, *LATENT, FEEDS),
+    needs=(*TRUNK, mla.QUERIES, *mla.LATENT, mla.FEEDS),
     # Kimi's vocabulary is a file of ranks.
     vocab=(vocab.bpe, vocab.tiktoken),
     renames=WRAPPERS,
@@ -123,12 +104,12 @@ PLAIN_TEMPLATE = "{% for m in messages %}{{m['content']}}{% endfor %}"
 DEEPSEEK2_OCR = Arch(
     "deepseek2-ocr",
     hf=("DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", "UnlimitedOCRForCausalLM"),
-    hparams=_SIZES
+    hparams=_sizes(BASE)
     | string("tokenizer.chat_template", value=lambda facts: PLAIN_TEMPLATE, early=True)
     | _MOE_AND_ROPE
     | u32("attention.sliding_window", value=_window),
-    tensors=DECODER | MOE,
-    needs=(*TRUNK, *QKV, FEEDS),
+    tensors=DECODER | mla.MOE,
+    needs=(*TRUNK, *QKV, mla.FEEDS),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
     drop=(*DROP, *MULTIMODAL, r"sam_model|qwen2_model"),
@@ -138,14 +119,14 @@ DEEPSEEK2_OCR = Arch(
 DEEPSEEK32 = Arch(
     "deepseek32",
     hf=("DeepseekV32ForCausalLM",),
-    hparams=KEYS | BLOCKS | KEPT_FURTHER | INDEXER_KEYS,
-    tensors=TENSORS.without("blk.{l}.attn_q") | INDEXER | FURTHER,
-    needs=(*TRUNK, *SHORT_QUERIES, *LATENT, FEEDS, *INDEXED, FURTHER_OR_OWN),
+    hparams=KEYS | mla.BLOCKS | mla.KEPT_FURTHER | mla.INDEXER_KEYS,
+    tensors=TENSORS.without("blk.{l}.attn_q") | mla.INDEXER | mla.FURTHER,
+    needs=(*TRUNK, *mla.SHORT_QUERIES, *mla.LATENT, mla.FEEDS, *mla.INDEXED, mla.FURTHER_OR_OWN),
     # Every text begins with its token, which the tokenizer's files of some releases leave open.
     vocab=(vocab.bpe, vocab.adds(bos=True)),
     renames=WRAPPERS,
     drop=(*DROP, nextn_dropped(), main_dropped()),
-    axes={"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS},
+    axes=mla.FURTHER_AXES,
     implied=SILU,
     mtp=True,
 )

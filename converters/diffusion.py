@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, Hparam, Rule, Table, boolean, rule, u32
+from gguf_forge.convert.arch import Arch, Hparam, Table, boolean, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import heads_of, interleave_halves
 
 from .common import (
     BASE,
-    BUFFERS,
     DECODER,
     GATED,
     HEADS,
     HEADS_KV,
     MIXTURE,
-    MULTIMODAL,
-    QK_NORM,
     QK_NORMS,
     QKV,
     SILU,
     TRUNK,
     WRAPPERS,
 )
-from .qwen import MOE_KEYS, POOLING, SINGLE_EXPERTS
+from .qwen import DROP, MOE_KEYS, POOLING, SPARSE
 
-DROP = (*BUFFERS, *MULTIMODAL)
 BOTH_WAYS = boolean("attention.causal", value=lambda facts: False, again=True)
 MASK = u32("tokenizer.ggml.mask_token_id", "mask_token_id")
 #: Logits stand at their own tokens, not at those before.
 IN_PLACE = boolean("diffusion.shift_logits", value=lambda facts: False)
-
-EXPERT_ROWS: Table[Rule] = (
-    DECODER.without(*GATED) | QK_NORM | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate") | SINGLE_EXPERTS
-)
 
 
 def _turned(facts: Facts) -> int:
@@ -107,7 +99,7 @@ LLADA_MOE = Arch(
     | u32("tokenizer.ggml.mask_token_id", value=lambda facts: 156895)
     | BOTH_WAYS
     | IN_PLACE,
-    tensors=EXPERT_ROWS,
+    tensors=SPARSE,
     needs=(*TRUNK, "output", *QKV, *QK_NORMS, *MIXTURE),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
@@ -118,7 +110,7 @@ RND1 = Arch(
     "rnd1",
     hf=("RND1",),
     hparams=MOE_KEYS | BOTH_WAYS | MASK,
-    tensors=EXPERT_ROWS,
+    tensors=SPARSE,
     needs=(*TRUNK, *QKV, *QK_NORMS, *MIXTURE),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,

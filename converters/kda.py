@@ -41,6 +41,8 @@ GATE: Table[Rule] = Table(tuple(rule(f"blk.{{l}}.ssm_g_{p}", f"{LAYER}.self_attn
 
 KERNELS = ("ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v")
 DELTA = layer("attn_q", "attn_k", "attn_v", *KERNELS, "ssm_beta", "ssm_dt.bias", "ssm_norm")
+FORGETS = layer("ssm_f_a", "ssm_f_b")
+GATES = layer("ssm_g_a", "ssm_g_b")
 #: A layer has the one or the other.
 DELTA_OR_LATENT = Either((DELTA, LATENT))
 

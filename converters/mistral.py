@@ -21,7 +21,7 @@ from .common import BASE, DECODER, GATED, TRUNK, WRAPPERS, layer
 from .deepseek import DEEPSEEK2, KEYS, TENSORS
 from .llama import DENSE, LLAMA, NEEDS
 from .llama import KEYS as LLAMA_KEYS
-from .mla import LATENT, SHARED, SHORT_QUERIES, experts
+from .mla import LATENT, QUERIES, SHARED, SHORT_QUERIES, experts
 from .rotary import head_dim, rope_value
 
 MISTRAL_3 = "Mistral3ForConditionalGeneration"
@@ -148,7 +148,7 @@ NATIVE_MOE = replace(
     | f32("rope.scaling.yarn_log_multiplier", value=lambda facts: 0.1 if facts.config.get("yarn") else None)
     | u32("attention.temperature_length", **_yarn("original_max_position_embeddings")),
     tensors=TENSORS.without("blk.{l}.attn_q", "blk.{l}.exp_probs_b.bias"),
-    needs=DEEPSEEK2.needs,
+    needs=tuple(need for need in DEEPSEEK2.needs if need is not QUERIES) + SHORT_QUERIES,
     when=lambda config: bool(config.get("moe")),
 )
 

@@ -1,5 +1,5 @@
-"""What models with latent attention have in common: rows of its keys and tensors, of DeepSeek's experts, of the layers
-that predict further tokens.
+"""What models with latent attention have in common: rows of its keys and tensors, of DeepSeek's experts, of what finds
+the tokens to read, of hyper-connections, and of the layers that predict further tokens.
 
 Latent attention (MLA) makes keys and values of all heads from one small vector a token. GGUF holds the matrix that
 does so in two parts, the keys' one transposed, so that a reader may apply it to the queries instead: to such a reader
@@ -9,16 +9,33 @@ the model has one key-value head, as wide as that vector. Tables only; must not 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
-from gguf_forge.convert.arch import WEIGHT, Drop, Either, Hparam, Rule, Table, boolean, exact, f32, optional, rule, u32
+from gguf_forge.convert.arch import (
+    EXPERTS,
+    WEIGHT,
+    Axis,
+    Drop,
+    Either,
+    Hparam,
+    Rule,
+    Table,
+    boolean,
+    exact,
+    f32,
+    optional,
+    rule,
+    u32,
+)
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, STACK, TRANSPOSE, Each, Rows, Verb
 from gguf_forge.convert.rows import grouped
 from gguf_forge.convert.view import Numbers
 from gguf_forge.errors import ConversionError
 
-from .common import GATED, MIXTURE, layer, main_layers, nextn_layers, tied_head
+from .common import GATED, MIXTURE, layer, main_layers, nextn_layers, tied_head, with_nextn
 
 LAYER = "model.layers.{l}"
 NEXTN = "num_nextn_predict_layers"
@@ -53,8 +70,12 @@ def total(*keys: str) -> Count:
 KV_B = key_and_value(number("num_attention_heads"), number("qk_nope_head_dim"), number("v_head_dim"))
 
 
-def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb = KV_B, end: str = "o_proj") -> Table[Rule]:
-    """The tensors of latent attention, whose queries may come from a small vector, too."""
+def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb | None = KV_B, end: str = "o_proj") -> Table[Rule]:
+    """The tensors of latent attention, whose queries may come from a small vector, too.
+
+    `kv_b` takes keys and values apart; without it they stay together. `end` is what the output projection is called.
+    """
+    together = rule("blk.{l}.attn_kv_b", f"{attention}.kv_b_proj")
     return Table(
         (
             rule("blk.{l}.attn_q", f"{attention}.q_proj"),
@@ -63,7 +84,9 @@ def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb = KV_B, end: str = 
             rule("blk.{l}.attn_q_b", f"{attention}.q_b_proj"),
             rule("blk.{l}.attn_kv_a_mqa", f"{attention}.kv_a_proj_with_mqa"),
             rule("blk.{l}.attn_kv_a_norm", f"{attention}.kv_a_layernorm"),
-            rule(("blk.{l}.attn_k_b", "blk.{l}.attn_v_b"), f"{attention}.kv_b_proj", ends=WEIGHT, verb=kv_b),
+            together
+            if kv_b is None
+            else replace(together, out=("blk.{l}.attn_k_b", "blk.{l}.attn_v_b"), ends=WEIGHT, verb=kv_b),
             rule("blk.{l}.attn_output", f"{attention}.{end}"),
         )
     )
@@ -100,30 +123,38 @@ FEEDS = Either((GATED, (*MIXTURE, *SHARED)))
 
 
 def leading_dense(facts: Facts) -> int:
-    """The layers before the first that has experts: all of them in a model without any."""
-    given = facts.config.get("first_k_dense_replace")
-    if given is not None:
+    """How many layers come before the first that has experts: all of them in a model without any.
+
+    Newer configurations list the kinds of layers; what else they say of it is left over. ConversionError for dense
+    layers among the others, which GGUF has no way to tell.
+    """
+    kinds = facts.config.get("mlp_layer_types")
+    if kinds is not None:
+        first = len(list(takewhile(lambda kind: kind == "dense", kinds)))
+        if "dense" in kinds[first:]:
+            raise ConversionError(f"config.json: mlp_layer_types {kinds} has dense layers after others")
+        return first
+    if facts.config.get("first_k_dense_replace") is not None:
         return facts.number("first_k_dense_replace")
     return main_layers(facts) if facts.config.get("n_routed_experts") is None else 0
 
 
-def yarn_multiplier(facts: Facts) -> float | None:
-    """What llama.cpp multiplies the logarithm of YaRN's factor with: a tenth of the scale, which it takes back."""
-    scale = facts.config["rope_parameters"].get("mscale_all_dim")
-    return None if scale is None else 0.1 * float(scale)
+def latent_keys(*, turned: bool = False, value: bool = True) -> Table[Hparam]:
+    """The sizes of latent attention as a reader sees it: one key-value head for all, and the heads it stands for.
 
-
-#: The sizes of latent attention as a reader sees it: one key-value head for all, and the heads it stands for.
-LATENT_KEYS: Table[Hparam] = Table(
-    (
-        u32("attention.q_lora_rank", "q_lora_rank"),
-        u32("attention.kv_lora_rank", "kv_lora_rank", default=512),
-        u32("attention.key_length", value=total("kv_lora_rank", "qk_rope_head_dim"), again=True),
-        u32("attention.value_length", value=number("kv_lora_rank"), again=True),
+    `turned`: with how much of a key turns with its position; `value`: with the length of the one head's value.
+    """
+    first = [u32("attention.q_lora_rank", "q_lora_rank"), u32("attention.kv_lora_rank", "kv_lora_rank", default=512)]
+    key = u32("attention.key_length", value=total("kv_lora_rank", "qk_rope_head_dim"), again=True)
+    last = [
         u32("attention.key_length_mla", value=total("qk_nope_head_dim", "qk_rope_head_dim")),
         u32("attention.value_length_mla", "v_head_dim", required=True),
-    )
-)
+    ]
+    rope = [u32("rope.dimension_count", "qk_rope_head_dim", required=True)] if turned else []
+    one = [u32("attention.value_length", value=number("kv_lora_rank"), again=True)] if value else []
+    return Table((*first, *rope, key, *one, *last))
+
+
 ONE_HEAD_KV = u32("attention.head_count_kv", value=lambda facts: 1)
 
 #: DeepSeek's experts, and how many dense layers come before them.
@@ -156,6 +187,16 @@ INDEXER: Table[Rule] = Table(
 )
 INDEXED = layer("indexer.k_norm.weight", "indexer.k_norm.bias", "indexer.proj", "indexer.attn_k", "indexer.attn_q_b")
 
+#: Hyper-connections, which mix several streams of a token's state before each half of a layer: names of its tensors.
+HYPER = [f"hc_{half}_{part}" for half in ("attn", "ffn") for part in ("fn", "base", "scale")]
+HYPER_KEYS: Table[Hparam] = Table(
+    (
+        u32("hyper_connection.count", "hc_mult", required=True),
+        u32("hyper_connection.sinkhorn_iterations", "hc_sinkhorn_iters", required=True),
+        f32("hyper_connection.epsilon", "hc_eps", required=True),
+    )
+)
+
 #: What layers that predict further tokens have beside an ordinary layer's tensors.
 FURTHER: Table[Rule] = Table(
     (
@@ -169,6 +210,18 @@ FURTHER: Table[Rule] = Table(
 )
 #: Some layers have them, the model's own do not.
 FURTHER_OR_OWN = optional(*layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"))
+
+
+def _span(facts: Facts) -> int | range:
+    """A checkpoint may lack layers that its configuration speaks of: readers do without them."""
+    lacks = not facts.has(f"model.layers.{main_layers(facts)}.eh_proj.weight")
+    if lacks and facts.options.mtp == "keep":
+        return main_layers(facts)
+    return with_nextn(nextn_layers(NEXTN)).span(facts)
+
+
+#: Layers that predict further tokens are kept, left out, or alone.
+FURTHER_AXES = {"l": Axis(_span), "e": EXPERTS}
 
 
 def kept_further(facts: Facts) -> Any:

@@ -14,6 +14,7 @@ from gguf_forge.convert.arch import (
     WEIGHT,
     Arch,
     Either,
+    Hparam,
     Rule,
     Table,
     exact,
@@ -51,7 +52,17 @@ POOLING = u32("pooling_type", value=pooling)
 DROP = (*BUFFERS, *MULTIMODAL)
 
 
-def _fused(part: str) -> tuple[str, str]:
+def sections(*sizes: int) -> Hparam:
+    """A row of the rotary sections that a model's code has where its configuration names none; readers need some."""
+
+    def value(facts: Facts) -> list[int] | None:
+        return None if "mrope_section" in facts.config["rope_parameters"] else [*sizes, 0]
+
+    return u32("rope.dimension_sections", value=value, again=True)
+
+
+
+def fused(part: str) -> tuple[str, str]:
     """Where the experts of a layer may be stored as one tensor, with the ending of a weight or without."""
     return f"model.layers.{{l}}.mlp.experts.{part}", f"model.layers.{{l}}.mlp.experts.{part}.weight"
 
@@ -72,20 +83,12 @@ SINGLE_EXPERTS: Table[Rule] = Table(
 #: Experts stored one by one, or as two tensors a layer.
 EXPERTS: Table[Rule] = SINGLE_EXPERTS | Table(
     (
-        exact("blk.{l}.ffn_down_exps.weight", _fused("down_proj"), variant="fused"),
+        exact("blk.{l}.ffn_down_exps.weight", fused("down_proj"), variant="fused"),
         exact(
             ("blk.{l}.ffn_gate_exps.weight", "blk.{l}.ffn_up_exps.weight"),
-            _fused("gate_up_proj"),
+            fused("gate_up_proj"),
             verb=equal_parts(2),
         ),
-    )
-)
-
-#: A dense layer among layers of experts.
-SOME_DENSE: Table[Rule] = Table(
-    tuple(
-        rule(f"blk.{{l}}.ffn_{part}", f"model.layers.{{l}}.mlp.{part}_proj")
-        for part in ("gate", "up", "down")
     )
 )
 
@@ -101,9 +104,11 @@ SHARED_EXPERT: Table[Rule] = Table(
 
 SHARED = layer("ffn_gate_inp_shexp", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
-MOE: Table[Rule] = (
-    DECODER | SOME_DENSE | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate") | EXPERTS
-)
+ROUTER = rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.gate")
+#: With dense layers among those of experts.
+MOE: Table[Rule] = DECODER | ROUTER | EXPERTS
+#: Without.
+SPARSE: Table[Rule] = DECODER.without(*GATED) | QK_NORM | ROUTER | SINGLE_EXPERTS
 
 RERANKERS = ("qwen3-reranker", "qwen3-vl-reranker")
 #: GGUF's pooling type of models that rank documents.

@@ -1,7 +1,7 @@
 """Qwen3-Next, Qwen3.5 and 3.6, dense and mixtures of experts: most layers keep a state instead of attending.
 
-The layers that predict further tokens are counted in the checkpoint: Qwen3-Next's configuration does not say how many
-it has, and many a finetuned Qwen3.5 has none though its configuration says one.
+Many a finetuned Qwen3.5 lacks the layers that predict further tokens, of which its configuration speaks. As in the
+reference the metadata follows the configuration, where it says anything; readers do without what is not there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from gguf_forge.convert.arch import (
     u32,
 )
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.hparams import rope_of
 from gguf_forge.convert.ops import COPY, NEG_EXP, SQUEEZE, Columns, Rows, Verb, add
 from gguf_forge.convert.rows import grouped
 from gguf_forge.convert.view import Numbers
@@ -50,9 +49,13 @@ from .common import (
     main_layers,
     nextn_dropped,
 )
-from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT
+from .openjev import DECISION, is_openjev, prompt
+from .qwen import EXPERTS, MOE_KEYS, POOLING, SHARED, SHARED_EXPERT, sections
+from .rotary import turned
 
 SHIFTED = add(1.0)
+#: What any layer begins with: a norm, or in Qwen4 the norm of its streams.
+FIRST = ("input_layernorm", "attn_hyper_connection.hc_norm")
 
 
 def shifted(table: Table[Rule]) -> Table[Rule]:
@@ -60,19 +63,27 @@ def shifted(table: Table[Rule]) -> Table[Rule]:
     return Table(tuple(replace(row, verb=SHIFTED) if row.out[0].endswith("norm") else row for row in table))
 
 
-def nextn(facts: Facts) -> int:
+def held(facts: Facts) -> int:
     """How many layers after the model's own the checkpoint has. ConversionError if there are none to be kept alone."""
     main = last = main_layers(facts)
-    while facts.has(f"model.layers.{last}.input_layernorm.weight"):
+    while any(facts.has(f"model.layers.{last}.{first}.weight") for first in FIRST):
         last += 1
     if last == main and facts.options.mtp == "only":
         raise ConversionError("the checkpoint has no layers that predict further tokens (mtp.layers.0)")
     return last - main
 
 
+def nextn(facts: Facts) -> int:
+    """How many layers that predict further tokens the metadata speaks of."""
+    inner = facts.config.get("architectures") == ["Qwen3_5TextModel"]
+    if facts.options.mtp == "drop" or inner or is_openjev(facts):
+        return 0
+    return facts.config.get("mtp_num_hidden_layers") or held(facts)
+
+
 def _layers(facts: Facts) -> range:
     main = main_layers(facts)
-    return range(main if facts.options.mtp == "only" else 0, main + nextn(facts))
+    return range(main if facts.options.mtp == "only" else 0, main + held(facts))
 
 
 AXES = {"l": Axis(_layers), "e": EXPERT_AXIS}
@@ -124,12 +135,6 @@ def _by_kind(rows: Numbers, facts: Facts) -> tuple[Numbers, Numbers]:
     return np.concatenate([query, key, value]), gate
 
 
-def head_size(facts: Facts) -> int:
-    """The size of a head of attention."""
-    size = facts.config.get("head_dim")
-    return facts.number("hidden_size") // facts.number("num_attention_heads") if size is None else int(size)
-
-
 def _inner(facts: Facts) -> int:
     return facts.number("linear_value_head_dim") * facts.number("linear_num_value_heads")
 
@@ -140,10 +145,6 @@ def _recurrent(facts: Facts) -> list[bool] | None:
     if kinds is not None and len(kinds) != main_layers(facts):
         raise ConversionError(f"config.json: {len(kinds)} layer_types for {main_layers(facts)} layers")
     return None if kinds is None else [kind == "linear_attention" for kind in kinds] + [False] * nextn(facts)
-
-
-def _turned(facts: Facts) -> int:
-    return int(head_size(facts) * rope_of(facts.config).get("partial_rotary_factor", 0.25))
 
 
 BLOCKS = u32("block_count", value=lambda facts: main_layers(facts) + nextn(facts))
@@ -157,18 +158,13 @@ STATE_KEYS: Table[Hparam] = Table(
         u32("ssm.inner_size", value=_inner),
         array("attention.recurrent_layers", ValueType.BOOL, value=_recurrent),
         u32("full_attention_interval", "full_attention_interval", default=4),
-        u32("rope.dimension_count", value=_turned),
+        u32("rope.dimension_count", value=turned(0.25)),
     )
 )
-#: The rotary sections that the model's code has where its configuration names none.
-SECTIONS = u32(
-    "rope.dimension_sections",
-    value=lambda facts: None if "mrope_section" in facts.config["rope_parameters"] else [11, 11, 10, 0],
-    again=True,
-)
+SECTIONS = sections(11, 11, 10)
 
 
-def _parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
+def parts(verb: Verb = COPY, /, **names: str) -> Table[Rule]:
     """A row for each of a layer's parts, by its name in GGUF."""
     return Table(tuple(rule(f"blk.{{l}}.{o}", f"model.layers.{{l}}.{s}", verb=verb) for o, s in names.items()))
 
@@ -177,11 +173,11 @@ def _parts(verb: Verb = COPY, **names: str) -> Table[Rule]:
 TRUNK_ROWS: Table[Rule] = shifted(
     DECODER.without("blk.{l}.ffn_norm", *GATED)
     | QK_NORM
-    | _parts(post_attention_norm="post_attention_layernorm")
+    | parts(post_attention_norm="post_attention_layernorm")
     | Table(tuple(rule(f"blk.{{l}}.nextn.{n}", f"model.layers.{{l}}.{n}") for n in ("eh_proj", "enorm", "hnorm")))
     | rule("blk.{l}.nextn.shared_head_norm", "model.layers.{l}.shared_head.norm")
 )
-STATE: Table[Rule] = _parts(ssm_norm="linear_attn.norm") | Table(
+STATE: Table[Rule] = parts(ssm_norm="linear_attn.norm") | Table(
     (
         rule("blk.{l}.ssm_conv1d", "model.layers.{l}.linear_attn.conv1d", verb=SQUEEZE),
         exact("blk.{l}.ssm_a", "model.layers.{l}.linear_attn.A_log", verb=NEG_EXP),
@@ -204,7 +200,7 @@ TOGETHER: Table[Rule] = STATE | Table(
 APART: Table[Rule] = (
     STATE
     | rule("blk.{l}.attn_qkv", "model.layers.{l}.linear_attn.in_proj_qkv", verb=TURNS_AFTER_KEYS)
-    | _parts(
+    | parts(
         TURNS, attn_gate="linear_attn.in_proj_z", ssm_alpha="linear_attn.in_proj_a", ssm_beta="linear_attn.in_proj_b"
     )
     | rule("blk.{l}.ssm_conv1d", "model.layers.{l}.linear_attn.conv1d", verb=SQUEEZE | TURNS_AFTER_KEYS)
@@ -213,24 +209,27 @@ APART: Table[Rule] = (
     | rule("blk.{l}.ssm_out", "model.layers.{l}.linear_attn.out_proj", verb=Columns(in_turns))
 )
 DENSE: Table[Rule] = Table(tuple(row for row in DECODER if row.out[0] in GATED))
-EXPERT: Table[Rule] = _parts(ffn_gate_inp="mlp.gate") | EXPERTS | SHARED_EXPERT
+EXPERT: Table[Rule] = parts(ffn_gate_inp="mlp.gate") | EXPERTS | SHARED_EXPERT
 
 
-def _needs(state: tuple[str, ...], feed: tuple[str, ...]) -> tuple[str | Either, ...]:
-    """What llama.cpp cannot load such a model without; `state` are the parts that only these projections in have."""
-    attention = (*QKV, *QK_NORMS, *layer("attn_output"))
-    kept = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ssm_norm", "ssm_out", *state)
-    ahead = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
-    trunk = ("token_embd", "output_norm", *layer("attn_norm", "post_attention_norm"))
-    return (*trunk, Either((attention, kept)), optional(*ahead), *feed)
-
+#: What a layer that attends needs, and one that keeps a state, of either kind.
+ATTENDS = (*QKV, *QK_NORMS, *layer("attn_output"))
+KEEPS = layer("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_a", "ssm_dt.bias", "ssm_norm", "ssm_out")
+KEEPS_APART = (*KEEPS, *layer("ssm_alpha", "ssm_beta"))
+#: What the first layer that predicts a further token needs beside all that.
+AHEAD = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
+NEEDS: tuple[str | Either, ...] = (
+    *("token_embd", "output_norm"),
+    *layer("attn_norm", "post_attention_norm"),
+    optional(*AHEAD),
+)
 
 QWEN3_NEXT = Arch(
     "qwen3next",
     hf=("Qwen3NextForCausalLM",),
     hparams=MOE_KEYS | BLOCKS | STATE_KEYS,
     tensors=TRUNK_ROWS | TOGETHER | EXPERT,
-    needs=_needs(("ssm_ba",), (*MIXTURE, *SHARED)),
+    needs=(*NEEDS, Either((ATTENDS, (*KEEPS, *layer("ssm_ba")))), *MIXTURE, *SHARED),
     vocab=(vocab.bpe,),
     renames=RENAMES,
     drop=DROP,
@@ -240,11 +239,11 @@ QWEN3_NEXT = Arch(
 )
 QWEN35 = Arch(
     "qwen35",
-    hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel"),
-    hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING,
+    hf=("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5TextModel", "OpenJevModel"),
+    hparams=BASE | BLOCKS | STATE_KEYS | SECTIONS | POOLING | DECISION,
     tensors=TRUNK_ROWS | APART | DENSE,
-    needs=_needs(("ssm_alpha", "ssm_beta"), GATED),
-    vocab=(vocab.bpe,),
+    needs=(*NEEDS, Either((ATTENDS, KEEPS_APART)), *GATED),
+    vocab=(vocab.bpe, prompt),
     renames=RENAMES,
     drop=DROP,
     axes=AXES,
@@ -256,7 +255,7 @@ QWEN35_MOE = Arch(
     hf=("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM"),
     hparams=MOE_KEYS | BLOCKS | STATE_KEYS | SECTIONS,
     tensors=TRUNK_ROWS | APART | EXPERT,
-    needs=_needs(("ssm_alpha", "ssm_beta"), (*MIXTURE, *SHARED)),
+    needs=(*NEEDS, Either((ATTENDS, KEEPS_APART)), *MIXTURE, *SHARED),
     vocab=(vocab.bpe,),
     renames=RENAMES,
     drop=DROP,

@@ -26,12 +26,11 @@ SCALINGS = {"linear": "linear", "yarn": "yarn", "su": "longrope", "longrope": "l
 Size = Callable[[Facts], int]
 
 
-def head_dim(facts: Facts) -> Any:
+def head_dim(facts: Facts) -> int:
     """Elements of a head: as declared, or the width divided by the heads."""
-    declared = facts.config.get("head_dim")
-    if declared is not None:
-        return declared
-    return facts.config["hidden_size"] // facts.config["num_attention_heads"]
+    if facts.config.get("head_dim") is not None:
+        return facts.number("head_dim")
+    return facts.number("hidden_size") // facts.number("num_attention_heads")
 
 
 def scaling(facts: Facts) -> str | None:
@@ -96,7 +95,9 @@ def turned_of_width(width: tuple[str, ...], heads: tuple[str, ...], default: flo
 
 
 def log_multiplier(times: float = 1.0) -> Callable[[Facts], float | None]:
-    """YaRN's factor on the logarithm of the stretch, mscale_all_dim; None without one. `times` 0.1 is DeepSeek's."""
+    """YaRN's factor on the logarithm of the stretch, mscale_all_dim; None without one. `times` is 0.1 where
+    llama.cpp takes a tenth back.
+    """
 
     def value(facts: Facts) -> float | None:
         scale = facts.config["rope_parameters"].get("mscale_all_dim")
@@ -190,3 +191,9 @@ def attention_factor(*context: str) -> Callable[[Facts], float | None]:
         raise ConversionError(f"config.json: rope_scaling has factors, but its type is {kind!r}, not 'longrope'")
 
     return value
+
+
+def unusual_base(facts: Facts) -> float | None:
+    """The rotary base where it is not 10000, which readers take for granted; for families that leave it out."""
+    base = rope_of(facts.config).get("rope_theta")
+    return None if base is None or base == 10000 else float(base)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from gguf_forge.convert.files import convert_checkpoint as convert_checkpoint
     from gguf_forge.convert.files import quantize_file as quantize_file
     from gguf_forge.convert.job import Quantization as Quantization
+    from gguf_forge.convert.tokenizers import check_tokenizer as check_tokenizer
+    from gguf_forge.convert.vocab.check import TokenizerCheck as TokenizerCheck
     from gguf_forge.errors import ChangedInputError as ChangedInputError
     from gguf_forge.errors import CheckpointError as CheckpointError
     from gguf_forge.errors import ConversionError as ConversionError
@@ -71,12 +73,14 @@ _PUBLIC = {
     "TENSOR_TYPES": "gguf_forge.types",
     "Tensor": "gguf_forge.format.reader",
     "TensorType": "gguf_forge.types",
+    "TokenizerCheck": "gguf_forge.convert.vocab.check",
     "TruncatedError": "gguf_forge.errors",
     "UnknownTensor": "gguf_forge.format.reader",
     "UnsafeInputError": "gguf_forge.errors",
     "UnsupportedError": "gguf_forge.errors",
     "Value": "gguf_forge.format.values",
     "ValueType": "gguf_forge.format.layout",
+    "check_tokenizer": "gguf_forge.convert.tokenizers",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
     "load_imatrix": "gguf_forge.quant.imatrix",

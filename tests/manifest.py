@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +125,28 @@ def read(path: Path, sizes: dict[str, int]) -> Manifest:
 def differences(path: Path, golden: Manifest, apart: Collection[str] = ()) -> list[str]:
     """One line for each thing that differs, most telling first; empty when the files have the same bytes.
 
-    The keys `apart` must have other values than the reference's, or be in one file only: a line for each that has not.
+    The keys and tensors `apart` (with * for any part of a name) must have other values than the reference's, or be in
+    one file only: a line for each pattern of which nothing differs.
     """
     found = read(path, {t.name: t.nbytes for t in golden.tensors})
-    ours, theirs = ({k.name: k for k in keys} for keys in (found.keys, golden.keys))
-    lines = [f"key as in the reference: {name}" for name in apart if ours.get(name) == theirs.get(name)]
-    kept = [tuple(k for k in keys if k.name not in apart) for keys in (found.keys, golden.keys)]
-    lines += _compare("key", *kept) + _compare("tensor", found.tensors, golden.tensors)
+    ours, theirs = _contents(found), _contents(golden)
+    changed = [name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)]
+    lines = [f"as in the reference: {one}" for one in apart if not any(fnmatchcase(name, one) for name in changed)]
+
+    def kept(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(e for e in entries if not any(fnmatchcase(e.name, pattern) for pattern in apart))
+
+    lines += _compare("key", kept(found.keys), kept(golden.keys))
+    lines += _compare("tensor", kept(found.tensors), kept(golden.tensors))
     if not lines and found.size != golden.size and not apart:
         lines.append(f"file has {found.size} bytes, reference {golden.size}")
     return lines
+
+
+def _contents(file: Manifest) -> dict[str, tuple[Any, ...]]:
+    """What each key and tensor holds, wherever it lies."""
+    keys: dict[str, tuple[Any, ...]] = {k.name: (k.type, k.hash) for k in file.keys}
+    return keys | {t.name: (t.type, t.dims, t.hash) for t in file.tensors}
 
 
 def _compare(what: str, found: tuple[Any, ...], golden: tuple[Any, ...]) -> list[str]:

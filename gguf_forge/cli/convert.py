@@ -46,13 +46,17 @@ from gguf_forge.cli.terminal import Terminal
 @click.option(
     "--allow-unused", multiple=True, metavar="REGEX", help="Leave out tensors that no rule uses; repeatable."
 )
+@click.option(
+    "--check-tokenizer", is_flag=True, help="Say where the written vocabulary makes other tokens than the checkpoint's."
+)
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
 @shared
 def command(
     source: Path, outfile: str | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
     bigendian: bool, mtp: bool, no_mtp: bool, dspark: bool, target_model_dir: Path | None, mistral_format: bool,
     disable_mistral_community_chat_template: bool, sentence_transformers_dense_modules: bool, fuse_gate_up_exps: bool,
-    fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], quiet: bool, verbose: bool, **options: Any,
+    fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], check_tokenizer: bool, quiet: bool, verbose: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Convert the Hugging Face checkpoint in folder SOURCE to GGUF.
 
@@ -100,6 +104,8 @@ def command(
             progress=progress,
         )
     plans.remark(terminal, done, imatrix)
+    if check_tokenizer:
+        plans.compare(terminal, target_model_dir or source, done[0], mistral_format=mistral_format)
     if wanted.dry_run:
         plans.show(terminal, done)
     else:

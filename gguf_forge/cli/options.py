@@ -47,6 +47,7 @@ class Request:
     token_embedding_type: TensorType | None
     tensor_types: tuple[Override | Path, ...]
     no_fallback: bool
+    allow_nonfinite: bool
     metadata: dict[str, Value]
     threads: int
     no_overwrite: bool
@@ -81,6 +82,7 @@ class Request:
             overrides=tuple(overrides),
             leave_output=self.leave_output_tensor,
             fallback=not self.no_fallback,
+            allow_nonfinite=self.allow_nonfinite,
         )
 
 
@@ -229,6 +231,10 @@ def shared(command: Command) -> Command:
                 help="A file of REGEX=TYPE, separated by space or new line, as if given here one by one.",
             ),
             click.option("--no-fallback", is_flag=True, help="Fail where a tensor's width forces another type."),
+            click.option(
+                "--allow-nonfinite", is_flag=True,
+                help="Write NaNs and infinities where the type can hold them, instead of failing.",
+            ),
             click.option(
                 "--metadata", "--override-kv", type=Parsed("key=type:value", _key_and_value), multiple=True,
                 metavar="KEY=TYPE:VALUE", callback=lambda ctx, param, value: dict(value),

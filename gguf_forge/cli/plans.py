@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gguf_forge.cli.tables import Table
@@ -60,6 +61,14 @@ def remark(terminal: Terminal, plans: Iterable[Planned], imatrix: Imatrix | None
                 terminal.note(line)
         for c in planned.choices:
             terminal.detail(f"{planned.type}: {c.name}: {c.source} to {c.type}, {c.reason}")
+
+
+def compare(terminal: Terminal, checkpoint: Path, planned: Planned, *, mistral_format: bool) -> None:
+    """Where a vocabulary makes other tokens of texts than the checkpoint's own tokenizer."""
+    from gguf_forge.convert.tokenizers import check_tokenizer
+
+    for line in check_tokenizer(checkpoint, planned.metadata, mistral_format=mistral_format).lines():
+        terminal.note(line)
 
 
 def grouped(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ Frozen data, composed with `|` (later rows win, in the earlier row's place). Kno
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from gguf_forge.convert.config import block_count
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, Verb
 from gguf_forge.convert.sizes import Shape
+from gguf_forge.convert.view import View
 from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
@@ -133,6 +134,8 @@ def strings(key: str, *names: str, **kwargs: Any) -> Hparam:
 BOTH = (".weight", ".bias")
 WEIGHT = (".weight",)
 BIAS = (".bias",)
+#: Outputs of rules that come `first` under it keep the order of their sources.
+AS_READ = -1
 
 Source = str | tuple[str, ...]
 """The name of a source tensor, or names of which the first that is there counts."""
@@ -146,9 +149,11 @@ class Rule:
     declares. A rule is emitted for each number of the axes in `out` for which all its sources exist; an axis that only
     sources have is gathered: all its numbers must be there, and the verb is given them in order. Each of `ends` is
     added to every name, and stands for a rule of its own. Two rules of one output are told apart by `variant`. Outputs
-    of one `group` in one layer appear together, where the last source of any of them stands. `when` limits a rule to
-    some configurations, or layers (`facts.layer`). `type` is the GGUF type that the converter's outtypes store it in
-    whatever they are; True means the outtype's even where F32 is usual.
+    of one `group` in one layer appear together, where the last source of any of them stands; those that come `first`
+    stand before all others, a higher number before a lower one, or (AS_READ) in the order of their sources, the `last`
+    behind all others. `when` limits a rule to some configurations, or layers (`facts.layer`). `type` is the GGUF type
+    that the converter's outtypes store it in whatever they are, or a function of the sources that says so; True means
+    the outtype's even where F32 is usual.
     """
 
     out: tuple[str, ...]
@@ -158,7 +163,9 @@ class Rule:
     variant: str = ""
     group: str = ""
     when: Callable[[Facts], bool] | None = None
-    type: str | bool = False
+    type: str | bool | Callable[[Sequence[View]], str | bool] = False
+    first: int = 0
+    last: bool = False
     again: bool = field(default=False, init=False)
 
     @property
@@ -166,6 +173,11 @@ class Rule:
         """Its outputs, and its variant where it has one."""
         name = "+".join(self.out)
         return f"{name}/{self.variant}" if self.variant else name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names its sources may have, without `ends`."""
+        return tuple(n for source in self.sources for n in ((source,) if isinstance(source, str) else source))
 
     def expanded(self) -> Iterator[Rule]:
         """A rule for each ending, with every name complete."""
@@ -183,7 +195,7 @@ def rule(out: str | tuple[str, ...], *sources: Source, **kwargs: Any) -> Rule:
     A name that already ends so is a mistake (ConversionError): it is a row of `exact`.
     """
     made = Rule((out,) if isinstance(out, str) else out, sources, **kwargs)
-    for name in (*made.out, *(n for s in sources for n in ((s,) if isinstance(s, str) else s))):
+    for name in (*made.out, *made.names):
         if made.ends != ("",) and name.endswith(BOTH):
             raise ConversionError(f"rule {made.row}: {name} has its ending already")
     return made
@@ -263,7 +275,8 @@ class Arch:
     keys whose value GGUF's readers take for granted, with the values that mean it. `looks` are the small source
     tensors whose values decide something. `shapes` are rows of outputs' shapes that llama.cpp's loaders do not
     give, or that stand in their place. `mtp` says that the model's layers that predict further tokens can be left out
-    or kept alone, `draft` that it is the draft model of another.
+    or kept alone, `draft` that it is the draft model of another; `beside` are the class names of checkpoints that hold
+    it beside a model of their own.
     """
 
     name: str
@@ -281,6 +294,7 @@ class Arch:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     mtp: bool = False
     draft: bool = False
+    beside: tuple[str, ...] = ()
 
     @property
     def covered(self) -> tuple[str, ...]:

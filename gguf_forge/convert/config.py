@@ -20,9 +20,11 @@ from gguf_forge.errors import ConversionError, escaped
 
 #: Names of the number of layers.
 LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
+#: What a draft model's configuration says of its layers; it counts more than what stands beside it.
+DRAFT_PART = "transformer_layer_config"
 #: Other names under which a configuration may hold its text model's part (one deeper in thinker_config); the last that
 #: is there counts.
-TEXT_PARTS = ("llm_config", "lm_config", "thinker_config", "language_config", "lfm")
+TEXT_PARTS = ("talker_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
 
 def first_of(config: Mapping[str, Any], *names: str, null: bool = True) -> Any:
@@ -38,7 +40,9 @@ def need(config: Mapping[str, Any], *names: str) -> Any:
     """The value of the first of these keys that is there and not null. ConversionError when none is."""
     value = first_of(config, *names, null=False)
     if value is None:
-        raise ConversionError(f"config.json has no {' or '.join(names)}")
+        null = next((name for name in names if name in config), None)
+        said = f" has no {' or '.join(names)}" if null is None else f": {null} is null"
+        raise ConversionError(f"config.json{said}")
     return value
 
 
@@ -119,5 +123,7 @@ def resolve(raw: Mapping[str, Any]) -> dict[str, Any]:
     text = text_part(config)
     if text is not None:
         config = {**config, "text_config": text, **text}
+    if DRAFT_PART in config:
+        config = {**config, **_object(config, DRAFT_PART)}
     mirror_rope(config)
     return config

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gguf_forge.convert.config import need
 from gguf_forge.errors import ConversionError
 
 LOOK_BYTES = 64 << 10
@@ -53,7 +54,10 @@ class Header:
     shape: tuple[int, ...]
 
 
-def _nothing_to_look_at(name: str) -> npt.NDArray[np.float32]:
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.int64]
+
+
+def _nothing_to_look_at(name: str) -> Numbers:
     raise ConversionError(f"the value of {name!r} is needed, but only headers are at hand")
 
 
@@ -62,16 +66,18 @@ class Facts:
     """What verbs, conditions and hyperparameters may depend on.
 
     `config` is the resolved configuration, `directory` the folder. `headers` are the source tensors' by name, as the
-    rules write names. `layer` is the layer a verb or condition is asked about (None outside of layers). `look` gives
-    the float32 values of one small source tensor that the architecture declares in `looks`.
+    rules write names. `target` is the resolved configuration of the model that a draft model serves. `layer` is the
+    layer a verb or condition is asked about (None outside of layers). `look` gives the values of one small source
+    tensor that the architecture declares in `looks`: float32, or int64 of whole numbers.
     """
 
     config: Mapping[str, Any]
     directory: Path
     headers: Mapping[str, Header] = field(default_factory=dict)
     options: Options = USUAL
+    target: Mapping[str, Any] | None = None
     layer: int | None = None
-    look: Callable[[str], npt.NDArray[np.float32]] = field(default=_nothing_to_look_at, compare=False)
+    look: Callable[[str], Numbers] = field(default=_nothing_to_look_at, compare=False)
 
     def at(self, layer: int | None) -> Facts:
         """The facts of one layer."""
@@ -83,10 +89,8 @@ class Facts:
 
     def number(self, *names: str) -> int:
         """The first of these configuration keys that is not null, a whole number. ConversionError otherwise."""
-        for name in names:
-            value = self.config.get(name)
-            if value is not None:
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise ConversionError(f"config.json: {name} must be a whole number, got {value!r:.60}")
-                return value
-        raise ConversionError(f"config.json has no {' or '.join(names)}")
+        value = need(self.config, *names)
+        if isinstance(value, bool) or not isinstance(value, int):
+            name = next(n for n in names if self.config.get(n) is not None)
+            raise ConversionError(f"config.json: {name} must be a whole number, got {value!r:.60}")
+        return value

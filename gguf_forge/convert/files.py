@@ -39,6 +39,9 @@ from gguf_forge.source.wrappers import refuse_adapter
 
 StrPath = str | os.PathLike[str]
 
+#: The most tensors with NaNs or infinities that are named one by one.
+MOST_BLEMISHED = 8
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -129,8 +132,8 @@ def quantize_file(
     """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
 
     The result is llama-quantize's, byte for byte. `output`: a file, or a folder for ggml-model-TYPE.gguf; a folder that
-    ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type. Tensors that are quantized
-    already are quantized again only with `allow_requantize`. Raises ForgeError.
+    ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type, for which any GGUF file will
+    do. Tensors that are quantized already are quantized again only with `allow_requantize`. Raises ForgeError.
     """
     with reader.open(source) as file:
         model = gguf_model(file)
@@ -175,7 +178,7 @@ def _execute(
                 _require_no_blocks(path, job.choices)
             notes = (*model.notes, *job.notes)
             plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, notes))
-            targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights))
+            targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights, job.strict))
         if dry_run:
             return plans
         made: list[Path] = []
@@ -186,7 +189,7 @@ def _execute(
             unfinished.callback(target.writer.abort)
             target.writer.begin()
         run(model.views, targets, threads=threads, progress=progress)
-        plans = [replace(p, notes=(*p.notes, *_overflows(t))) for p, t in zip(plans, targets, strict=True)]
+        plans = [replace(p, notes=(*p.notes, *_blemishes(t))) for p, t in zip(plans, targets, strict=True)]
         model.verify()
         for target in targets:
             target.writer.seal()
@@ -204,5 +207,8 @@ def _require_no_blocks(path: Path, choices: Iterable[Choice]) -> None:
         raise UnsupportedError(f"{blocks.type} blocks are not written big-endian", path=path, field=place)
 
 
-def _overflows(target: Target) -> list[str]:
-    return [f"{name}: not every value is finite as F16; the largest F16 is 65504" for name in sorted(target.overflows)]
+def _blemishes(target: Target) -> list[str]:
+    """A line for each of the first tensors that hold a NaN or infinity, and one for the rest."""
+    lines = [f"{escaped(name)}: {found.text}" for name, found in sorted(target.blemishes.items())]
+    rest = len(lines) - MOST_BLEMISHED
+    return lines[:MOST_BLEMISHED] + ([f"{rest} more tensors hold values that are not finite"] if rest > 0 else [])

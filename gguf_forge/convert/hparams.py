@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from gguf_forge.convert.config import first_of, shown
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.rope import rope_of
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
@@ -93,17 +92,3 @@ def _fits(row: Hparam, value: Any) -> bool:
     except ConversionError:
         return False
     return True
-
-
-def remarks(config: Mapping[str, Any], metadata: Mapping[str, Value], arch: str) -> list[str]:
-    """What the configuration says that the metadata cannot, and that changes how the model runs."""
-    found = []
-    kind = rope_of(config).get("rope_type")
-    if kind not in (None, "default", "llama3") and f"{arch}.rope.scaling.type" not in metadata:
-        scaled = [k for k in metadata if k.startswith(f"{arch}.rope.scaling.")]
-        if not scaled:
-            found.append(f"config.json: rotary scaling of type {kind!r} has no form in GGUF and is left out")
-    window = config.get("sliding_window")
-    if window and config.get("use_sliding_window") is not False and f"{arch}.attention.sliding_window" not in metadata:
-        found.append(f"config.json: sliding_window {window} has no key for {arch}; every layer will see all tokens")
-    return found

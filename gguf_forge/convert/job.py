@@ -7,6 +7,7 @@ its file goes.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,11 @@ import numpy as np
 
 from gguf_forge import names
 from gguf_forge.convert.model import Model
+from gguf_forge.convert.ops import FLOATS
 from gguf_forge.convert.run import Weights
 from gguf_forge.convert.view import View
 from gguf_forge.errors import RecipeError, escaped, listed
+from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.header import quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
@@ -39,6 +42,10 @@ from gguf_forge.types import TensorType, tensor_type
 
 FILE_TYPE_KEY = "general.file_type"
 F32 = tensor_type("F32")
+#: Why a tensor has its type.
+STORED = "kept as it is stored"
+#: File types that tell of blocks of a checkpoint's own, however the rest is stored (MOSTLY_NVFP4, MOSTLY_MXFP4_MOE).
+FILE_TYPES_OF_BLOCKS = {"NVFP4": 39, "MXFP4": 38}
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Quantization:
     `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
     `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
+    `allow_nonfinite`: NaNs and infinities are written where the type can hold them, and noted, not refused.
     """
 
     imatrix: Imatrix | str | os.PathLike[str] | None = None
@@ -57,13 +65,15 @@ class Quantization:
     overrides: Sequence[Override | str] = ()
     leave_output: bool = False
     fallback: bool = True
+    allow_nonfinite: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
     """What one output file shall hold: tensors in order with their types, importances, metadata.
 
-    `notes`: what was asked for and has no effect, and where the importance matrix says nothing.
+    `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
+    infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted.
     """
 
     type: str
@@ -71,14 +81,16 @@ class Job:
     choices: Sequence[Choice]
     weights: Mapping[str, Weights]
     notes: Sequence[str] = ()
+    strict: bool = True
 
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
         """The outtype or recipe of this name, as `type_name` gives it."""
         if name in OUTTYPES:
             return cls.of_outtype(name, model, how)
-        f32 = Model([_as_f32(v) for v in model.views], model.metadata)
-        job = cls.of_recipe(name, f32, how, {}, dry_run)
+        kept = {v.name: v.type for v in model.views if v.type not in FLOATS}
+        f32 = Model([v if v.name in kept else _as_f32(v) for v in model.views], model.metadata)
+        job = cls.of_recipe(name, f32, how, {}, dry_run, kept=kept)
         stored = {v.name: v.type for v in model.views}
         return replace(job, choices=[replace(choice, source=stored[choice.name]) for choice in job.choices])
 
@@ -89,7 +101,11 @@ class Job:
         choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
-        return cls(which.name, {**model.metadata, FILE_TYPE_KEY: u32(which.ftype)}, choices, {}, notes)
+        # A family whose table has no place for the type says nothing of it, as the reference's converter.
+        kind = {FILE_TYPE_KEY: _file_type(model, which)} if FILE_TYPE_KEY in model.metadata else {}
+        metadata = {**model.metadata, **kind}
+        strict = which.default.quantized and not how.allow_nonfinite
+        return cls(which.name, metadata, choices, {}, notes, strict)
 
     @classmethod
     def of_recipe(
@@ -100,12 +116,15 @@ class Job:
         overrides: Mapping[str, Value],
         dry_run: bool,
         requantize: bool = False,
+        kept: Mapping[str, TensorType] | None = None,
     ) -> Job:
         """What llama-quantize makes of a file with these views and metadata.
 
-        A dry run plans also what only an importance matrix would allow, and notes it.
+        A dry run plans also what only an importance matrix would allow, and notes it. `kept` are tensors whose blocks
+        or whole numbers stay what they are, whatever the recipe says.
         """
-        copying = name.upper() == "COPY"
+        if name.upper() == "COPY":
+            return cls.of_copy(model, how, overrides)
         named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
         matrix = _matrix(how.imatrix)
         known = None if matrix is None else list(matrix.entries)
@@ -116,16 +135,11 @@ class Job:
             overrides=named,
             imatrix_names=known,
             leave_output=how.leave_output,
-            only_copy=copying,
         )
-        which = _kept_recipe(model) if copying else recipe(name)
-        views = {v.name: v for v in model.views}
-        specs = [
-            TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)
-        ]  # fmt: skip
+        which = recipe(name)
         facts = ModelFacts.from_metadata({**model.metadata, **overrides})
-        choices = choose(specs, facts, which, options)
-        notes = _unmatched(named, model.views)
+        choices = [_kept(choice, kept or {}) for choice in choose(_specs_in_ggml(model), facts, which, options)]
+        notes = _unmatched(named, model.views) + _packed(kept or {})
         try:
             require_imatrix(choices, known)
         except RecipeError as error:
@@ -140,7 +154,29 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        return cls("COPY" if copying else which.name, metadata, choices, weights, notes)
+        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite)
+
+    @classmethod
+    def of_copy(cls, model: Model, how: Quantization, overrides: Mapping[str, Value]) -> Job:
+        """Every tensor as it is, and `overrides` among the metadata.
+
+        Of a model's file this is what llama-quantize makes of it, with its order of tensors and keys. Any other file
+        (an adapter, a control vector, an importance matrix, an image model), which that refuses, stays as it stands.
+        """
+        matrix, notes = _matrix(how.imatrix), []
+        try:
+            facts = ModelFacts.from_metadata({**model.metadata, **overrides})
+            specs = _specs_in_ggml(model)
+            metadata = quantized_metadata(model.metadata, None, overrides=overrides, imatrix=matrix)
+        except RecipeError:  # not a model's: nothing here depends on those facts
+            facts = ModelFacts("", 0)
+            specs = [_spec(v) for v in model.views]
+            metadata = {k: v for k, v in model.metadata.items() if k not in SPLIT_KEYS} | dict(overrides)
+            notes = [] if matrix is None else ["COPY encodes nothing, so the importance matrix has no effect"]
+        named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
+        choices = choose(specs, facts, "F32", Options(only_copy=True))
+        notes += _unmatched(named, model.views)
+        return cls("COPY", metadata, choices, {}, notes, not how.allow_nonfinite)
 
 
 def type_name(name: str, auto: str) -> str:
@@ -175,11 +211,38 @@ def _require_codecs(choices: Iterable[Choice]) -> None:
             raise RecipeError(f"{choice.name}: decoding {choice.source} is not supported")
 
 
+def _kept(choice: Choice, kept: Mapping[str, TensorType]) -> Choice:
+    """The choice for a tensor that stays what it is."""
+    kind = kept.get(choice.name)
+    return choice if kind is None else Choice(choice.name, choice.shape, kind, kind, kind, STORED)
+
+
+def _packed(kept: Mapping[str, TensorType]) -> list[str]:
+    """A line for each type of blocks that a checkpoint holds and a recipe leaves."""
+    counts = Counter(kind for kind in kept.values() if kind.quantized)
+    return [f"{count} tensors are stored as {kind}, and keep their bits" for kind, count in counts.items()]
+
+
+def _file_type(model: Model, which: Recipe) -> Value:
+    """The file type under an outtype: the family's own; that of the blocks kept among floats; or the outtype's."""
+    own = model.metadata.get(FILE_TYPE_KEY)
+    if own is not None and own.value:
+        return own
+    blocks = {v.type.name for v in model.views} if not which.default.quantized else set()
+    return u32(next((number for name, number in FILE_TYPES_OF_BLOCKS.items() if name in blocks), which.ftype))
+
+
 def _converters_choice(view: View, outtype: str, given: str | bool) -> Choice:
     """The converter's type for a tensor: blocks and whole numbers stay what they are."""
-    if view.type.quantized or view.type.name.startswith("I"):
-        return Choice(view.name, view.shape, view.type, view.type, view.type, "kept as it is stored")
+    if view.type not in FLOATS:
+        return Choice(view.name, view.shape, view.type, view.type, view.type, STORED)
     return choose_outtype(_spec(view), outtype, tensor_type(given) if isinstance(given, str) else given)
+
+
+def _specs_in_ggml(model: Model) -> list[TensorSpec]:
+    """The tensors in llama-quantize's order, with the axes that ggml counts."""
+    views = {v.name: v for v in model.views}
+    return [TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)]
 
 
 def _spec(view: View) -> TensorSpec:
@@ -200,12 +263,6 @@ def _as_f32(view: View) -> View:
 
 def _optional_type(which: str | TensorType | None) -> TensorType | None:
     return None if which is None else tensor_type(which)
-
-
-def _kept_recipe(model: Model) -> Recipe:
-    """The file type a copied file keeps."""
-    found = model.metadata.get(FILE_TYPE_KEY)
-    return recipe(int(found.value) if found is not None else "F32")
 
 
 def _matrix(given: Imatrix | str | os.PathLike[str] | None) -> Imatrix | None:

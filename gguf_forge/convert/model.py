@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.convert import sentence
-from gguf_forge.convert.agreement import unsaid
 from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
-from gguf_forge.convert.hparams import metadata_of, misfits, remarks
+from gguf_forge.convert.hparams import metadata_of, misfits
 from gguf_forge.convert.naming import ParameterCounts
-from gguf_forge.convert.plan import plan_outputs
+from gguf_forge.convert.plan import Outputs, plan_outputs
 from gguf_forge.convert.registry import find, named
+from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
+from gguf_forge.convert.target import target_config, target_vocab, with_target
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
@@ -73,22 +73,45 @@ def checkpoint_model(
     `allow_unused` fits. ConversionError says what of the folder cannot be used.
     """
     raw = checkpoint.config
-    _require_plain(checkpoint)
     with _sound_config(checkpoint, arch_name):
-        facts = Facts(resolve(raw), checkpoint.path, options=options)
-        arch = find(raw) if arch_name is None else named(arch_name)
+        facts = Facts(resolve(raw), checkpoint.path, options=options, target=target_config(options))
+        arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
+        _require_plain(checkpoint, arch)
         _require_mtp(arch, options)
-        outputs = plan_outputs(arch, checkpoint.tensors, facts, allow_unused=allow_unused)
+        outputs = plan_outputs(arch, with_target(arch, checkpoint, facts), facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
-    notes: list[str] = [*checkpoint.notes, *remarks(facts.config, {**early, **keys}, arch.name)]
-    notes += sentence.remarks(checkpoint.path, keys, arch.name)
+    notes: list[str] = [*checkpoint.notes]
+    metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
+    metadata.update(overrides)
+    check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
+    notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, [v.name for v in outputs.views]))
+    auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
+    if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
+        notes.append(f"--fuse-qkv has no effect on this {arch.name}")
+    if outputs.unused:
+        notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
+    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged)
+
+
+def _metadata(
+    checkpoint: Checkpoint,
+    arch: Arch,
+    outputs: Outputs,
+    early: Mapping[str, Value],
+    keys: Mapping[str, Value],
+    options: Options,
+    pre: str | None,
+    model_name: str | None,
+    note: Callable[[str], None],
+) -> dict[str, Value]:
+    """All keys in the reference's order: the early ones, general.*, the architecture's, the tokenizer's."""
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
-    written, note = _written(checkpoint), notes.append
+    written = _written(checkpoint)
     metadata.update(
         general_metadata(checkpoint.path, written, architecture=arch.name, counts=counts, name=model_name, note=note)
     )
@@ -97,24 +120,17 @@ def checkpoint_model(
     metadata.update(
         load_vocab(
             checkpoint.path,
-            dict(facts.config),
+            dict(outputs.facts.config),
             arch.vocab,
             pre=pre,
-            note=notes.append,
+            note=note,
             architecture=arch.name,
             native=options.mistral_format,
             community_template=options.community_template,
+            target=target_vocab(options),
         )
     )
-    metadata.update(overrides)
-    check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
-    notes += unsaid(facts.config, outputs.views, metadata, arch)
-    auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
-    if outputs.unused:
-        notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
-    return Model(
-        outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged
-    )
+    return metadata
 
 
 def _written(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -128,11 +144,12 @@ def _require_mtp(arch: Arch, options: Options) -> None:
         raise ConversionError(f"{arch.name} has no layers that predict further tokens: --mtp and --no-mtp mean nothing")
 
 
-def _require_plain(checkpoint: Checkpoint) -> None:
+def _require_plain(checkpoint: Checkpoint, arch: Arch) -> None:
     """ConversionError for weights in another tool's packed form, which no rule could use."""
     settings = checkpoint.config.get("quantization_config")
     method = settings.get("quant_method") if isinstance(settings, dict) else None
-    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED)), None)
+    used = tuple(end for end in PACKED if any(name.endswith(end) for row in arch.tensors for name in row.names))
+    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED) and not n.endswith(used)), None)
     if method is not None and packed is not None:
         raise ConversionError(
             f"{checkpoint.path}: weights are quantized by {escaped(str(method), 40)} (as {packed!r} shows), "

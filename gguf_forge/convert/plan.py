@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gguf_forge.convert.arch import BIAS, Arch, Axis, Drop, Rule, Source
+import numpy as np
+
+from gguf_forge.convert.arch import AS_READ, BIAS, Arch, Axis, Drop, Rule, Source
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
+from gguf_forge.convert.fuse import Fusion, fused
 from gguf_forge.convert.needs import require_alike_layers, require_needs
 from gguf_forge.convert.ops import FLOATS
 from gguf_forge.convert.origin import float_rows, source_view
@@ -51,7 +54,8 @@ class Outputs:
     """What a checkpoint becomes: output views in the order of the file, and the tensors left out on purpose.
 
     `facts` are those planned with, `types` the outputs' types where a rule gives them (see `Rule.type`), `unused` the
-    stored names of tensors that were allowed to be left, `emissions` what made the views.
+    stored names of tensors that were allowed to be left, `emissions` what made the views, `fusions` what was then put
+    together.
     """
 
     views: tuple[View, ...]
@@ -60,6 +64,7 @@ class Outputs:
     types: Mapping[str, str | bool] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     emissions: tuple[Emission, ...] = ()
+    fusions: tuple[Fusion, ...] = ()
 
 
 def plan_outputs(
@@ -88,7 +93,12 @@ def plan_outputs(
     require_alike_layers(arch, made, rows, facts)
     ordered = _ordered(emissions)
     views, types = _views(ordered, {n: tensors[s] for n, s in stored.items()}, facts)
-    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered))
+    alone = {e.names[0] for e in ordered if len(e.names) == 1}
+    views, fusions = fused(views, alone, arch.name, facts)
+    for fusion in fusions:
+        kinds = {types.get(part.name, False) for part in fusion.parts}
+        types[fusion.name] = kinds.pop() if len(kinds) == 1 else False
+    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered), tuple(fusions))
 
 
 def rename(
@@ -112,7 +122,9 @@ def rename(
                 replacement if isinstance(replacement, str) else lambda m, r=replacement: r(m, facts),
                 new,
             )
-        if is_dropped(name) or (new != name and is_dropped(new)):
+        if name.startswith(TARGET):
+            stored.setdefault(new, name)
+        elif is_dropped(name) or (new != name and is_dropped(new)):
             dropped.append(name)
         elif new in stored:
             raise ConversionError(f"tensors {stored[new]!r} and {name!r} both stand for {new!r}")
@@ -134,7 +146,7 @@ def with_headers(
         tensor = tensors[stored[name]]
         if tensor.nbytes > LOOK_BYTES:
             raise ConversionError(f"{name!r} has {tensor.nbytes} bytes, and only small tensors are looked at")
-        return float_rows(tensor)
+        return np.asarray(tensor.read(), np.int64) if tensor.type.name.startswith("I") else float_rows(tensor)
 
     headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
     return replace(facts, headers=headers, look=look)
@@ -168,6 +180,10 @@ def _emissions(
                 continue
             names.used.update(sources)
             position = max((positions[s] for s in sources), default=-1)
+            if row.first:
+                position = position - len(positions) if row.first == AS_READ else -1 - row.first
+            elif row.last:
+                position = len(positions)
             where = dict(zip(axes, place, strict=True))
             outs = tuple(fill(out, where) for out in row.out)
             found.append(Emission(position, order, layer, outs, row, sources))
@@ -244,13 +260,7 @@ def _require_used(
     left = [n for n in left if n not in set(unused)]
     if not left:
         return [stored[n] for n in unused]
-    templates = [
-        name
-        for rule in arch.tensors
-        for row in rule.expanded()
-        for source in row.sources
-        for name in ((source,) if isinstance(source, str) else source)
-    ]
+    templates = [name for rule in arch.tensors for row in rule.expanded() for name in row.names]
     beyond = _beyond(arch, left, templates, facts)
     if beyond:
         axis, last, which = beyond
@@ -316,20 +326,22 @@ def _views(
     views: list[View] = []
     types: dict[str, str | bool] = {}
     for e in emissions:
-        made = e.rule.verb.views(sources_of(e, tensors), facts.at(e.layer))
+        sources = sources_of(e, tensors)
+        made = e.rule.verb.views(sources, facts.at(e.layer))
+        kind = e.rule.type(sources) if callable(e.rule.type) else e.rule.type
         if not made and len(e.names) == 1:
             continue
         if len(made) != len(e.names):
             raise ConversionError(f"{e.rule.row}: {len(e.names)} outputs, but its verb makes {len(made)}")
         for name, view in zip(e.names, made, strict=True):
-            if view.type not in FLOATS and not view.type.quantized and e.rule.type != view.type.name:
+            if view.type not in FLOATS and not view.type.quantized and kind != view.type.name:
                 raise ConversionError(
                     f"{e.sources[0]!r} has whole numbers ({view.type}), and the rule for {name} does not say what "
                     "becomes of them"
                 )
             views.append(replace(view, name=name))
-            if e.rule.type:
-                types[name] = e.rule.type
+            if kind:
+                types[name] = kind
     return views, types
 
 

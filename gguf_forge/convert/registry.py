@@ -81,15 +81,24 @@ def architecture_name(config: Mapping[str, Any]) -> str:
     raise ConversionError("config.json names no architecture (its `architectures` is missing or empty)")
 
 
-def find(config: Mapping[str, Any]) -> Arch | None:
-    """The architecture for a configuration: of those that serve its class, the first whose condition holds."""
-    served = _by_class().get(architecture_name(config), ())
+def find(config: Mapping[str, Any], *, draft: bool = False) -> Arch | None:
+    """The architecture for a configuration: of those that serve its class, the first whose condition holds.
+
+    `draft`: that of the draft model which the checkpoint holds beside its own. ConversionError if there is none.
+    """
+    name = architecture_name(config)
+    if draft:
+        beside = next((arch for arch in architectures() if name in arch.beside), None)
+        if beside is None:
+            raise ConversionError(f"no checkpoint of {escaped(name, 80)} holds a draft model")
+        return beside
+    served = _by_class().get(name, ())
     return next((arch for arch in served if arch.when is None or arch.when(config)), None)
 
 
-def select(config: Mapping[str, Any]) -> Arch:
+def select(config: Mapping[str, Any], *, draft: bool = False) -> Arch:
     """As `find`. ConversionError naming the nearest known class when there is none."""
-    found = find(config)
+    found = find(config, draft=draft)
     if found is not None:
         return found
     name = architecture_name(config)
@@ -116,15 +125,16 @@ def named(name: str) -> Arch:
 
 
 def nearest(name: str) -> str | None:
-    """The supported class name most like this one: first by the family's name, then by the whole; None if none is."""
+    """The supported class name most like this one; None if none is."""
+    found = max(class_names(), key=lambda known: likeness(name, known))
+    return found if likeness(name, found)[0] >= _ALIKE else None
 
-    def likeness(known: str) -> tuple[float, float]:
-        pairs = ((_family(name), _family(known)), (name, known))
-        first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
-        return first, second
 
-    found = max(class_names(), key=likeness)
-    return found if likeness(found)[0] >= _ALIKE else None
+def likeness(name: str, known: str) -> tuple[float, float]:
+    """How alike two class names are, from 0 to 1: first by the family's name, then by the whole."""
+    pairs = ((_family(name), _family(known)), (name, known))
+    first, second = (difflib.SequenceMatcher(None, a.lower(), b.lower()).ratio() for a, b in pairs)
+    return first, second
 
 
 def _family(name: str) -> str:

@@ -17,10 +17,14 @@ THETA = ("global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_th
 THETA_SLIDING = ("local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq")
 PARTIAL = ("partial_rotary_factor", "rope_pct", "rope_percent")
 
-#: Keys that are gathered: what they say is in `rope_parameters` afterwards.
-_BASES = ("rope_theta", "rotary_emb_base", "global_rope_theta")
-_SLIDING_BASES = ("rope_local_base_freq", "local_rope_theta")
-_PARTS = ("partial_rotary_factor", "rotary_pct")
+#: Keys that are gathered: the base (of full attention, or of all), the base of sliding windows, the turned part of a
+#: head. Afterwards `rope_parameters` says what they said.
+_KEYS = ("rope_theta", "rope_local_base_freq", "partial_rotary_factor")
+#: Models that call them otherwise.
+_OWN_KEYS: Mapping[str, tuple[str, str, str]] = {
+    "gpt_neox": ("rotary_emb_base", "", "rotary_pct"),
+    "modernbert": ("global_rope_theta", "local_rope_theta", ""),
+}
 #: Scalings that need to know the context of pretraining.
 FROM_PRETRAINING = ("llama3", "yarn", "longrope")
 #: Models whose own key for that context counts before the one among the rotary parameters.
@@ -60,26 +64,24 @@ def gather_rope(config: dict[str, Any], kind: str, base: float | list[float], tu
     which are gathered apart. `turned` is the part of a head that is turned where config.json does not say.
     ConversionError where the parameters are not an object.
     """
-    scaling = config.pop("rope_scaling", None)
-    given = config.get("rope_parameters")
+    scaling, given = config.pop("rope_scaling", None), config.get("rope_parameters")
+    whole, window, part = _OWN_KEYS.get(kind, _KEYS)
     if isinstance(base, list):
-        config["rope_parameters"] = _in_two(config, scaling, given, base)
+        thetas = [config.pop(name, default) for name, default in zip((whole, window), base, strict=True)]
+        config["rope_parameters"] = _in_two(config, scaling, given, thetas)
         return
     rope = _object(scaling or given or {}, "rope_scaling" if scaling else "rope_parameters")
     if kind in SAYS_BEFORE and "original_max_position_embeddings" in config:
         rope["original_max_position_embeddings"] = config["original_max_position_embeddings"]
-    theta = next((config[n] for n in _BASES if n in config), base)
-    part = next((config[n] for n in _PARTS if n in config), turned)
+    theta, turned = config.pop(whole, base), config.pop(part, turned)
     size = config.get("head_dim")
-    if part is None and kind == "minimax_m2" and isinstance(config.get("rotary_dim"), int) and isinstance(size, int):
-        part = config["rotary_dim"] / size if size else None
+    if turned is None and kind == "minimax_m2" and isinstance(config.get("rotary_dim"), int) and isinstance(size, int):
+        turned = config["rotary_dim"] / size if size else None
     for each in [v for v in rope.values() if isinstance(v, dict)] or [rope]:
         each.setdefault("rope_theta", theta)
-        if part is not None:
-            each.setdefault("partial_rotary_factor", part)
+        if turned is not None:
+            each.setdefault("partial_rotary_factor", turned)
         _name_kind(each, config, OLDER_KINDS.get(kind, {}))
-    for name in (*_BASES, *_PARTS):
-        config.pop(name, None)
     config["rope_parameters"] = rope
 
 
@@ -92,18 +94,15 @@ def _name_kind(rope: dict[str, Any], config: Mapping[str, Any], older: Mapping[s
     rope["rope_type"] = older.get(str(rope["rope_type"]), rope["rope_type"])
 
 
-def _in_two(config: dict[str, Any], scaling: Any, given: Any, base: list[float]) -> dict[str, Any]:
+def _in_two(config: Mapping[str, Any], scaling: Any, given: Any, thetas: list[float]) -> dict[str, Any]:
     """One set of rotary parameters for full attention, one for sliding windows."""
     rope = dict(_object(given or {}, "rope_parameters"))
     full = dict(_object(rope.get("full_attention") or {}, "rope_parameters.full_attention"))
     sliding = dict(_object(rope.get("sliding_attention") or {}, "rope_parameters.sliding_attention"))
     full.update(_object(scaling or {}, "rope_scaling"))
-    for each, names, default in ((full, _BASES, base[0]), (sliding, _SLIDING_BASES, base[1])):
-        theta = next((config[n] for n in names if n in config), default)
+    for each, theta in zip((full, sliding), thetas, strict=True):
         each.setdefault("rope_theta", theta)
         _name_kind(each, config, {})
-    for name in (*_BASES, *_SLIDING_BASES):
-        config.pop(name, None)
     return {**rope, "full_attention": full, "sliding_attention": sliding}
 
 

@@ -16,7 +16,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.convert.view import F16, Array, View
+from gguf_forge.convert.blemish import Blemish, first_blemish
+from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
@@ -33,14 +34,23 @@ Progress = Callable[[int, int], None]
 class Target:
     """A file to be made: a begun writer, the type of every tensor, and the importance of its columns, by name.
 
-    `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `overflows`
-    receives the names of tensors with values that are not finite once they are F16.
+    `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `strict`:
+    a NaN or infinity is an error; else `blemishes` receives the first one of each tensor that has any, by name.
     """
 
     writer: GGUFWriter
     types: Mapping[str, TensorType]
     weights: Mapping[str, Weights]
-    overflows: set[str] = field(default_factory=set)
+    strict: bool = True
+    blemishes: dict[str, Blemish] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def blemish(self, name: str, found: Blemish) -> None:
+        """Raises QuantError for what was found in a tensor, or keeps it where it is the first."""
+        if self.strict:
+            raise QuantError(f"{found.text} (--allow-nonfinite writes it)", field=f'tensor "{escaped(name)}"')
+        with self._lock:
+            self.blemishes[name] = min(found, self.blemishes.get(name, found))
 
 
 @dataclass(frozen=True)
@@ -160,16 +170,19 @@ def _runs(views: Iterable[View]) -> Iterator[_Run]:
 def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     view = taken.view
     rows = view.rows(taken.start, taken.stop)
-    encoded: dict[tuple[TensorType, int], Array] = {}
+    encoded: dict[tuple[TensorType, int, bool], tuple[Array, Blemish | None]] = {}
     for target in targets:
         kind = target.types[view.name]
         weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
-        key = kind, id(weights)
+        strict = target.strict and kind.quantized
+        key = kind, id(weights), strict
         if key not in encoded:
-            encoded[key] = _encode(rows, taken, kind, weights)
-        if kind is F16 and view.type is not F16 and _overflows(encoded[key]):
-            target.overflows.add(view.name)
-        target.writer.write(view.name, _in_order(encoded[key], kind, target.writer.endian), taken.start)
+            made = _encode(rows, taken, kind, weights, strict)
+            encoded[key] = made, first_blemish(made, kind, rows, view.type, taken.start)
+        made, found = encoded[key]
+        if found is not None:
+            target.blemish(view.name, found)
+        target.writer.write(view.name, _in_order(made, kind, target.writer.endian), taken.start)
 
 
 def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
@@ -179,22 +192,16 @@ def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
     return blocks.view(f"u{kind.block_bytes}").byteswap()
 
 
-def _overflows(blocks: Array) -> bool:
-    """Whether F16 numbers hold an infinity or NaN: 7c00 and up as a signed number, fc00 and up as an unsigned one."""
-    words = blocks.reshape(-1)
-    return bool(words.size) and bool(words.view("i2").max() >= 0x7C00 or words.view("u2").max() >= 0xFC00)
-
-
-def _encode(rows: Array, taken: _Run, kind: TensorType, weights: Weights | None) -> Array:
+def _encode(rows: Array, taken: _Run, kind: TensorType, weights: Weights | None, strict: bool) -> Array:
     view = taken.view
     if kind is view.type:
         return rows
     try:
         if weights is None or len(weights) == 1:
-            return encode_rows(rows, view.type, kind, None if weights is None else weights[0], taken.start)
+            return encode_rows(rows, view.type, kind, None if weights is None else weights[0], taken.start, strict)
         height = view.count // len(weights)
         parts = [
-            encode_rows(rows[low - taken.start : high - taken.start], view.type, kind, weights[matrix], low)
+            encode_rows(rows[low - taken.start : high - taken.start], view.type, kind, weights[matrix], low, strict)
             for matrix, low, high in _spans(taken.start, taken.stop, height)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.convert.vocab.folder import Folder
-from gguf_forge.errors import ConversionError, escaped
-from gguf_forge.format.values import Value
+from gguf_forge.errors import ConversionError
 from gguf_forge.source.checkpoint import check_file_name
 
 MODULES = "modules.json"
 #: What a GGUF file holds, or whoever runs it does without being told.
-_KEPT = ("Transformer", "Pooling", "Normalize")
+KEPT = ("Transformer", "Pooling", "Normalize")
 _FLAGS = (
     ("pooling_mode_mean_tokens", "mean"),
     ("pooling_mode_cls_token", "cls"),
@@ -24,8 +23,9 @@ _FLAGS = (
 )
 
 
-def _modules(folder: Folder) -> list[tuple[str, str]]:
+def modules(directory: Path) -> list[tuple[str, str]]:
     """Class and path of each module, in order; none when there is no modules.json."""
+    folder = Folder(directory)
     listed = folder.json(MODULES)
     if listed is None:
         return []
@@ -40,7 +40,7 @@ def pooling_mode(directory: Path) -> str | None:
     Raises ConversionError when modules.json names a pooling whose configuration is missing or says nothing.
     """
     folder = Folder(directory)
-    path = next((path for kind, path in _modules(folder) if kind.endswith("Pooling")), None)
+    path = next((path for kind, path in modules(directory) if kind.endswith("Pooling")), None)
     if path is None:
         return None
     where = f"{check_file_name(path, directory / MODULES)}/config.json" if path else "config.json"
@@ -54,14 +54,3 @@ def pooling_mode(directory: Path) -> str | None:
     if not isinstance(mode, str):
         raise ConversionError(f"{directory / where}: names no way of pooling")
     return mode
-
-
-def remarks(directory: Path, metadata: Mapping[str, Value], arch: str) -> list[str]:
-    """The modules that leave no trace in the metadata, one line each."""
-    found = []
-    for kind, path in _modules(Folder(directory)):
-        if kind.endswith("Pooling") and f"{arch}.pooling_type" not in metadata:
-            found.append(f"{MODULES}: {arch} has no key for pooling; whoever runs the model must choose it")
-        elif not kind.endswith(_KEPT):
-            found.append(f"{MODULES}: {escaped(kind, 40)} ({escaped(path, 40)}) has no form in GGUF and is left out")
-    return found

@@ -13,7 +13,7 @@ from math import prod
 from gguf_forge.convert.shape_exceptions import SHAPES_OF
 from gguf_forge.convert.shape_table import COMMON
 from gguf_forge.convert.sizes import Basis, Flat, OneOf, Shape, Size
-from gguf_forge.errors import ConversionError, escaped
+from gguf_forge.errors import ConversionError, escaped, listed
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
 
@@ -35,8 +35,8 @@ def check_shapes(
     """
     found = misshapen(tensors, metadata, arch, exceptions)
     if found:
-        more = f" (and {len(found) - 1} more kinds of tensor)" if len(found) > 1 else ""
-        raise ConversionError(f"{found[0]}; llama.cpp would not load the file{more}")
+        others = f" (nor for {listed(line.split(' [')[0] for line in found[1:])})" if len(found) > 1 else ""
+        raise ConversionError(f"{found[0]}; llama.cpp would not load the file{others}")
 
 
 def misshapen(
@@ -119,18 +119,18 @@ def length_of(size: Size | int, basis: Basis) -> tuple[int | None, list[str]]:
 
 
 def _because(sizes: Sequence[tuple[int | None, list[str]]], basis: Basis) -> str:
-    """The keys that sizes follow from, with their values; keys that are absent only where none is there."""
+    """The keys that sizes follow from, with their values, and those whose absence makes a size zero."""
     keys = dict.fromkeys(key for _, read in sizes for key in read)
     there = [key for key in keys if key in basis.metadata]
-    if not there:
-        return f" without {', '.join(keys)}" if keys else ""
-    only = basis.metadata[there[0]]
-    if len(sizes) == 1 and len(there) == 1 and only.element is None and only.value == sizes[0][0]:
-        return f" by {there[0]}"
-    return f" by {', '.join(f'{key} ({_shown(basis.metadata[key])})' for key in there)}"
+    absent = [key for key in keys if key not in there and (not there or any(size == 0 for size, _ in sizes))]
+    if len(there) == len(sizes) == 1 and _plain(basis.metadata[there[0]]) == str(sizes[0][0]):
+        by = f" by {there[0]}"
+    else:
+        by = f" by {', '.join(f'{key} ({_plain(basis.metadata[key])})' for key in there)}" if there else ""
+    return by + (f" without {', '.join(absent)}" if absent else "")
 
 
-def _shown(value: Value) -> str:
+def _plain(value: Value) -> str:
     if value.element is None:
         return str(value.value)
     few = len(value.value) <= 8 and value.element is not ValueType.STRING

@@ -20,7 +20,8 @@ from gguf_forge.format.values import Value
 class Window(NamedTuple):
     """How an architecture's layers slide where no key says: all but one of each `period` (of period 0, all), which is
     the last, or the `first`; only in models of so many `layers`, where that is given; only those that attend, where
-    `hybrid`. Where `fixed`, whatever a key says.
+    `hybrid`. Where `fixed`, whatever a key says. With hyper-connections all do, where
+    `streams`.
     """
 
     period: int
@@ -28,6 +29,7 @@ class Window(NamedTuple):
     layers: int | None = None
     hybrid: bool = False
     fixed: bool = False
+    streams: bool = False
 
 
 #: Architectures in which llama.cpp knows sliding windows. With period 1 no layer slides but those that a key names.
@@ -36,6 +38,7 @@ WINDOWS = {
     "cohere2": Window(4),
     "cohere2moe": Window(4, first=True),
     "deepseek4": Window(0, fixed=True),
+    "dflash": Window(1, streams=True),
     "exaone-moe": Window(4),
     "exaone4": Window(4, layers=64),
     "gemma-embedding": Window(6),
@@ -54,7 +57,7 @@ WINDOWS = {
     "plamo3": Window(8),
     "smallthinker": Window(4, first=True),
     **dict.fromkeys(
-        ("dflash", "dots3note", "gemma4", "gemma4-assistant", "granite_swa", "maple", "mimo2", "spark2_5", "step35"),
+        ("dots3note", "gemma4", "gemma4-assistant", "granite_swa", "maple", "mimo2", "spark2_5", "step35"),
         Window(1),
     ),
 }
@@ -206,6 +209,8 @@ def slides(basis: Basis, layer: int) -> bool:
         return False
     if window.layers is not None and LAYERS.of(basis, 0) != window.layers:
         return False
+    if window.streams and basis.number("hyper_connection.count", 0):
+        return not predicts(basis, layer)
     value = None if window.fixed else basis.value("attention.sliding_window_pattern")
     if value is not None and value.element is not None:
         return layer < len(value.value) and bool(value.value[layer])

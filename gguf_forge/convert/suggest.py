@@ -13,7 +13,7 @@ from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.patterns import Names, Pattern, form_of
 from gguf_forge.convert.plan import rename
-from gguf_forge.convert.registry import architecture_name, architectures, nearest
+from gguf_forge.convert.registry import architecture_name, architectures, likeness, nearest
 from gguf_forge.errors import ConversionError, escaped, listed
 from gguf_forge.source.tensor import SourceTensor
 
@@ -66,9 +66,8 @@ def unknown_class(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]
 
 def _best_of_name(name: str, tried: Sequence[Guess]) -> Guess:
     """Of the guesses that fit equally well, the one with the most similar class name."""
-    near = nearest(name)
     equal = [guess for guess in tried if guess.fit[0] == tried[0].fit[0]]
-    return next((guess for guess in equal if near in guess.arch.hf), equal[0])
+    return max(equal, key=lambda guess: max(likeness(name, known) for known in guess.arch.hf))
 
 
 def _tried(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) -> Guess | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.ops import Computed
 from gguf_forge.convert.plan import Outputs, rename, sources_of
 from gguf_forge.convert.view import View
 from gguf_forge.source.tensor import SourceTensor
@@ -25,9 +26,12 @@ def source_views(
     """
     stored, _ = rename(arch, tensors, outputs.facts)
     by_rule = {name: tensors[where] for name, where in stored.items()}
+    for fusion in outputs.fusions:
+        if fusion.name in views:
+            views = {**views, **fusion.undo(views[fusion.name], outputs.facts)}
     found: dict[str, View] = {}
     for emission in outputs.emissions:
-        if not emission.sources or not all(name in views for name in emission.names):
+        if isinstance(emission.rule.verb, Computed) or not all(name in views for name in emission.names):
             continue
         like = sources_of(emission, by_rule)
         made = emission.rule.verb.undo(

@@ -125,6 +125,10 @@ class Checkpoint:
             if not file.unchanged():
                 raise ChangedInputError("was changed while it was read", path=file.path)
 
+    def hold(self, other: Checkpoint) -> None:
+        """Take another checkpoint's files for its own, to be closed with it and watched for changes."""
+        self._inputs += other._inputs
+
     def close(self) -> None:
         """Release the files."""
         for file in self._inputs:

@@ -215,8 +215,10 @@ class _Place:
     nbytes: int
 
 
-def read_torch_pickle(file: InputFile, notes: list[str]) -> dict[str, SourceTensor]:
-    """The tensors of a file written by torch.save, in its order.
+def read_torch_pickle(
+    file: InputFile, notes: list[str], numbers: dict[str, int] | None = None
+) -> dict[str, SourceTensor]:
+    """The tensors of a file written by torch.save, in its order; whole numbers beside them go to `numbers`, if given.
 
     Raises UnsafeInputError for a pickle that asks for anything but tensors, FormatError and its kinds for a damaged
     file, UnsupportedError for TorchScript archives and compressed members. Nothing in the file is ever run.
@@ -239,6 +241,9 @@ def read_torch_pickle(file: InputFile, notes: list[str]) -> dict[str, SourceTens
         if not isinstance(name, str):
             raise InvalidError(f"key {shown(name)} is not a string", path=file.path)
         check_tensor_name(name, file.path)
+        if numbers is not None and isinstance(view, int) and not isinstance(view, bool):
+            numbers[name] = view
+            continue
         if not isinstance(view, _View):
             field = f'entry "{escaped(name)}"'
             raise InvalidError(f"{type(view).__name__}, not a tensor", path=file.path, field=field)

@@ -26,8 +26,8 @@ def bench(report: Report, folder: Path) -> None:
     megabytes = float(os.environ.get("BENCH_MIXTURE_MEGABYTES", "2000"))
     report.section(
         "Mixtures of experts",
-        f"Random checkpoints of {megabytes / 1000:.1f} GB (BF16 safetensors) to Q4_K_M, {THREADS} threads, files in the "
-        "page cache: the same bytes as a dense model, as experts stored one by one, as experts fused by layer.",
+        f"Random checkpoints of {megabytes / 1000:.1f} GB (BF16 safetensors) to Q4_K_M, {THREADS} threads, files in "
+        "the page cache: the same bytes as a dense model, as experts stored one by one, as experts fused by layer.",
     )
     report.table("checkpoint", ">seconds", ">peak MB", ">times the dense model's")
     dense = 0.0
@@ -88,9 +88,9 @@ def hollow(folder: Path, layers: int, width: int, experts: int, expert_width: in
             shapes[f"{at}{name}.weight"] = (width,)
         shapes[f"{at}mlp.gate.weight"] = (experts, width)
         for expert in range(experts):
-            for part in ("gate", "up", "down"):
-                shape = (width, expert_width) if part == "down" else (expert_width, width)
-                shapes[f"{at}mlp.experts.{expert}.{part}_proj.weight"] = shape
+            for piece in ("gate", "up", "down"):
+                shape = (width, expert_width) if piece == "down" else (expert_width, width)
+                shapes[f"{at}mlp.experts.{expert}.{piece}_proj.weight"] = shape
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -98,7 +98,7 @@ def hollow(folder: Path, layers: int, width: int, experts: int, expert_width: in
         shutil.copyfile(FIXTURE / name, folder / name)
     names = list(shapes)
     count = -(-len(names) // SHARD_TENSORS)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(count):
         part = names[number * SHARD_TENSORS : (number + 1) * SHARD_TENSORS]
         file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"

@@ -1,8 +1,8 @@
 """Where files differ from the reference's on purpose: keys, and the section of docs/differences.md that says why.
 
-Data only. `ZOO` is by checkpoint of the zoo, `VOCAB` by case of fixtures/vocab/cases.json.xz; everything that a row does
-not name must be the reference's, and what it names must not be. `CONVERTED` are cases of the latter that the reference
-refuses and this package converts.
+Data only. `ZOO` is by checkpoint of the zoo, `VOCAB` by case of fixtures/vocab/cases.json.xz, `KINDS` of
+kinds.json.xz; everything that a row does not name must be the reference's, and what it names must not be. `CONVERTED`
+are cases of cases.json.xz that the reference refuses and this package converts.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SCORES = "SentencePiece vocabularies in tokenizer.json alone"
+FAIRSEQ = "XLM-RoBERTa with a SentencePiece file alone"
+RUNS = "Runs of spaces in XLM-RoBERTa's vocabulary"
 SIZE = "As many tokens as the embedding has rows"
 TEMPLATES = "Which chat template"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Keys whose values are others, and the sections that say why."""
+    """Keys and tensors (with * for any part of a name) whose values are others, and the sections that say why.
+
+    `error`, a regular expression, stands for a checkpoint of which no file is made.
+    """
 
     keys: frozenset[str]
     sections: tuple[str, ...]
+    error: str = ""
 
 
 def _differs(*keys: str, why: tuple[str, ...]) -> Difference:
@@ -30,7 +36,59 @@ _RANKED = _differs("tokenizer.ggml.scores", why=(SCORES,))
 _SHORTER = _differs("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type", why=(SCORES, SIZE))
 _TEMPLATE = _differs("tokenizer.chat_template", why=(TEMPLATES,))
 
-ZOO: dict[str, Difference] = {"Llama-3_1-Nemotron-Ultra-253B-v1": _RANKED}
+_JOINED = _differs("tokenizer.ggml.remove_extra_whitespaces", why=(RUNS,))
+REFUSED = "Files that llama.cpp does not load"
+
+
+def _refused(error: str) -> Difference:
+    return Difference(frozenset(), (REFUSED,), error)
+
+
+_CONTEXT = _differs("llama.context_length", why=("A context length for Mistral's own layout",))
+
+#: By checkpoint, or by checkpoint and result.
+ZOO: dict[str, Difference] = {
+    "Llama-3_1-Nemotron-Ultra-253B-v1": _RANKED,
+    "bge-m3-tokenizer-json-only": _JOINED,
+    "Bamba-9B-v2": _differs(
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.token_type",
+        "blk.*.attn_q.weight",
+        "blk.*.attn_k.weight",
+        why=(SIZE, "Bamba's heads turn in part"),
+    ),
+    "GLM-5": _differs(
+        "glm-dsa.leading_dense_block_count",
+        "glm-dsa.attention.indexer.types",
+        why=("Dense layers by mlp_layer_types",),
+    ),
+    "granite-4.0-micro": _differs(
+        "granite.feed_forward_length", why=("The width of Granite's layers without experts",)
+    ),
+    "Qwen3-ASR-0.6B": _differs("qwen3vl.rope.dimension_sections", why=("Qwen3-ASR without rotary sections",)),
+    "Mistral-7B-Instruct-v0.3-native": _CONTEXT,
+    "Mistral-Nemo-Instruct-2407-native": _CONTEXT,
+    "Mistral-Small-3.1-24B-native": _CONTEXT,
+    "Pixtral-12B-2409-native": _CONTEXT,
+    "Devstral-Small-native-fp8": _CONTEXT,
+    "Hy4-preview-fixed": _refused("hyper_connection.count"),
+    "Ling-3.0-tiny": _refused("blk.0.ssm_g_a.weight"),
+    "Ling-3.0-tiny.bf16-mtp-only": _differs(why=()),
+    "Qwen3-8B-DSpark": _refused("conf_proj.weight"),
+    "DeepSeek-V4-Flash-DSpark.bf16-dspark": _refused("must be"),
+    "DeepSeek-V4-Flash-DSpark.f32-dspark": _refused("must be"),
+    "Qwen3-TTS-12Hz-1.7B-Base": _refused("output.weight"),
+    "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
+}
+
+KINDS: dict[str, Difference] = {
+    "xlmr-json": _JOINED,
+    "xlmr": _differs(
+        *(f"tokenizer.ggml.{role}_token_id" for role in ("bos", "eos", "unknown", "seperator", "padding")),
+        *("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"),
+        why=(FAIRSEQ,),
+    ),
+}
 
 VOCAB: dict[str, Difference] = {
     "llama/no-model": _RANKED,

@@ -15,16 +15,21 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from gguf_forge.convert.facts import Options
+from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.config import resolve
+from gguf_forge.convert.facts import Facts, Options
 from gguf_forge.convert.model import VERSION_KEY
 from gguf_forge.convert.patterns import form_of
-from gguf_forge.convert.registry import find
+from gguf_forge.convert.plan import rename
+from gguf_forge.convert.registry import find, select
+from gguf_forge.convert.target import target_config, with_target
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
@@ -34,7 +39,9 @@ from gguf_forge.source.tensor import SourceTensor
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "headers"
 #: Files besides config.json on which planning depends; large ones only by their being there.
 FILES = ("modules.json", "1_Pooling/config.json", "params.json", "dflash_config.json")
-PRESENT = ("tokenizer.model",)
+PRESENT = ("tokenizer.model", "helper/shim.py")
+#: Those that are no texts, which a case holds in hexadecimal.
+BYTES = ("mask_embedding.pt",)
 #: What the reference calls its options, and ours.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--mtp": {"mtp": "only"},
@@ -75,8 +82,9 @@ class Case:
 
     `differs`, written by hand, says where ours are others on purpose, and `why`: keys it lacks (`without`), has with
     another value or beside the reference's (`instead`, as in `keys`), computed tensors with other values (`computed`),
-    or an `error` (a regular expression) in place of a file. `values` holds the bytes, in hexadecimal, of small tensors
-    whose values become metadata.
+    `tensors` beside the reference's, or an `error` (a regular expression) in place of a file. `refused` says why
+    llama.cpp refuses the shapes. `values` holds the bytes, in hexadecimal, of small tensors whose values become
+    metadata.
     """
 
     name: str
@@ -103,12 +111,23 @@ class Case:
         """Writes the small files."""
         for name, text in self.files.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            if name in BYTES:
+                (folder / name).write_bytes(bytes.fromhex(text))
+            else:
+                (folder / name).write_text(text, encoding="utf-8")
+
+    def facts(self, folder: Path) -> Facts:
+        """The facts of the small files laid out in a folder."""
+        self.lay_out(folder)
+        options = options_of(self.args, folder)
+        if options.target is not None and not options.target.is_dir():
+            options = replace(options, target=None)
+        return Facts(resolve(self.config), folder, options=options, target=target_config(options))
 
     @property
-    def options(self) -> Options:
-        """The reference's options in our words."""
-        return options_of(self.args, Path())
+    def arch(self) -> Arch:
+        """The architecture that serves it."""
+        return select(self.config, draft=options_of(self.args, Path()).draft)
 
 
 def load(folder: Path = FOLDER) -> dict[str, Case]:
@@ -133,22 +152,33 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def pack(checkpoint: Path, result: Path, name: str | None = None) -> Case:
-    """The case of one checkpoint."""
-    keys, tensors, computed, args = (_from_gguf if result.suffix == ".gguf" else _from_manifest)(result)
+def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) -> Case:
+    """The case of one checkpoint; `args` are the reference's options where the result does not tell."""
+    keys, tensors, computed, found = (_from_gguf if result.suffix == ".gguf" else _from_manifest)(result)
+    args = (*found, *args)
+    options = options_of([*args], checkpoint.parent)
     with open_checkpoint(checkpoint, native="--mistral-format" in args) as source:
         files = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
+        files |= {n: (checkpoint / n).read_bytes().hex() for n in BYTES if (checkpoint / n).is_file()}
+        if options.target is not None:
+            files[f"{options.target.name}/config.json"] = (options.target / "config.json").read_text(encoding="utf-8")
         return Case(
             name or checkpoint.name,
             source.config,
             _reranker(checkpoint) | files | {n: "" for n in PRESENT if (checkpoint / n).is_file()},
-            [(t.name, t.dtype, list(t.shape)) for t in source.tensors.values()],
+            [(name, t.dtype, list(t.shape)) for name, t in _with_target(source, options).items()],
             _of_architecture(keys),
             tensors,
             computed,
-            args,
+            [*args],
             values=_looked_at(source),
         )
+
+
+def _with_target(source: Checkpoint, options: Options) -> Mapping[str, SourceTensor]:
+    arch = find(source.config, draft=options.draft)
+    facts = Facts(resolve(source.config), source.path, options=options, target=target_config(options))
+    return source.tensors if arch is None else with_target(arch, source, facts)
 
 
 def _of_architecture(keys: list[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
@@ -160,8 +190,11 @@ def _of_architecture(keys: list[tuple[str, str, Any]]) -> list[tuple[str, str, A
 
 def _looked_at(source: Checkpoint) -> dict[str, str]:
     arch = find(source.config)
-    forms = {form_of(re.sub(r"\{[a-z]+\}", "0", look)) for look in (arch.looks if arch else ())}
-    return {n: t.read().tobytes().hex() for n, t in source.tensors.items() if form_of(n) in forms}
+    if arch is None or not arch.looks:
+        return {}
+    forms = {form_of(re.sub(r"\{[a-z]+\}", "0", look)) for look in arch.looks}
+    stored, _ = rename(arch, source.tensors, Facts(resolve(source.config), source.path))
+    return {s: source.tensors[s].read().tobytes().hex() for name, s in stored.items() if form_of(name) in forms}
 
 
 Result = tuple[list[tuple[str, str, Any]], list[tuple[str, list[int]]], dict[str, str], list[str]]
@@ -197,5 +230,4 @@ def _reranker(checkpoint: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    packed = pack(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4])
-    save(replace(packed, args=[*packed.args, *sys.argv[4:]]))
+    save(pack(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

@@ -87,8 +87,8 @@ FIELDS = words(
     deepstack_visual_indexes dense_intermediate_size embed_dim depth embedding_multiplier encoder_attention_heads
     encoder_ffn_dim encoder_layers eod_token_id feedforward_mult final_logit_softcapping first_k_dense_replace
     fullatt_block_indexes hc_count hc_eps hc_lowrank hc_mult hc_sinkhorn_iters head_dim heads_per_ngram hidden_act
-    hidden_activation hidden_dim hidden_size hidden_size_per_layer_input image_size index_head_dim index_kpool
-    index_kpool_always_select_tail index_n_heads index_topk input_dim input_feat_size insert_layer_id
+    hidden_activation hidden_dim hidden_size hidden_size_per_layer_input image_size index_kpool
+    index_kpool_always_select_tail input_dim input_feat_size insert_layer_id
     interleave_moe_layer_step intermediate_size intermediate_size_mlp kv_lora_rank layer_norm_eps
     linear_conv_kernel_dim linear_key_head_dim linear_num_key_heads linear_num_value_heads linear_value_head_dim
     logit_scale logits_scaling max_pos_emb max_image_size max_position_embeddings merge_kernel_size merge_size mlp_ratio

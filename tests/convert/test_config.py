@@ -18,10 +18,8 @@ PROBES: dict[str, dict[str, Any]] = json.loads(maker.PROBES.read_text(encoding="
 #: Probes that say what no published model of the kind says, and of which something else is made.
 UNLIKE = {
     "dbrx-1": "the context that YaRN stretches is looked for before it is there",
-    "gpt_neox-0": "GPT-NeoX has rotary_emb_base; rope_theta is not looked at",
-    "gpt_neox-1": "GPT-NeoX has rotary_emb_base; rope_theta is not looked at",
-    "modernbert-0": "ModernBERT has global_rope_theta; rope_theta is not looked at, and scaling is for windows, too",
-    "modernbert-1": "ModernBERT has global_rope_theta; rope_theta is not looked at, and scaling is for windows, too",
+    "modernbert-0": "scaling is for sliding windows, too",
+    "modernbert-1": "scaling is for sliding windows, too",
     "qwen2_5_vl-0": "partial_rotary_factor is left beside the rotary parameters, where the reference finds it, too",
     "qwen2_vl-0": "partial_rotary_factor is left beside the rotary parameters, where the reference finds it, too",
     "voxtral-0": "Voxtral's text model has defaults of its own; published ones leave nothing out",
@@ -94,7 +92,9 @@ def test_the_first_key_counts_and_what_null_does_is_said() -> None:
     config = {"a": None, "b": 2}
     assert (first_of(config, "z", "a", "b"), first_of(config, "z", "a", "b", null=False)) == (None, 2)
     assert (first_of(config, "z"), need(config, "a", "b"), count(config, "a", "b")) == (None, 2, 2)
-    with pytest.raises(ConversionError, match=r"^config\.json has no z or a$"):
+    with pytest.raises(ConversionError, match=r"^config\.json has no y or z$"):
+        need(config, "y", "z")
+    with pytest.raises(ConversionError, match=r"^config\.json: a is null$"):
         need(config, "z", "a")
     for wrong in (0, -1, 1.5, True, "2", [2]):
         with pytest.raises(ConversionError, match="b must be a positive number, got"):

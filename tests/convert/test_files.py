@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gguf_forge.convert.files import convert_checkpoint, quantize_file
 from gguf_forge.convert.job import Quantization
-from gguf_forge.errors import ConversionError, ForgeError, OutputError, RecipeError, RequestError
+from gguf_forge.errors import ConversionError, ForgeError, OutputError, QuantError, RecipeError, RequestError
 from gguf_forge.format import reader, values
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.overrides import parse_override
@@ -270,7 +270,8 @@ def test_nothing_is_left_of_a_conversion_that_fails(checkpoint: Path, tmp_path: 
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     last = max((k for k in header if k != "__metadata__"), key=lambda k: header[k]["data_offsets"][1])
     assert header[last]["shape"] == [256]  # a norm, which is never quantized
-    convert_checkpoint(checkpoint, out / "q4_0.gguf", "Q4_0")
+    with pytest.raises(QuantError, match=r'^tensor "output_norm.weight": NaN at row 0, column 255 \(--allow-nonfinite'):
+        convert_checkpoint(checkpoint, out / "q4_0.gguf", "Q4_0")
     big = max(
         (k for k in header if k != "__metadata__"),
         key=lambda k: header[k]["data_offsets"][1] * (len(header[k]["shape"]) > 1),
@@ -331,7 +332,7 @@ def test_a_configuration_without_an_architecture(checkpoint: Path) -> None:
 def test_a_null_where_a_number_is_needed_is_said_in_the_words_of_json(checkpoint: Path) -> None:
     config = {key: value for key, value in CONFIG.items() if key != "head_dim"}
     (checkpoint / "config.json").write_text(json.dumps({**config, "hidden_size": None}))
-    with pytest.raises(ConversionError, match=r"config.json: cannot be used, perhaps because hidden_size is null$"):
+    with pytest.raises(ConversionError, match=r"config.json: hidden_size is null$"):
         convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
 
 

@@ -288,7 +288,7 @@ def test_widening_is_exact() -> None:
     ("verb", "shapes", "message"),
     [
         (interleave_halves(heads_of("heads")), [(6, 2)], r"source0 \[6, 2\].*6 rows cannot be divided into 2 heads"),
-        (interleave_halves(heads_of("none")), [(4, 2)], "config.json has no none"),
+        (interleave_halves(heads_of("none")), [(4, 2)], "config.json: none is null"),
         (STACK, [(2, 2), (2, 3)], r"source1 is F32 \[2, 3\], but source0"),
         (CONCAT, [(2, 2), (2, 3)], "to be joined with it"),
         (equal_parts(2), [(3, 2)], "rows do not fit config.json"),

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from gguf_forge.convert.sentence import pooling_mode, remarks
+from gguf_forge.convert.registry import named
+from gguf_forge.convert.remarks import Subject, remarks
+from gguf_forge.convert.sentence import pooling_mode
 from gguf_forge.errors import CheckpointError, ForgeError
 from gguf_forge.format import values
 
@@ -72,6 +74,7 @@ def test_damaged_modules_are_a_checkpoint_error(tmp_path: Path) -> None:
 
 def test_modules_that_leave_no_trace_are_named(tmp_path: Path) -> None:
     folder = lay_out(tmp_path, [TRANSFORMER, POOLING, DENSE, NORMALIZE])
-    pooled = remarks(folder, {"bert.pooling_type": values.u32(1)}, "bert")
+    config: dict[str, Any] = {"rope_parameters": {}}
+    pooled = remarks(Subject(folder, config, named("bert"), {"bert.pooling_type": values.u32(1)}, []))
     assert pooled == ["modules.json: Dense (2_Dense) has no form in GGUF and is left out"]
-    assert remarks(folder, {}, "llama")[0].startswith("modules.json: llama has no key for pooling")
+    assert remarks(Subject(folder, config, named("gpt2"), {}, []))[0].startswith("modules.json: gpt2 has no key for p")

@@ -29,11 +29,11 @@ def test_the_rules_of_a_models_own_architecture_fit_best(name: str) -> None:
 
 def test_the_error_says_what_would_be_left_and_what_to_try() -> None:
     case = CASES["plain-Llama-Tiny-F32-v1.0"]
-    more = replace(case, source=[*case.source, ("model.layers.0.self_attn.sieves", "F32", [4])])
+    more = replace(case, source=[*case.source, ("model.layers.0.self_attn.novelty", "F32", [4])])
     config = {**case.config, "architectures": ["LlamaNextForCausalLM"]}
     error = str(unknown_class(config, more.headers(), Facts(resolve(config), Path())))
     assert "'LlamaNextForCausalLM' is not supported; nearest is llama (LlamaForCausalLM)" in error
-    assert "12 of the 13 kinds of tensors, and leave model.layers.#.self_attn.sieves" in error
+    assert "12 of the 13 kinds of tensors, and leave model.layers.#.self_attn.novelty" in error
     assert "--arch LlamaForCausalLM" in error
     assert "docs/families.md" in error
 
@@ -45,9 +45,11 @@ def test_where_nothing_fits_only_the_name_is_compared() -> None:
 
 
 def test_an_architecture_is_named_by_its_class_or_its_name() -> None:
-    assert named("LlamaForCausalLM").name == named("llama").name == "llama"
-    with pytest.raises(ConversionError, match="no architecture is called 'lama'; the nearest is llama"):
-        named("lama")
+    assert named("GPT2LMHeadModel").name == named("gpt2").name == "gpt2"
+    with pytest.raises(ConversionError, match="no architecture is called 'gpt-2'; the nearest is gpt2"):
+        named("gpt-2")
+    with pytest.raises(ConversionError, match=r"llama may be several architectures; .*LlamaForC"):
+        named("llama")
 
 
 def test_every_class_is_served_by_what_serves_it() -> None:

@@ -68,12 +68,6 @@ def test_an_unknown_definition_names_the_nearest_and_the_way_out(tmp_path: Path)
         recognized(tmp_path, ("set", J, "pre_tokenizer", pre_tokenizer))
 
 
-@pytest.mark.parametrize("pre", [None, "gpt-2"])
-def test_a_missing_sentencepiece_model_is_said_and_no_pre_tokenizer_stands_in(tmp_path: Path, pre: str | None) -> None:
-    with pytest.raises(ConversionError, match=r": no tokenizer.model; tokenizer.json holds a SentencePiece voc"):
-        load(tmp_path, "gemma3", ("remove", "tokenizer.model"), pre=pre)
-
-
 def test_a_chosen_name_is_taken_and_a_misspelt_one_is_not(tmp_path: Path) -> None:
     assert recognized(tmp_path / "a", pre="command-r")[0] == "command-r"
     with pytest.raises(ConversionError, match=r"--pre 'llama-bqe'.*llama-bpe"):
@@ -245,6 +239,45 @@ def test_a_list_of_ids_is_noted_when_nothing_else_names_the_role(tmp_path: Path)
 
 
 def test_a_template_of_no_known_form_is_noted(tmp_path: Path) -> None:
-    found, notes = load(tmp_path, "llama", ("set", T, "chat_template", {"default": "x"}))
+    found, notes = load(tmp_path, "llama", ("set", T, "chat_template", 5))
     assert "tokenizer.chat_template" not in found
-    assert any("chat_template is neither a text nor a list but dict" in note for note in notes)
+    assert any("chat_template is neither a text nor a list but int" in note for note in notes)
+
+
+JINJA, EXTRA, PROCESSOR = "chat_template.jinja", "additional_chat_templates", "chat_template.json"
+NAMED = [{"name": "default", "template": "LD"}, {"name": "tool_use", "template": "LT"}]
+TEMPLATES: dict[str, tuple[Any, dict[str, str], dict[str | None, str], str | None]] = {
+    "text": ("T", {JINJA: "J"}, {None: "J"}, f"{JINJA} and {T}"),
+    "the same": ("J", {JINJA: "J"}, {None: "J"}, None),
+    "list": (NAMED, {JINJA: "J"}, {None: "J"}, f"{JINJA} and {T}"),
+    "null": (None, {JINJA: "J"}, {None: "J"}, None),
+    "empty": ("T", {JINJA: ""}, {}, f"{JINJA} and {T}"),
+    "line ends": (None, {JINJA: "a\r\nb"}, {None: "a\nb"}, None),
+    "more": ("T", {JINJA: "J", f"{EXTRA}/rag.jinja": "R"}, {None: "J", "rag": "R"}, f"{JINJA} and {T}"),
+    "more alone": ("T", {f"{EXTRA}/rag.jinja": "R"}, {"rag": "R"}, f"{EXTRA}/ and {T}"),
+    "another default": (None, {JINJA: "J", f"{EXTRA}/default.jinja": "E"}, {None: "E"}, None),
+    "by name": ({"default": "D", "x": "X"}, {}, {None: "D", "x": "X"}, None),
+    "twice": ([*NAMED, {"name": "default", "template": "L2"}], {}, {None: "L2", "tool_use": "LT"}, None),
+    "processor": ("T", {PROCESSOR: '{"chat_template": "P"}'}, {None: "T"}, f"{T} and {PROCESSOR}"),
+    "processor alone": (None, {PROCESSOR: '{"chat_template": "P"}'}, {None: "P"}, None),
+}
+"""tokenizer_config.json's value and files; the templates transformers 5.24 then has (of processors for the last), by
+name, None for the default; and the places of which a note says that they differ."""
+
+
+WITHOUT_SETTINGS = [(name, False) for name, (value, *_) in TEMPLATES.items() if value is None]
+
+
+@pytest.mark.parametrize(("name", "settings"), [*((name, True) for name in TEMPLATES), *WITHOUT_SETTINGS])
+def test_templates_are_those_of_transformers(tmp_path: Path, name: str, settings: bool) -> None:
+    value, files, expected, said = TEMPLATES[name]
+    edits: list[Edit] = [("write", file, text) for file, text in files.items()]
+    edits.append(("set", T, "chat_template", value) if settings else ("remove", T))
+    found, notes = load(tmp_path, "llama", *edits)
+    keys = {"tokenizer.chat_template" + (f".{key}" if key else ""): text for key, text in expected.items()}
+    written = {key: v.value for key, v in found.items() if key.startswith("tokenizer.chat_template")}
+    written.pop("tokenizer.chat_templates", None)
+    assert written == keys
+    names = [key for key in expected if key]
+    assert (found["tokenizer.chat_templates"].value if names else []) == names
+    assert notes == ([f"chat templates differ in {said}: the former is written"] if said else [])

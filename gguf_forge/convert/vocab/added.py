@@ -15,7 +15,7 @@ from gguf_forge.errors import CheckpointError
 Entry = dict[str, Any] | str
 """One token: its text, or an object with `content` and flags."""
 
-_JSON, CONFIG_FILE, _FILE = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
+_JSON, CONFIG_FILE, ADDED_FILE = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
 _MAP = "special_tokens_map.json"
 
 
@@ -96,7 +96,7 @@ def listed_tokens(folder: Folder, followed: Sequence[str], note: Callable[[str],
     sources: dict[str, list[tuple[int, Entry]]] = {
         _JSON: json_entries(folder),
         CONFIG_FILE: list((config_entries(folder) or {}).items()),
-        _FILE: [(number, text) for number, text in file_entries(folder)],
+        ADDED_FILE: [(number, text) for number, text in file_entries(folder)],
     }
     found: dict[int, Listed] = {}
     ids: dict[str, int] = {}

@@ -34,10 +34,20 @@ LLAMA3_REGEX = CONTRACTIONS + "|" + _WORD + r"|\p{N}{1,3}" + _MARKS + _SPACES
 GPT4O_REGEX = _cased(_MAYBE) + r"|\p{N}{1,3}" + _SLASH_END
 TEKKEN_REGEX = _cased("") + r"|\p{N}" + _SLASH_END
 KIMI_REGEX = r"[\p{Han}]+|" + _cased(_MAYBE, _UPPER_NOT_HAN, _LOWER_NOT_HAN) + r"|\p{N}{1,3}" + _MARKS + _SPACES
-_DIGITS_FROM_RIGHT = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
+_DIGITS_FROM_RIGHT = r"[^\p{N}]*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
+_ANY_CASE = _cased(_MAYBE, r"[\p{L}\p{M}]", r"[\p{L}\p{M}]")
 _PUNCTUATED = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"
 _KANA_HAN = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _HAN_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+_HAN_HANGUL_NOT_SPACE = (
+    "[\u4e00-\u9fa5\u0800-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\u4e00"
+    "\uac00-\ud7ff]+"
+)
+_HAN_RANGES = (
+    "\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
+    "\U0002b820-\U0002ceaf\U0002ceb0-\U0002ebef\U0002f800-\U0002fa1f"
+)
+_HAN_WORDS = rf"[{_HAN_RANGES}]+|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}&&[^{_HAN_RANGES}]]+" + _MAYBE
 _CASED_LETTERS = (
     "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376\u0377"
     "\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481\u048a-\u052f\u0531-\u0556"
@@ -50,6 +60,8 @@ _CASED_LETTERS = (
     "\U00010400-\U0001044f\U000104b0-\U000104d3\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2"
     "\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
+_CASED_WORD = rf"\s?[{_CASED_LETTERS}]+"
+_WIDE_MARKS = "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"
 _LONG_SPACES = "".join(rf"|\s{{{count}}}(?!\S)" for count in (512, 256, 128, 64, 32, 16, 8, 4, "1,2")) + r"|\s{1}"
 _EAST = (
     "[\uac00-\ud7a3\u3131-\u318e]+"
@@ -75,7 +87,7 @@ class Cut:
     of the tokenizers the names were made for, where llama.cpp's only come near. `whole` names take a word that is a
     token as it is, before any merge. `cleaned` names remove spaces before punctuation when text is made of tokens.
     `raw` vocabularies have UTF-8 in their tokens, U+2581 for a space and <0xNN> for single bytes, not the byte-level
-    alphabet.
+    alphabet. `spaced` names give each line a space in front.
     """
 
     names: tuple[str, ...]
@@ -84,6 +96,7 @@ class Cut:
     whole: bool = False
     cleaned: bool = True
     raw: bool = False
+    spaced: bool = False
 
     @property
     def definition(self) -> tuple[str | Part, ...]:
@@ -149,18 +162,14 @@ CUTS: tuple[Cut, ...] = (
     ),
     Cut(
         _names("deepseek-llm"),
-        (
-            "[\r\n]",
-            rf"\s?[{_CASED_LETTERS}]+",
-            "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-            r"\s+$",
-            _HAN_HANGUL,
-            r"\p{N}+",
-        ),
+        # To llama.cpp white space beyond ASCII is nothing else, so U+3000 is neither punctuation nor among Han.
+        ("[\r\n]", _CASED_WORD, _WIDE_MARKS.replace("\u3000", "\u3001"), r"\s+\z", _HAN_HANGUL_NOT_SPACE, r"\p{N}+"),
+        ("[\r\n]", _CASED_WORD, _WIDE_MARKS, r"\s+$", _HAN_HANGUL, r"\p{N}+"),
         cleaned=False,
     ),
     Cut(
         _names("deepseek-coder"),
+        ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN_HANGUL_NOT_SPACE, r"\p{N}"),
         ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN_HANGUL, r"\p{N}"),
         cleaned=False,
     ),
@@ -174,8 +183,14 @@ CUTS: tuple[Cut, ...] = (
         (r"\p{N}{1,3}", _KANA_HAN, _PUNCTUATED + r"|[\r\n]|\s+(?!\S)|\s+", r"\p{N}"),
         cleaned=False,
     ),
-    Cut(_names("youtu"), (_EAST, _cased(_MAYBE) + r"|\p{N}" + _SLASH_END), whole=True, cleaned=False),
-    Cut(_names("kimi-k2"), (KIMI_REGEX,), cleaned=False),
+    Cut(
+        _names("youtu"),
+        (_EAST, _ANY_CASE + r"|\p{N}" + _SLASH_END),
+        (_EAST, _cased(_MAYBE) + r"|\p{N}" + _SLASH_END),
+        whole=True,
+        cleaned=False,
+    ),
+    Cut(_names("kimi-k2"), (_HAN_WORDS + r"|\p{N}{1,3}" + _MARKS + _SPACES,), (KIMI_REGEX,), cleaned=False),
     Cut(
         _names("bailingmoe bailingmoe2 llada-moe"),
         (r"'(?i:[sdmt]|ll|ve|re)|" + _WORD + r"|\p{N}" + _MARKS + r"|\s*[\r\n]|\s+(?!\S)|\s+",),
@@ -199,7 +214,7 @@ CUTS: tuple[Cut, ...] = (
     Cut(_names("jais-2"), (CONTRACTIONS + "|" + _WORD + r"|\p{N}{1,3}" + _MARKS + r"|\s*[\r\n]+" + _LONG_SPACES,)),
     Cut(
         _names("tiny_aya cohere2moe"),
-        (_DIGITS_FROM_RIGHT, GPT4O_REGEX),
+        (_DIGITS_FROM_RIGHT, _ANY_CASE + r"|\p{N}{1,3}" + _SLASH_END),
         (r"\d{1,3}(?=(?:\d{3})*\b)", GPT4O_REGEX),
         cleaned=False,
     ),
@@ -214,7 +229,12 @@ CUTS: tuple[Cut, ...] = (
         (CONTRACTIONS + "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}|\\p{M}|\u200c|\u200d)+|\\p{N}{1,3}" + _MARKS + _SPACES,),
         cleaned=False,
     ),
-    Cut(_names("superbpe"), (r"\p{N}+", r"(?=(\d{3})+(?!\d))"), cleaned=False),
+    Cut(
+        _names("superbpe"),
+        (r"\p{N}+", r"(?=([0-9]{3})+(?![0-9]))"),
+        (r"\p{N}+", r"(?=(\d{3})+(?!\d))"),
+        cleaned=False,
+    ),
     Cut(_names("bloom gpt3-finnish"), (" ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+",)),
     Cut(_names("poro-chat"), (" ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+",), cleaned=False),
     Cut(
@@ -237,7 +257,7 @@ CUTS: tuple[Cut, ...] = (
     Cut(_names("default"), (r"[\p{P}\$\+<=>\^~\|]+", GPT2_REGEX, r"\p{N}+", "[0-9][0-9][0-9]")),
     Cut(_names("gemma4 granite-embed-multi-311m"), (_LINES,), raw=True),
     Cut(_names("sarvam-moe"), (_LINES,), raw=True, cleaned=False),
-    Cut(_names("mmbert"), (_LINES, "\u2581[^\u2581\\n]*|[^\u2581\\n]+"), raw=True),
+    Cut(_names("mmbert"), (_LINES, "\u2581[^\u2581\\n]*|[^\u2581\\n]+"), raw=True, spaced=True),
     Cut(_names("whitespace"), (r"\S+",), raw=True),
 )
 """Every cut of llama.cpp. Its names for WordPiece vocabularies, which it cuts in one way only, are `WORDPIECE`."""

@@ -60,14 +60,15 @@ class HubTokenizer:
         return text
 
 
-def open_tokenizer(folder: Folder) -> HubTokenizer:
+def open_tokenizer(folder: Folder, *, as_written: bool = False) -> HubTokenizer:
     """Open the tokenizer of a checkpoint directory.
 
+    `as_written`: as tokenizer.json defines it, even where its class would put parts of its own in their place.
     Raises `ConversionError` if the directory has no tokenizer files, `CheckpointError` if they are damaged.
     """
     settings = dict(folder.object("tokenizer_config.json") or {})
     name = choose_class(folder, settings)
-    known = REBUILDING.get(name)
+    known = None if as_written else REBUILDING.get(name)
     document = _document(folder, known, settings)
     defining = document if folder.has("tokenizer.json") or known is None else _rebuilt(document, known, settings)
     if known is not None:

@@ -93,6 +93,7 @@ def finish(
     for role, flag in vocab.flags.items():
         special.flags.setdefault(role, flag)
     job.last.update(vocab.preparation)
+    _note_twins(job, vocab)
     return special.values() if only_special else {**vocab.values(), **special.values()}
 
 
@@ -106,6 +107,17 @@ def _once(note: Note) -> Note:
             note(text)
 
     return note_once
+
+
+def _note_twins(job: VocabJob, vocab: Vocabulary) -> None:
+    """llama.cpp finds a token's id by its text, and ends its process where two have the same."""
+    if len(set(vocab.tokens)) == len(vocab.tokens):
+        return
+    first: dict[str, int] = {}
+    for number, text in enumerate(vocab.tokens):
+        if text and first.setdefault(text, number) != number:
+            job.note(f"tokens {first[text]} and {number} are both {text!r}: llama.cpp does not load such a vocabulary")
+            return
 
 
 def _missing(folder: Folder) -> str:

@@ -9,9 +9,8 @@ import json
 from collections.abc import Collection
 
 from gguf_forge.convert.vocab.job import Keys, VocabJob, loader
-from gguf_forge.convert.vocab.sentencepiece import MAX_VOCAB
 from gguf_forge.convert.vocab.special import ID_KEYS
-from gguf_forge.convert.vocab.tokens import ADDED_SCORE, TokenType, Vocabulary
+from gguf_forge.convert.vocab.tokens import ADDED_SCORE, MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.format import values
 

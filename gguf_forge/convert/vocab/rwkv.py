@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 
 from gguf_forge.convert.vocab.folder import Folder
-from gguf_forge.convert.vocab.tokens import TokenType, Vocabulary
+from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import CheckpointError, ConversionError
 
 VOCAB_FILE = "rwkv_vocab_v20230424.txt"
@@ -27,8 +27,8 @@ def read_rwkv(folder: Folder, vocab_size: int) -> Vocabulary:
             raise CheckpointError(f"{place}: line {number} is not an id, a text and its length: {line[:60]!r}")
         tokens.append(repr(data)[2:-1])
         types.append(TokenType.NORMAL)
-    if len(tokens) > vocab_size:
-        raise ConversionError(f"{place}: {len(tokens)} tokens, more than vocab_size {vocab_size}")
+    if not len(tokens) <= vocab_size <= MAX_VOCAB:
+        raise ConversionError(f"{place}: vocab_size {vocab_size} is not between {len(tokens)} and {MAX_VOCAB}")
     for number in range(len(tokens), vocab_size):
         tokens.append(f"[PAD{number}]")
         types.append(TokenType.UNUSED)

@@ -4,13 +4,20 @@ Knows which of the two counts, who may add or replace a token, and in which orde
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gguf_forge.convert.vocab.added import CONFIG_FILE, Listed, listed_tokens, named_special
+from gguf_forge.convert.vocab.added import ADDED_FILE, CONFIG_FILE, Listed, listed_tokens, named_special
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.pieces import Pieces, read_pieces_of
 from gguf_forge.convert.vocab.sentencepiece import MODEL_FILE, is_spm
-from gguf_forge.convert.vocab.spm_json import JSON_FILE, byte_of, holds_spm, pieces_by_id, read_spm_json
+from gguf_forge.convert.vocab.spm_json import (
+    JSON_FILE,
+    adds_space_prefix,
+    byte_of,
+    holds_spm,
+    pieces_by_id,
+    read_spm_json,
+)
 from gguf_forge.convert.vocab.steps import SPACE_PREFIX
 from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Typing, Vocabulary, padding
 from gguf_forge.convert.vocab.unigram import charsmap_value
@@ -72,9 +79,16 @@ def _open_pieces(folder: Folder, listed: Mapping[int, Listed], note: _Note, file
         pieces = read_pieces_of(folder.path / MODEL_FILE)
         difference = None if file else _difference(pieces, pieces_by_id(folder), listed)
         if difference is None:
-            return pieces
+            return _prepared_alike(folder, pieces)
         note(f"{MODEL_FILE} and {JSON_FILE} hold different vocabularies ({difference}): {JSON_FILE} is followed")
     return read_spm_json(folder, note) if file in (None, JSON_FILE) and holds_spm(folder) else None
+
+
+def _prepared_alike(folder: Folder, pieces: Pieces) -> Pieces:
+    """The pieces of tokenizer.model, for texts prepared as tokenizer.json prepares them, where there is one."""
+    if not holds_spm(folder):
+        return pieces
+    return replace(pieces, settings=replace(pieces.settings, dummy_prefix=adds_space_prefix(folder)))
 
 
 def _difference(pieces: Pieces, others: Mapping[int, str], listed: Mapping[int, Listed]) -> str | None:
@@ -133,7 +147,8 @@ def _add_listed(vocab: Vocabulary, sources: _Sources, typing: Typing, note: _Not
             continue
         flagged = CONFIG_FILE in token.files and token.special is not None
         special = bool(token.special) or (token.text in sources.named and not flagged)
-        written = typing(token.text, special)
+        kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
+        written = (token.text, kind) if token.files == (ADDED_FILE,) else typing(token.text, special)
         rewriting = pieces.file == JSON_FILE or any(file in typing.rewriting for file in token.files)
         if not _amounts_to(vocab, place, written) or (rewriting and not pieces.unigram):
             vocab.put(place, *written, pieces.added_score)

@@ -40,7 +40,7 @@ def holds_spm(folder: Folder) -> bool:
     if any(part.get("type") == "ByteLevel" for part in parts) or not any(map(_marks_spaces, _parts(document))):
         return False
     if isinstance(model.get("vocab"), list):
-        return model.get("type", "Unigram") == "Unigram"
+        return bool(model.get("type", "Unigram") == "Unigram")
     affixed = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     return model.get("type", "BPE") == "BPE" and bool(model.get("byte_fallback")) and not affixed
 
@@ -65,7 +65,8 @@ def read_spm_json(folder: Folder, note: _Note) -> Pieces:
         texts = _by_id(model.get("vocab"), place)
         scores, lowest = _ranked(folder, texts, note)
     types = _types(texts, model, unigram, place)
-    prefix = _space_prefix(document, note)
+    if any(part.get("prepend_scheme") == "first" for part in _parts(document)):
+        note(f"{JSON_FILE} puts a space before a text only; llama.cpp also puts one after each special token")
     _note_the_rest(document, unigram, note)
     return Pieces(
         file=JSON_FILE,
@@ -76,8 +77,8 @@ def read_spm_json(folder: Folder, note: _Note) -> Pieces:
         settings=PieceModel(
             kind=UNIGRAM if unigram else BPE,
             charsmap=charsmap_of(document, folder.path / JSON_FILE) if unigram else b"",
-            dummy_prefix=prefix,
-            remove_extra_spaces=any(_joins_spaces(part) for part in _parts(document)),
+            dummy_prefix=adds_space_prefix(folder),
+            remove_extra_spaces=joins_spaces(document),
         ),
         roles={"unk": types.index(TokenType.UNKNOWN)} if TokenType.UNKNOWN in types else {},
     )
@@ -188,20 +189,24 @@ def _marks_spaces(part: dict[str, Any]) -> bool:
     return part.get("type") == "Replace" and part.get("content") == SPACE_MARK and one
 
 
+def joins_spaces(document: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json takes a run of spaces for one."""
+    return any(_joins_spaces(part) for part in _parts(document))
+
+
 def _joins_spaces(part: dict[str, Any]) -> bool:
     runs = part.get("type") == "Replace" and _pattern(part, "Regex") in _RUNS_OF_SPACES
     return runs or part.get("type") == "WhitespaceSplit"
 
 
-def _space_prefix(document: dict[str, Any], note: _Note) -> bool:
-    for part in _parts(document):
+def adds_space_prefix(folder: Folder) -> bool:
+    """Whether tokenizer.json puts a space before a text."""
+    for part in _parts(folder.object(JSON_FILE) or {}):
         if part.get("type") == "Prepend" and part.get("prepend") == SPACE_MARK:
             return True
         if part.get("type") == "Metaspace":
             # Before there was a scheme, a flag said whether to prepend; either is on where it is not given.
             scheme = part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")
-            if scheme == "first":
-                note(f"{JSON_FILE} puts a space before a text only; llama.cpp also puts one after each special token")
             return bool(scheme != "never")
     return False
 
@@ -224,7 +229,7 @@ def _note_the_rest(document: dict[str, Any], unigram: bool, note: _Note) -> None
 def _has_a_form(part: dict[str, Any], unigram: bool) -> bool:
     kind = part.get("type")
     if kind == "Split":
-        return _pattern(part, "String") == " "  # finds nothing once spaces are marked
+        return bool(_pattern(part, "String") == " ")  # finds nothing once spaces are marked
     if unigram and (kind in ("Precompiled", "Strip") or _joins_spaces(part)):
         return True
     return _marks_spaces(part) or (kind == "Prepend" and part.get("prepend") == SPACE_MARK)

@@ -34,12 +34,16 @@ _ROLES = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
 
 @dataclass
 class MistralVocabulary:
-    """A vocabulary, the version of the conversation format it serves, and its special ids."""
+    """A vocabulary, the version of the conversation format it serves, and its special ids.
+
+    Of tekken.json's kind also the bytes of its tokens by rank, and the pattern that cuts words.
+    """
 
     vocabulary: Vocabulary
     version: str
     ids: dict[str, int]
     pattern: str | None = None
+    words: tuple[bytes, ...] = ()
 
     @property
     def tekken(self) -> bool:
@@ -96,7 +100,8 @@ def _read_tekken(folder: Folder) -> MistralVocabulary:
     missing = [text for text in _ROLES.values() if text not in special]
     if missing:
         raise ConversionError(f"{place}: no special token {missing[0]}")
-    return MistralVocabulary(vocab, version, {role: special.index(text) for role, text in _ROLES.items()}, pattern)
+    ids = {role: special.index(text) for role, text in _ROLES.items()}
+    return MistralVocabulary(vocab, version, ids, pattern, tuple(words))
 
 
 def _special_tokens(data: dict[str, Any], count: int) -> list[str]:

@@ -138,8 +138,9 @@ def read_tiktoken(folder: Folder) -> TiktokenFile | None:
     constants = read_constants(folder)
     known = CLASSES.get(str(settings.get("tokenizer_class"))) or CLASSES.get(_BY_RANKS.get(len(ranks), ""))
     first = max(ranks.values(), default=-1) + 1
-    named = special_tokens_of(constants) or (known.special if known else ())
-    special = {first + i: text for i, text in enumerate(named)}
+    # A class with reserved names has the others in tokenizer_config.json; lists in its file are something else.
+    named = [] if known and known.reserved else special_tokens_of(constants)
+    special = dict(enumerate(named or (known.special if known else ()), first))
     special.update(_listed(folder, first))
     if known is not None and known.reserved:
         for number in range(first, first + known.count):

@@ -12,12 +12,15 @@ from gguf_forge.convert.vocab.hub import open_tokenizer
 from gguf_forge.convert.vocab.job import VocabJob
 from gguf_forge.convert.vocab.protobuf import PieceModel, read_piece_model
 from gguf_forge.convert.vocab.sentencepiece import open_model, open_pieces, put_added_tokens
-from gguf_forge.convert.vocab.spm_json import charsmap_of
+from gguf_forge.convert.vocab.spm_json import charsmap_of, joins_spaces
 from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary, padding
 from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.values import Value
+
+_T5_IDS = {"eos": 1, "unk": 2, "pad": 0}
+"""What llama.cpp takes for granted of the kind; other ids a file has are written even where nothing else names them."""
 
 _XLMR_FIRST = (
     ("<s>", TokenType.CONTROL),
@@ -59,6 +62,9 @@ def read_unigram(job: VocabJob, file: str) -> Unigram:
     vocab = open_pieces(job.folder, job.count("vocab_size"), job.note, file)
     put_added_tokens(job.folder, vocab, job.note)
     vocab.model = "t5"
+    model = open_model(job.directory / file)
+    ids = {"eos": int(model.eos_id()), "unk": int(model.unk_id()), "pad": int(model.pad_id())}
+    vocab.ids = {role: number for role, number in ids.items() if number not in (-1, _T5_IDS[role])}
     return Unigram(vocab, settings)
 
 
@@ -75,6 +81,9 @@ def read_xlmr_file(job: VocabJob, file: str) -> Unigram:
     vocab.types = [kind for _, kind in _XLMR_FIRST] + vocab.types[3:-1]
     vocab.scores = [0.0] * first + vocab.scores[3:-1]
     vocab.model = "t5"
+    # llama.cpp would else take the ids of T5, and add an end and no beginning.
+    vocab.ids = {"bos": 0, "eos": 2, "unk": 3, "sep": 2, "pad": 1}
+    vocab.flags = {"bos": True, "eos": True}
     return Unigram(vocab, settings)
 
 
@@ -102,8 +111,9 @@ def read_xlmr_json(job: VocabJob) -> Unigram:
         kind = TokenType.USER_DEFINED if number in added.values() else TokenType.NORMAL
         kind = TokenType.CONTROL if number in special else kind
         vocab.put(number, text, TokenType.UNKNOWN if number == unknown else kind, score)
-    prefix, cleans = job.settings.get("add_prefix_space", True), job.settings.get("clean_up_tokenization_spaces")
-    return Unigram(vocab, PieceModel(1, charsmap_of(document, place), bool(prefix), bool(cleans)))
+    prefix = bool(job.settings.get("add_prefix_space", True))
+    joins = joins_spaces(document) or bool(job.settings.get("clean_up_tokenization_spaces"))
+    return Unigram(vocab, PieceModel(1, charsmap_of(document, place), prefix, joins))
 
 
 def is_unigram_json(folder: Folder) -> bool:

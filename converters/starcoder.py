@@ -1,0 +1,80 @@
+"""StarCoder and SantaCoder, CodeShell, StarCoder 2: models of code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.arch import Arch, Table, f32, rule, string, u32
+
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, layer
+from .gpt2 import LINEAR, NORMS
+
+BOTH_FORWARD = ("ffn_up", "ffn_down")
+NEEDS = (*affine("output_norm"), *layer(*affine(*NORMS, *(out for out, _ in LINEAR))))
+
+STARCODER = Arch(
+    "starcoder",
+    hf=("GPTBigCodeForCausalLM",),
+    hparams=Table(
+        (
+            u32("context_length", "n_positions", required=True),
+            u32("embedding_length", "n_embd", required=True),
+            u32("feed_forward_length", value=lambda facts: 4 * facts.number("n_embd")),
+            u32("block_count", "n_layer", required=True),
+            u32("attention.head_count", "n_head", required=True),
+            u32("attention.head_count_kv", value=lambda facts: 1),
+            f32("attention.layer_norm_epsilon", "layer_norm_epsilon", required=True),
+            FILE_TYPE,
+        )
+    ),
+    tensors=Table(
+        (
+            rule("token_embd", "wte"),
+            rule("position_embd", "wpe"),
+            rule("output_norm", "ln_f"),
+            rule("output", "lm_head"),
+            rule("blk.{l}.attn_norm", "h.{l}.ln_1"),
+            rule("blk.{l}.ffn_norm", "h.{l}.ln_2"),
+            # As in GPT-2, but stored as everywhere else.
+            *(rule(f"blk.{{l}}.{out}", f"h.{{l}}.{source}") for out, source in LINEAR),
+        )
+    ),
+    needs=("token_embd", "position_embd", *NEEDS),
+    vocab=(vocab.bpe,),
+    renames=((r"^transformer\.", ""),),
+    drop=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),
+    implied=(*GELU, ("multi_query", (True,)), ("scale_attn_weights", (True,))),
+)
+
+CODESHELL = replace(
+    STARCODER,
+    name="codeshell",
+    hf=("CodeShellForCausalLM",),
+    hparams=STARCODER.hparams
+    | u32("attention.head_count_kv", "num_query_groups", required=True)
+    | f32("rope.freq_base", value=lambda facts: 10000.0)
+    | string("rope.scaling.type", value=lambda facts: "linear")
+    | f32("rope.scaling.factor", value=lambda facts: 1.0),
+    tensors=STARCODER.tensors.without("position_embd"),
+    # llama.cpp takes the head for the embedding where that is missing, not the other way round.
+    needs=NEEDS,
+    drop=(*STARCODER.drop, r"\.rotary_emb\.inv_freq$"),
+    implied=(*GELU, ("position_embedding_type", ("rope",)), ("rope_scaling", (None,))),
+)
+
+STARCODER2 = Arch(
+    "starcoder2",
+    hf=("Starcoder2ForCausalLM",),
+    hparams=BASE,
+    tensors=DECODER.without("blk.{l}.ffn_gate")
+    | rule("blk.{l}.ffn_up", "model.layers.{l}.mlp.c_fc")
+    | rule("blk.{l}.ffn_down", "model.layers.{l}.mlp.c_proj"),
+    needs=("token_embd", *affine("output_norm"), *layer(*affine(*NORMS, "attn_output", *BOTH_FORWARD)), *QKV),
+    vocab=(vocab.bpe,),
+    renames=WRAPPERS,
+    drop=BUFFERS,
+    implied=GELU,
+)
+
+ARCHS = (STARCODER, CODESHELL, STARCODER2)

@@ -1,0 +1,218 @@
+"""Vocabularies of further kinds equal the reference's: keys, types, bytes, order; and damaged ones end in one line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import lzma
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gguf_forge.convert import vocab
+from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.convert.vocab.protobuf import read_piece_model
+from gguf_forge.convert.vocab.ranks import read_ranks, split
+from gguf_forge.convert.vocab.source_text import pattern_of, read_constants, special_tokens_of
+from gguf_forge.convert.vocab.tiktoken import CLASSES, read_tiktoken
+from gguf_forge.errors import CheckpointError, ConversionError, ForgeError
+from gguf_forge.format.values import Value
+from tests.convert.differences import KINDS as APART
+from tests.convert.kinds import CASES, GOLDEN, KINDS, Case
+from tests.convert.vocab_cases import summary
+
+REFERENCE: dict[str, list[list[str]]] = json.loads(lzma.decompress(GOLDEN.read_bytes()))
+
+
+def read(case: Case, folder: Path | None = None, **how: Any) -> dict[str, Value]:
+    place = KINDS / case.folder if folder is None else folder
+    settings = {"pre": case.pre, "note": lambda _: None, "architecture": "llama", "native": case.native}
+    return load_vocab(place, case.config, case.parts, **(settings | how))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_reference(name: str) -> None:
+    found = summary(read(CASES[name]))
+    apart = APART[name].keys if name in APART else frozenset()
+    assert [row for row in found if row[0] not in apart] == [row for row in REFERENCE[name] if row[0] not in apart]
+    assert {row[0] for row in found if row not in REFERENCE[name]} == apart
+
+
+def test_every_case_has_a_result() -> None:
+    assert set(REFERENCE) == set(CASES)
+
+
+def test_without_a_community_template_none_is_written() -> None:
+    assert "tokenizer.chat_template" not in read(CASES["tekken"], community_template=False)
+
+
+def test_a_version_without_a_known_template_says_what_to_do(tmp_path: Path) -> None:
+    folder = copied("tekken", tmp_path)
+    edit(folder / "tekken.json", lambda data: data["config"].update(version="v99"))
+    with pytest.raises(ConversionError, match=r"version v99: add chat_template\.jinja, or .*--disable-mistral"):
+        read(CASES["tekken"], folder)
+    (folder / "chat_template.jinja").write_text("J", encoding="utf-8")
+    assert read(CASES["tekken"], folder)["tokenizer.chat_template"].value == "J"
+
+
+def test_the_last_version_of_several_files_counts(tmp_path: Path) -> None:
+    folder = copied("spm", tmp_path)
+    shutil.copy(folder / "tokenizer.model.v3", folder / "tokenizer.model")
+    shutil.copy(folder / "tokenizer.model.v3", folder / "tokenizer.model.v7m1")
+    assert read(CASES["spm-v3"], folder)["tokenizer.chat_template"].value == "mistral-v7"
+
+
+def test_a_draft_takes_the_vocabulary_of_its_target(tmp_path: Path) -> None:
+    target = (KINDS / "rwkv", (vocab.rwkv_world,))
+    case = Case("none", "", (vocab.of_target, vocab.ids(mask=7)), {"vocab_size": 300})
+    found = read(case, tmp_path, target=target)
+    assert list(found)[:-1] == list(read(CASES["rwkv"]))
+    assert found["tokenizer.ggml.mask_token_id"].value == 7
+    with pytest.raises(ConversionError, match="--target-model-dir"):
+        read(case, tmp_path)
+
+
+def copied(folder: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(KINDS / folder, tmp_path / folder))
+
+
+def edit(path: Path, change: Any) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+BROKEN: dict[str, tuple[str, str, Any, str]] = {
+    "t5-cut": ("t5", "spiece.model", _cut, r"spiece\.model: not a SentencePiece model"),
+    "t5-empty": ("t5", "spiece.model", lambda p: p.write_bytes(b""), r"spiece\.model: "),
+    "xlmr-cut": ("xlmr", "sentencepiece.bpe.model", _cut, r"sentencepiece\.bpe\.model: not a SentencePiece model"),
+    "ranks-word": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nx\n"), r"line 2 is not base64 and a rank"),
+    "ranks-twice": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nIg== 0\n"), "two tokens have one rank"),
+    "ranks-orphan": ("qwen", "qwen.tiktoken", lambda p: p.write_text("IQ== 0\nISEh 1\n"), "no two tokens of lower"),
+    "tekken-json": ("tekken", "tekken.json", lambda p: p.write_text("{"), r"tekken\.json: not JSON"),
+    "tekken-bare": ("tekken", "tekken.json", lambda p: p.write_text("{}"), r"not a tekken vocabulary: KeyErr"),
+    "tekken-hole": (
+        "tekken", "tekken.json", lambda p: edit(p, lambda d: d["vocab"].pop(300)), "no token of rank 300, of 416"
+    ),
+    "tekken-bytes": (
+        "tekken", "tekken.json", lambda p: edit(p, lambda d: d["vocab"][0].update(token_bytes="IQ==")), "not the bytes"
+    ),
+    "tekken-orphan": (
+        "tekken",
+        "tekken.json",
+        lambda p: edit(p, lambda d: d["vocab"][300].update(token_bytes=base64.b64encode(b"\xff\0\xff").decode())),
+        "no two tokens make the one of rank 300",
+    ),
+    "tekken-many": (
+        "tekken",
+        "tekken.json",
+        lambda p: edit(p, lambda d: d["config"].update(default_num_special_tokens=3)),
+        "20 special tokens, of which 3",
+    ),
+    "tekken-unnamed": (
+        "tekken-v11",
+        "tekken.json",
+        lambda p: edit(p, lambda d: d["special_tokens"][1].update(token_str="<bos>")),
+        "no special token <s>",
+    ),
+    "rwkv-length": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text("1 'ab' 3\n"), "line 1 is not an id"),
+    "rwkv-code": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text("1 f() 3\n"), "line 1 is not an id"),
+    "rwkv-deep": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text(f"1 {'(' * 9999} 3\n"), "line 1 is not"),
+    "plamo-line": ("plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0]\n["b"]\n'), "line 2 is not a list"),
+    "plamo-object": ("plamo", "tokenizer.jsonl", lambda p: p.write_text("{}\n"), "line 1 is not a list"),
+    "plamo-missing": (
+        "plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0, "NORMAL"]\n'), "bos_token .* is not in tokenizer"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+    kind, file, change, message = BROKEN[name]
+    folder = copied(kind, tmp_path)
+    change(folder / file)
+    case = next(case for case in CASES.values() if case.folder == kind)
+    with pytest.raises(ForgeError, match=message) as caught:
+        read(case, folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["t5", "xlmr", "qwen", "kimi", "rwkv", "plamo"])
+def test_a_size_no_model_has_is_refused(name: str) -> None:
+    case = CASES[name]
+    for size in (1 << 40, 1 if name in ("qwen", "kimi", "rwkv") else 1 << 30):
+        with pytest.raises(ConversionError):
+            load_vocab(KINDS / case.folder, {**case.config, "vocab_size": size}, case.parts, pre=case.pre)
+
+
+def test_ranks_split_as_they_were_merged() -> None:
+    ranks = read_ranks(KINDS / "qwen" / "qwen.tiktoken")
+    for token, rank in ranks.items():
+        parts = split(ranks, token)
+        assert b"".join(parts) == token
+        assert len(parts) == (1 if len(token) == 1 else 2)
+        assert all(ranks[part] < rank for part in parts if len(token) > 1)
+
+
+def test_a_python_file_is_read_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    source = f"""
+open({str(marker)!r}, "w")
+A = "<|a|>"
+B: str = "<|b|>"
+MORE = [f"<|more_{{i}}|>" for i in range(2, 5)]
+ALL = tuple(enumerate((A, B) + tuple(MORE), start=10))
+PARTS = ["[\\\\p{{Han}}]+", "\\\\p{{N}}{{1,3}}"]
+PAT = "|".join(PARTS)
+HUGE = "x" * 10**9
+BOMB = [0] * 10**9
+DOUBLED = "ab"
+{"DOUBLED = DOUBLED + DOUBLED" + chr(10) if False else ""}
+CALLED = __import__("os").getcwd()
+UNKNOWN = (A, missing)
+"""
+    source += "DOUBLED = DOUBLED + DOUBLED\n" * 60
+    (tmp_path / "tokenization_x.py").write_text(source, encoding="utf-8")
+    constants = read_constants(Folder(tmp_path))
+    assert special_tokens_of(constants) == ["<|a|>", "<|b|>", "<|more_2|>", "<|more_3|>", "<|more_4|>"]
+    assert pattern_of(constants) == r"[\p{Han}]+|\p{N}{1,3}"
+    assert not marker.exists()
+    assert not {"HUGE", "BOMB", "CALLED", "UNKNOWN"} & set(constants)
+    assert len(constants["DOUBLED"]) <= 1 << 16
+
+
+@pytest.mark.parametrize("text", ["def (", "x = " + "(" * 5000 + ")" * 5000, "\0", "x = " + "-" * 9999 + "1"])
+def test_a_python_file_that_is_none_has_no_constants(text: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenization_x.py").write_text(text, encoding="utf-8")
+    assert read_constants(Folder(tmp_path)) == {}
+
+
+def test_without_its_python_file_a_known_class_tells_special_tokens(tmp_path: Path) -> None:
+    folder = copied("qwen", tmp_path)
+    (folder / "tokenization_qwen.py").unlink()
+    found = read_tiktoken(Folder(folder))
+    assert found is not None
+    assert list(found.special) == list(CLASSES["QWenTokenizer"].special)
+    assert next(iter(found.special.values())) == len(found.ranks)
+    assert found.pattern == CLASSES["QWenTokenizer"].pattern
+
+
+def test_the_numbers_of_a_published_vocabulary_fit_its_class() -> None:
+    assert 151643 + len(CLASSES["QWenTokenizer"].special) == 151851  # Qwen 1's tokens
+    assert 127957 + len(CLASSES["HYTokenizer"].special) == 128167  # Hunyuan-A13B's vocab_size
+    assert 128000 + len(CLASSES["llama 3"].special) == 128256  # Llama 3's vocab_size
+    assert CLASSES["HYTokenizer"].special[2] == "<|bos|>"  # id 127959, which the reference writes as Hunyuan's BOS
+
+
+def test_a_field_of_the_wrong_kind_in_a_piece_model_is_named(tmp_path: Path) -> None:
+    for data in (b"\x12\x02\x1a\x00", b"\x1a\x02\x10\x05", b"\x12\x7f", b"\x0b", b"\x80" * 12):
+        (tmp_path / "m").write_bytes(data)
+        with pytest.raises(CheckpointError, match="not a SentencePiece model"):
+            read_piece_model(tmp_path / "m")
