@@ -1,5 +1,6 @@
 """Mixtures of experts of several makers, each a few rows beside the usual decoder: Trinity (AFMoE), Laguna, Mellum 2,
-Maple, GroveMoE and SmallThinker."""
+Maple, GroveMoE and SmallThinker.
+"""
 
 from __future__ import annotations
 
