@@ -76,8 +76,11 @@ DBRX = Arch(
             exact("blk.{l}.ffn_up_exps.weight", f"{BLOCK}.ffn.experts.mlp.v1", verb=Reshape(_by_expert)),
         )
     ),
-    needs=("token_embd", "output_norm", "output", *layer("attn_norm", "attn_output_norm", "attn_qkv", "attn_output"))
-    + MIXTURE,
+    needs=(
+        *("token_embd", "output_norm", "output"),
+        *layer("attn_norm", "attn_output_norm", "attn_qkv", "attn_output"),
+        *MIXTURE,
+    ),
     vocab=(vocab.bpe,),
     drop=BUFFERS,
 )
@@ -160,7 +163,10 @@ GROK = Arch(
     renames=(
         *WRAPPERS,
         *(
-            (rf"^transformer\.decoder_layer\.(\d+)\.moe\.(\d+)\.{old}\.", rf"model.layers.\1.block_sparse_moe.experts.\2.{new}.")
+            (
+                rf"^transformer\.decoder_layer\.(\d+)\.moe\.(\d+)\.{old}\.",
+                rf"model.layers.\1.block_sparse_moe.experts.\2.{new}.",
+            )
             for old, new in (("linear", "w1"), ("linear_1", "w2"), ("linear_v", "w3"))
         ),
     ),
