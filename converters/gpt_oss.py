@@ -33,7 +33,13 @@ GPT_OSS = Arch(
     | rule("blk.{l}.attn_sinks", "model.layers.{l}.self_attn.sinks", ends=WEIGHT)
     | rule("blk.{l}.post_attention_norm", "model.layers.{l}.post_attention_layernorm")
     | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.router")
-    | exact(f"{DOWN}.weight", f"{EXPERTS}.down_proj_blocks", f"{EXPERTS}.down_proj_scales", verb=PACK_MXFP4, first=AS_READ)
+    | exact(
+        f"{DOWN}.weight",
+        f"{EXPERTS}.down_proj_blocks",
+        f"{EXPERTS}.down_proj_scales",
+        verb=PACK_MXFP4,
+        first=AS_READ,
+    )
     | exact(
         WEIGHTS,
         f"{EXPERTS}.gate_up_proj_blocks",

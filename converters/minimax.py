@@ -46,7 +46,7 @@ USUAL_INTERVAL = 8
 
 
 def _residual_scale(facts: Facts) -> float:
-    """What the residual stream is multiplied by: one number for all three kinds of paths, whose own factor must be 1."""
+    """What the residual stream is multiplied by: one number for its three kinds of paths; their own must be 1."""
     kinds = ("full_attention", "linear_attention", "mlp")
     scales = [float(need(facts.config, f"layernorm_{kind}_alpha")) for kind in kinds]
     factors = [float(need(facts.config, f"layernorm_{kind}_beta")) for kind in kinds]

@@ -103,10 +103,10 @@ AFMOE = Arch(
 
 
 def _heads(facts: Facts) -> list[int]:
-    heads = facts.config.get("num_attention_heads_per_layer") or [facts.number("num_attention_heads")] * main_layers(facts)
-    if len(heads) != main_layers(facts):
-        raise ConversionError(f"config.json: num_attention_heads_per_layer has {len(heads)} of {main_layers(facts)} layers")
-    return list(heads)
+    heads, count = facts.config.get("num_attention_heads_per_layer"), main_layers(facts)
+    if heads and len(heads) != count:
+        raise ConversionError(f"config.json: num_attention_heads_per_layer has {len(heads)} of {count} layers")
+    return list(heads or [facts.number("num_attention_heads")] * count)
 
 
 def _leading_dense(facts: Facts) -> int:
@@ -126,7 +126,7 @@ def _turned(rope: Callable[[Any], dict[str, Any]]) -> Callable[[Facts], int | No
 def _assistant_end(_: vocab.VocabJob, tokens: vocab.Vocabulary) -> vocab.Vocabulary:
     """The end of an answer is no text, whatever the tokenizer says."""
     kinds = zip(tokens.tokens, tokens.types, strict=True)
-    tokens.types = [vocab.TokenType.CONTROL if token == "</assistant>" else kind for token, kind in kinds]
+    tokens.types = [vocab.TokenType.CONTROL if text == "</assistant>" else kind for text, kind in kinds]
     return tokens
 
 
@@ -245,7 +245,7 @@ GROVEMOE = Arch(
     renames=WRAPPERS,
     # The model does not use its biases of experts.
     drop=(*BUFFERS, r"\.mlp\.gate\.expert_bias$"),
-    axes={"l": LAYERS, "e": EXPERTS, "c": Axis(lambda facts: facts.number("num_local_experts", "num_experts") // GROUP)},
+    axes={"l": LAYERS, "e": EXPERTS, "c": Axis(lambda facts: len(EXPERTS.numbers(facts)) // GROUP)},
     implied=(*SILU, ("norm_topk_prob", (True,))),
 )
 
