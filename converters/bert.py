@@ -350,7 +350,8 @@ EURO_BERT = Arch(
 
 
 def _guesses_words(_: Any, facts: Facts) -> bool:
-    return facts.config["architectures"][0] == "ModernBertForMaskedLM"
+    """Whether the head's dense layer is that of a guesser of words, for which there is no form in GGUF."""
+    return not any(facts.has(name) for name in CLASSIFIER)
 
 
 M = "layers.{l}"

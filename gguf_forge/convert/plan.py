@@ -104,7 +104,11 @@ def plan_outputs(
 def rename(
     arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Names as the rules write them, to stored names; and the stored names of what is dropped."""
+    """Names as the rules write them, to stored names; and the stored names of what is dropped.
+
+    What decides about a name finds the headers in the facts under the names as stored.
+    """
+    facts = replace(facts, headers={n: Header(t.dtype, tuple(t.shape)) for n, t in tensors.items()})
     drops = [d if isinstance(d, Drop) else Drop(d, lambda _match, _facts: True) for d in arch.drop]
     searches = [(re.compile(d.pattern), d.when) for d in drops]
     renames = [(re.compile(p), r) for p, r in arch.renames]
