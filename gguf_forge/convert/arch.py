@@ -276,7 +276,8 @@ class Arch:
     tensors whose values decide something. `shapes` are rows of outputs' shapes that llama.cpp's loaders do not
     give, or that stand in their place. `mtp` says that the model's layers that predict further tokens can be left out
     or kept alone, `draft` that it is the draft model of another; `beside` are the class names of checkpoints that hold
-    it beside a model of their own.
+    it beside a model of their own. `configure` makes the configuration of a checkpoint that has none of the shapes of
+    its tensors by name, or None of another family's.
     """
 
     name: str
@@ -295,6 +296,7 @@ class Arch:
     mtp: bool = False
     draft: bool = False
     beside: tuple[str, ...] = ()
+    configure: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
 
     @property
     def covered(self) -> tuple[str, ...]:

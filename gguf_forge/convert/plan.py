@@ -152,8 +152,13 @@ def with_headers(
             raise ConversionError(f"{name!r} has {tensor.nbytes} bytes, and only small tensors are looked at")
         return np.asarray(tensor.read(), np.int64) if tensor.type.name.startswith("I") else float_rows(tensor)
 
-    headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
+    headers = {name: _header(tensors[s]) for name, s in stored.items()}
     return replace(facts, headers=headers, look=look)
+
+
+def _header(tensor: SourceTensor) -> Header:
+    place = (id(tensor.file), tensor.offset) if tensor.file else None
+    return Header(tensor.dtype, tuple(tensor.shape), place)
 
 
 def _looked_at(arch: Arch, names: Names) -> list[str]:
