@@ -78,6 +78,14 @@ ZOO: dict[str, Difference] = {
     "DeepSeek-V4-Flash-DSpark.bf16-dspark": _refused("must be"),
     "DeepSeek-V4-Flash-DSpark.f32-dspark": _refused("must be"),
     "Qwen3-TTS-12Hz-1.7B-Base": _refused("output.weight"),
+    "bitnet_b1_58-large.f32": _differs(
+        *("blk.0.attn_k.weight", "blk.1.attn_v.weight", "blk.1.ffn_gate.weight"), why=("The mean of BitNet's weights",)
+    ),
+    "chameleon-7b-old": _differs(
+        *(f"blk.*.attn_{part}_norm.{end}" for part in "qk" for end in ("weight", "bias")),
+        why=("Chameleon's norms of single heads",),
+    ),
+    "jais-13b-chat": _differs("general.size_label", "output.weight", why=("Jais without a head of its own",)),
     "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
 }
 
