@@ -230,7 +230,8 @@ def _widths(facts: Facts) -> list[int] | None:
 def _window(facts: Facts) -> Any:
     """The window; where it looks both ways, it is the even number within it."""
     window = facts.config.get("sliding_window")
-    return window // 2 * 2 if facts.config.get("use_bidirectional_attention") == "all" else window
+    both = facts.config.get("use_bidirectional_attention") == "all"
+    return window // 2 * 2 if both and isinstance(window, int) else window
 
 
 def _still(facts: Facts) -> npt.NDArray[np.float32]:

@@ -36,8 +36,10 @@ from tests.convert.kinds import CASES, GOLDEN, KINDS, Case
 ROOT = Path(__file__).resolve().parents[2]
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_MISTRAL = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
-_MISTRAL += ("[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+_MISTRAL = (
+    *("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+)
 _RULES = "FF21\t41\nFF41\t61\nBD\t31 2044 32\n3000\t20\nA\t20\n9\t20\n65 301\tE9\n"
 """Characters and what a normalizer puts for them, in hexadecimal: wide letters, a half, blanks, an accent."""
 
@@ -241,7 +243,7 @@ class Reference:
         logging.disable(logging.CRITICAL)
         os.environ["HF_HUB_OFFLINE"] = "1"
         import conversion  # type: ignore[import-not-found]
-        import gguf  # type: ignore[import-not-found]
+        import gguf
 
         conversion.load_all_models()
         names = [found.name for found in pkgutil.iter_modules(conversion.__path__)]
