@@ -272,13 +272,12 @@ class Arch:
     count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file, those over
     an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
     head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
-        keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the configuration
+    keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the configuration
     that says which). `looks` are the small source tensors whose values decide something. `shapes` are rows of outputs'
     shapes that llama.cpp's loaders do not give, or that stand in their place. `mtp` says that the model's layers that
     predict further tokens can be left out or kept alone, `draft` that it is the draft model of another; `beside` are
-    the class names of checkpoints that hold it beside a model of their own.
-     `configure` makes the
-    configuration of a checkpoint that has none of the shapes of its tensors by name, or None of another family's.
+    the class names of checkpoints that hold it beside a model of their own. `configure` makes the configuration of a
+    checkpoint that has none of the shapes of its tensors by name, or None of another family's.
     """
 
     name: str

@@ -90,8 +90,10 @@ def _is_kept(subject: Subject, path: str) -> bool:
 def _implied(subject: Subject) -> Iterator[str]:
     for key, means in subject.arch.implied:
         value = subject.config.get(key)
-        meant = means if value is None or isinstance(means, tuple) else means(subject.config)
-        if value is not None and value not in meant:
+        if value is None:
+            continue
+        meant: tuple[Any, ...] = means if isinstance(means, tuple) else means(subject.config)
+        if value not in meant:
             yield f"config.json: {key} is {value!r}; {subject.arch.name} in GGUF means {meant[0]!r}"
 
 
