@@ -152,8 +152,7 @@ class TiktokenFile:
         }
         definition = {"normalizer": None, "pre_tokenizer": pre, "model": {"type": "BPE", "ignore_merges": True}}
         if self.first is not None:
-            opening = {"SpecialToken": {"id": self.first, "type_id": 0}}
-            text = {"Sequence": {"id": "A", "type_id": 0}}
+            opening, text = {"SpecialToken": {"id": self.first, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
             document["post_processor"] = {
                 "type": "TemplateProcessing",
                 "single": [opening, text],
