@@ -29,7 +29,7 @@ from gguf_forge.convert.arch import (
 )
 from gguf_forge.convert.config import block_count, first_of, need, text_part
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.ops import NEG_EXP, SQUEEZE, Reshape, Rows, Whole
+from gguf_forge.convert.ops import Reshape, Rows, Whole
 from gguf_forge.convert.rows import equal_parts, grouped, heads_of, interleave_halves
 from gguf_forge.convert.view import Numbers
 from gguf_forge.errors import ConversionError
@@ -37,6 +37,7 @@ from gguf_forge.format.layout import ValueType
 
 from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, MULTIMODAL, QKV, SILU, TRUNK, WRAPPERS, layer
 from .llama import LLAMA_VOCAB, NEEDS, TURNED
+from .mamba import STATE, STATE_NORM, state_space
 
 LAYER = "model.layers.{l}"
 QUERY_HEADS, KEY_HEADS = heads_of("num_attention_heads"), heads_of("num_key_value_heads")
@@ -214,6 +215,9 @@ def _context(facts: Facts) -> Any:
     return facts.config.get("max_position_embeddings") if _turns_at_all(facts) else 1 << 20
 
 
+GROUPS = ("n_groups", "num_groups", "mamba_n_groups")
+
+
 def _heads_kv(facts: Facts) -> list[int]:
     heads = facts.number("num_key_value_heads")
     return [heads if attends else 0 for attends in _attends(facts)]
@@ -226,29 +230,10 @@ HYBRID_KEYS: Table[Hparam] = (
     | u32("rope.dimension_count", value=lambda facts: facts.config.get("attn_rotary_emb") or None, again=True)
     | u32("ssm.conv_kernel", "conv_kernel", "d_conv", "mamba_d_conv", required=True)
     | u32("ssm.state_size", "state_size", "d_state", "ssm_state_size", "mamba_d_state", required=True)
-    | u32("ssm.group_count", "n_groups", "num_groups", "mamba_n_groups", required=True)
+    | u32("ssm.group_count", *GROUPS, required=True)
     | u32("ssm.inner_size", value=lambda facts: facts.number("expand", "mamba_expand") * facts.number("hidden_size"))
     | u32("ssm.time_step_rank", "n_heads", "num_heads", "mamba_n_heads", required=True)
     | boolean("rope.scaling.finetuned", value=_turns_at_all)
-)
-COLUMN = Reshape(lambda shape, _: (*shape, 1))
-
-
-def _by_group(shape: tuple[int, ...], facts: Facts) -> tuple[int, int]:
-    groups = first_of(facts.config, "n_groups", "num_groups", "mamba_n_groups")
-    return int(groups), shape[0] // int(groups)
-
-
-STATE: Table[Rule] = Table(
-    (
-        exact("blk.{l}.ssm_a", f"{LAYER}.mamba.A_log", verb=COLUMN | NEG_EXP),
-        exact("blk.{l}.ssm_d", f"{LAYER}.mamba.D", verb=COLUMN),
-        rule("blk.{l}.ssm_conv1d", f"{LAYER}.mamba.conv1d", verb=SQUEEZE),
-        exact("blk.{l}.ssm_dt.bias", f"{LAYER}.mamba.dt_bias"),
-        rule("blk.{l}.ssm_in", f"{LAYER}.mamba.in_proj"),
-        rule("blk.{l}.ssm_norm", f"{LAYER}.mamba.norm", ends=WEIGHT, verb=Reshape(_by_group)),
-        rule("blk.{l}.ssm_out", f"{LAYER}.mamba.out_proj"),
-    )
 )
 
 
@@ -264,8 +249,6 @@ def _turned_part(heads: Callable[[Facts], int]) -> Rows:
     return Rows(take)
 
 
-STATES = layer("ssm_in", "ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_d", "ssm_norm", "ssm_out")
-
 GRANITE_HYBRID = replace(
     GRANITE_MOE,
     name="granitehybrid",
@@ -274,7 +257,7 @@ GRANITE_HYBRID = replace(
     tensors=ATTENTION
     | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj", verb=_turned_part(QUERY_HEADS))
     | rule("blk.{l}.attn_k", f"{LAYER}.self_attn.k_proj", verb=_turned_part(KEY_HEADS))
-    | STATE
+    | state_space(f"{LAYER}.mamba", heads_of(*GROUPS))
     | EXPERTS
     | ONLY_SHARED
     # Bamba's names.
@@ -288,7 +271,7 @@ GRANITE_HYBRID = replace(
     ),
     needs=(
         *(name for name in TRUNK if not name.endswith("attn_output")),
-        Either((layer("attn_q", "attn_k", "attn_v", "attn_output"), STATES)),
+        Either(((*QKV, *layer("attn_output")), (*STATE, *STATE_NORM))),
         Either((MIXTURE, GATED)),
         SHARED_EXPERT,
     ),
