@@ -62,7 +62,7 @@ GPT_OSS = Arch(
     vocab=(vocab.bpe,),
     renames=(*WRAPPERS, (r"\.sinks$", ".sinks.weight"), (r"_proj_bias$", "_proj.bias")),
     drop=BUFFERS,
-    implied=SILU,
+    implied=(*SILU, ("swiglu_limit", (7.0,))),
 )
 
 ARCHS = (GPT_OSS,)

@@ -98,7 +98,7 @@ AFMOE = Arch(
     vocab=LLAMA_VOCAB,
     renames=WRAPPERS,
     drop=BUFFERS,
-    implied=SILU,
+    implied=(*SILU, ("mup_enabled", (True,)), ("global_attn_every_n_layers", (4,))),
 )
 
 
