@@ -180,7 +180,12 @@ MINIMAX_M3 = Arch(
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
     drop=(*BUFFERS, *MULTIMODAL),
-    implied=(("hidden_act", ("silu", "swigluoai")), ("qk_norm_type", ("per_head",))),
+    implied=(
+        ("hidden_act", ("silu", "swigluoai")),
+        ("qk_norm_type", ("per_head",)),
+        ("swiglu_alpha", (1.702,)),
+        ("swiglu_limit", (7.0,)),
+    ),
 )
 
 ARCHS = (MINIMAX01, MINIMAX_M2, MINIMAX_M3)

@@ -47,6 +47,7 @@ from .common import (
     WRAPPERS,
     layer,
     main_layers,
+    windows_unless_usual,
 )
 from .llama import LLAMA_VOCAB
 from .mla import LAYER, ROUTER, SHARED, experts, shared_experts
@@ -77,7 +78,8 @@ AFMOE = Arch(
     | u32("leading_dense_block_count", "num_dense_layers")
     | boolean("expert_weights_norm", "route_norm")
     | f32("expert_weights_scale", "route_scale")
-    | WINDOW,
+    | WINDOW
+    | windows_unless_usual("afmoe"),
     tensors=DECODER
     | QK_NORM
     | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.gate_proj")
@@ -98,7 +100,7 @@ AFMOE = Arch(
     vocab=LLAMA_VOCAB,
     renames=WRAPPERS,
     drop=BUFFERS,
-    implied=SILU,
+    implied=(*SILU, ("mup_enabled", (True,))),
 )
 
 
@@ -152,7 +154,8 @@ LAGUNA = Arch(
     | u32("expert_gating_func", value=lambda facts: GATING["sigmoid"], again=True)
     | u32("leading_dense_block_count", value=_leading_dense)
     | u32("rope.dimension_count", value=_turned(rope_of))
-    | u32("rope.dimension_count_swa", value=_turned(sliding_rope_of)),
+    | u32("rope.dimension_count_swa", value=_turned(sliding_rope_of))
+    | windows_unless_usual("laguna"),
     tensors=DECODER
     | QK_NORM
     | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.g_proj")

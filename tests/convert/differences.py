@@ -65,6 +65,12 @@ ZOO: dict[str, Difference] = {
     "granite-4.0-micro": _differs(
         "granite.feed_forward_length", why=("The width of Granite's layers without experts",)
     ),
+    "Laguna-XS.2": _differs(
+        "laguna.attention.sliding_window_pattern", why=("Layers with windows where llama.cpp supposes others",)
+    ),
+    "MiniMax-M1-40k": _differs(
+        "minimax-01.full_attention_interval", why=("Which layers of MiniMax attend fully",)
+    ),
     "Qwen3-ASR-0.6B": _differs("qwen3vl.rope.dimension_sections", why=("Qwen3-ASR without rotary sections",)),
     "Mistral-7B-Instruct-v0.3-native": _CONTEXT,
     "Mistral-Nemo-Instruct-2407-native": _CONTEXT,
