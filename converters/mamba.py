@@ -154,8 +154,9 @@ def _twice(facts: Facts) -> int:
     return size
 
 
-def _pads(default: int) -> Callable[[vocab.VocabJob], int]:
-    return lambda job: job.count("pad_vocab_size_multiple") or default
+def _pads(multiple: int) -> Callable[[vocab.VocabJob], int]:
+    """To whole multiples of what the embedding is padded: by the authors' code only, which calls the width d_model."""
+    return lambda job: (job.count("pad_vocab_size_multiple") or multiple) if "d_model" in job.config else 1
 
 
 MAMBA = Arch(
