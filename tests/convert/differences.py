@@ -37,13 +37,14 @@ _SHORTER = _differs("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer
 _TEMPLATE = _differs("tokenizer.chat_template", why=(TEMPLATES,))
 
 _JOINED = _differs("tokenizer.ggml.remove_extra_whitespaces", why=(RUNS,))
-REFUSED = "Files that llama.cpp does not load"
+REFUSED = "What llama.cpp would not load is refused"
 
 
 def _refused(error: str) -> Difference:
     return Difference(frozenset(), (REFUSED,), error)
 
 
+_EXPONENTIAL = _differs("blk.*.ssm_a", why=("-exp(A_log) to the nearest float",))
 _CONTEXT = _differs("llama.context_length", why=("A context length for Mistral's own layout",))
 
 #: By checkpoint, or by checkpoint and result.
@@ -92,7 +93,27 @@ ZOO: dict[str, Difference] = {
         why=("Chameleon's norms of single heads",),
     ),
     "jais-13b-chat": _differs("general.size_label", "output.weight", why=("Jais without a head of its own",)),
+    "EXAONE-4.0-1.2B": _refused("attn_output.weight"),
+    "falcon-mamba-7b": _refused("token_embd.weight"),
+    "gemma-3n-E2B-it": _refused("per_layer_token_embd.weight"),
+    "WavTokenizer-large-75-dec": _refused("convnext"),
+    "ERNIE-4.5-21B-A3B-PT": _differs(
+        "ernie4_5-moe.expert_shared_feed_forward_length", why=("The width of ERNIE's shared experts",)
+    ),
+    "EXAONE-3.0-no-rope-scaling": _differs(
+        "exaone.attention.layer_norm_rms_epsilon", why=("EXAONE 3 has RMS norms",)
+    ),
+    "Hunyuan-0.5B-Instruct": _differs("tokenizer.ggml.eos_token_id", why=("Hunyuan's end of text",)),
+    "K-EXAONE-236B-A23B": _differs(
+        "exaone-moe.expert_gating_func", why=("K-EXAONE says that scores are a sigmoid's",)
+    ),
+    "Jamba-v0.1": _EXPONENTIAL,
+    "mamba-130m-original": _EXPONENTIAL,
+    "NVIDIA-Nemotron-Nano-9B-v2": _differs("general.architecture", "nemotron_h*", why=("Dense Nemotron-H",)),
+    "pocket-tts-no-voice-bos.f32": _differs("token_embd.weight", why=("Pocket TTS's first input",)),
+    # Weights in another tool's packed form, which is refused by name.
     "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
+    "MiMo-V2-Flash-fp8-raw-config": Difference(frozenset(), (), "quantized by fp8"),
 }
 
 KINDS: dict[str, Difference] = {
