@@ -89,6 +89,7 @@ _END, _USER = "<|endoftext|>", "<|user|>"
 LLAMA_VOCAB = (
     vocab.when(_is_glm_asr, vocab.bpe_with(fill={"eos": _END, "eot": _USER, "unk": _END, "bos": _END})),
     vocab.tekken_only,
+    vocab.together(vocab.config_space_prefix, vocab.hybrid_dna),
     vocab.together(vocab.config_space_prefix, vocab.spm, vocab.bpe, vocab.tiktoken, codellama_infill, granite_bos),
 )
 

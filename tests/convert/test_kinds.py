@@ -126,6 +126,7 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
     "rwkv-length": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text("1 'ab' 3\n"), "line 1 is not an id"),
     "rwkv-code": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text("1 f() 3\n"), "line 1 is not an id"),
     "rwkv-deep": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text(f"1 {'(' * 9999} 3\n"), "line 1 is not"),
+    "dna-length": ("dna", "tokenizer_config.json", lambda p: edit(p, lambda d: d.update(k=4)), "DNA have 4 bases"),
     "plamo-line": ("plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0]\n["b"]\n'), "line 2 is not a list"),
     "plamo-object": ("plamo", "tokenizer.jsonl", lambda p: p.write_text("{}\n"), "line 1 is not a list"),
     "plamo-missing": (
@@ -145,10 +146,10 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["t5", "xlmr", "qwen", "kimi", "rwkv", "plamo"])
+@pytest.mark.parametrize("name", ["t5", "xlmr", "qwen", "kimi", "rwkv", "plamo", "dna"])
 def test_a_size_no_model_has_is_refused(name: str) -> None:
     case = CASES[name]
-    for size in (1 << 40, 1 if name in ("qwen", "kimi", "rwkv") else 1 << 30):
+    for size in (1 << 40, 1 if name in ("qwen", "kimi", "rwkv", "dna") else 1 << 30):
         with pytest.raises(ConversionError):
             load_vocab(KINDS / case.folder, {**case.config, "vocab_size": size}, case.parts, pre=case.pre)
 
