@@ -20,6 +20,9 @@ test: $(VENV)/.test ## the test suite
 test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
 	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(BIN)/python -m pytest -m zoo tests/convert
 
+test-vocabs: $(VENV)/.test ## VOCABS=folder (.gguf with .gguf.inp, .gguf.out): published vocabularies and texts
+	GGUF_VOCABS=$(VOCABS) $(BIN)/python -m pytest tests/convert/test_check.py
+
 test-run: $(VENV)/.test ## converted files opened and run by llama.cpp, of the test suite
 	$(BIN)/python -m pytest tests/cli/test_generation.py
 
@@ -65,7 +68,7 @@ $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(BIN)/python $(PACKAGING
 	touch $@
 
 build/zoo/.made:
-	test -f "$(ZOO)/make.py" || { echo "make test-zoo needs ZOO=folder with make.py and golden/" >&2; exit 2; }
+	test -f "$(ZOO)/make.py" || { echo "make test-vocabs test-zoo needs ZOO=folder with make.py and golden/" >&2; exit 2; }
 	$(PYTHON) -m venv build/torch
 	build/torch/bin/pip install -q numpy torch==2.13.0
 	build/torch/bin/python $(ZOO)/make.py build/zoo

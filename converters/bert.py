@@ -29,7 +29,9 @@ from gguf_forge.convert.config import first_of
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import TRANSPOSE, Reshape
 from gguf_forge.convert.rows import rows_from
-from gguf_forge.convert.vocab import Changes, VocabJob
+from gguf_forge.convert.vocab import Changes, Keys, VocabJob
+from gguf_forge.convert.vocab.steps import type_count
+from gguf_forge.convert.vocab.unigram import is_unigram_json, read_xlmr_json
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
 
@@ -162,6 +164,21 @@ XLM_ROBERTA = replace(
     hf=("XLMRobertaModel", "XLMRobertaForSequenceClassification"),
     vocab=(vocab.xlm_roberta,),
     when=lambda config: not config.get("lora_adaptations"),
+)
+
+
+
+@vocab.loader
+def camembert(job: VocabJob) -> Keys | None:
+    """CamemBERT's Unigram vocabulary in tokenizer.json; its sentencepiece.bpe.model counts its tokens otherwise."""
+    if not is_unigram_json(job.folder):
+        return None
+    unigram = read_xlmr_json(job)
+    return {**unigram.values(type_count(job)), **vocab.finish(job, unigram.vocabulary, only_special=True)}
+
+
+CAMEMBERT = replace(
+    ROBERTA, hf=("CamembertModel",), tensors=ROBERTA.tensors.without("cls", "cls.output"), vocab=(camembert,)
 )
 
 #: Layers with queries, keys and values in one matrix: Nomic's and Jina 3's.
@@ -350,7 +367,8 @@ EURO_BERT = Arch(
 
 
 def _guesses_words(_: Any, facts: Facts) -> bool:
-    return facts.config["architectures"][0] == "ModernBertForMaskedLM"
+    """Whether the head's dense layer is that of a guesser of words, for which there is no form in GGUF."""
+    return not any(facts.has(name) for name in CLASSIFIER)
 
 
 M = "layers.{l}"
@@ -389,4 +407,7 @@ MODERN_BERT = Arch(
     drop=(*BUFFERS, r"^decoder\.", Drop(r"^head\.", _guesses_words)),
 )
 
-ARCHS = (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, JINA3, NOMIC, NOMIC_MOE, JINA2, NEO_BERT, EURO_BERT, MODERN_BERT)
+ARCHS = (
+    *(BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, CAMEMBERT),
+    *(JINA2, JINA3, NOMIC, NOMIC_MOE, NEO_BERT, EURO_BERT, MODERN_BERT),
+)

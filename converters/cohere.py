@@ -60,7 +60,7 @@ def _turned(facts: Facts) -> int:
 COHERE2 = replace(
     COMMAND_R,
     name="cohere2",
-    hf=("Cohere2ForCausalLM",),
+    hf=("Cohere2ForCausalLM", "Cohere2VisionForConditionalGeneration"),
     hparams=BASE
     | LOGIT_SCALE
     | u32("attention.sliding_window", "sliding_window", required=True)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, array, boolean, f32, rule, string, u32
 from gguf_forge.convert.config import block_count, first_of
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.sentence import pooling_mode
+from gguf_forge.convert.sizes import WINDOWS
 from gguf_forge.errors import ConversionError
+from gguf_forge.format.layout import ValueType
 
 from .rotary import pretraining_context, rope_value, scaling, sections, sliding_theta
 
@@ -188,6 +190,20 @@ def main_dropped(prefix: str = r"^model\.layers\.") -> Drop:
     return Drop(
         prefix + r"(\d+)\.", lambda match, facts: facts.options.mtp == "only" and int(match[1]) < main_layers(facts)
     )
+
+
+def windows_unless_usual(architecture: str) -> Hparam:
+    """Which layers slide, where config.json says so and they are not those that llama.cpp supposes without the key."""
+
+    def value(facts: Facts) -> list[bool] | None:
+        kinds, usual = facts.config.get("layer_types"), WINDOWS[architecture]
+        if not kinds or not facts.config.get("sliding_window"):
+            return None
+        windows = [kind == "sliding_attention" for kind in kinds]
+        full = 0 if usual.first else usual.period - 1
+        return None if windows == [n % usual.period != full for n in range(len(kinds))] else windows
+
+    return array("attention.sliding_window_pattern", ValueType.BOOL, value=value)
 
 
 def tied_head(facts: Facts) -> bool:

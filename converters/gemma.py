@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, Hparam, Rule, Table, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Hparam, Rule, Table, exact, f32, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import add
 from gguf_forge.convert.rope import rope_of
@@ -96,6 +97,38 @@ def _softcap(facts: Facts) -> Any:
     return facts.config.get("final_logit_softcapping") or None
 
 
+def _query_scale(layers_27b: int) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Whose root queries are divided by in llama.cpp: the size of a head; in the 27B model, known by its number of
+    layers, the width divided by the heads.
+    """
+
+    def meant(config: Mapping[str, Any]) -> tuple[Any, ...]:
+        if config.get("num_hidden_layers") == layers_27b:
+            return (config["hidden_size"] // config["num_attention_heads"],)
+        return (config.get("head_dim"),)
+
+    return meant
+
+
+def _module(number: int, axis: int) -> Callable[[Facts], int | None]:
+    """The length of an axis of a dense layer after the pooling, where it is kept."""
+
+    def length(facts: Facts) -> int | None:
+        header = facts.headers.get(f"{number}_Dense/linear.weight")
+        return None if header is None or not facts.options.dense_modules else header.shape[axis]
+
+    return length
+
+
+def _dense(number: int) -> Rule:
+    return exact(
+        f"dense_{number}.weight",
+        f"{number}_Dense/linear.weight",
+        when=lambda facts: facts.options.dense_modules,
+        first=4 - number,
+    )
+
+
 GEMMA = Arch(
     "gemma",
     hf=("GemmaForCausalLM",),
@@ -124,7 +157,7 @@ GEMMA2 = Arch(
     vocab=(vocab.spm, vocab.space_prefix(False)),
     renames=WRAPPERS,
     drop=BUFFERS + HEAD,
-    implied=GELU,
+    implied=(*GELU, ("query_pre_attn_scalar", _query_scale(46))),
 )
 GEMMA3 = Arch(
     "gemma3",
@@ -148,7 +181,7 @@ GEMMA3 = Arch(
     vocab=(vocab.together(vocab.spm, vocab.space_prefix(False)), vocab.bpe),
     renames=WRAPPERS,
     drop=BUFFERS + VISION,
-    implied=GELU,
+    implied=(*GELU, ("query_pre_attn_scalar", _query_scale(62))),
 )
 
 #: EmbeddingGemma: its window is the one in config.json, whatever its attention.
@@ -156,10 +189,14 @@ GEMMA_EMBEDDING = replace(
     GEMMA3,
     name="gemma-embedding",
     hf=("Gemma3TextModel",),
-    tensors=GEMMA3.tensors.without("output"),
+    tensors=GEMMA3.tensors.without("output") | _dense(2) | _dense(3),
     drop=GEMMA3.drop + HEAD,
     hparams=GEMMA3.hparams
     | u32("attention.sliding_window", "sliding_window", required=True)
+    | u32("dense_2_feat_in", value=_module(2, 1))
+    | u32("dense_2_feat_out", value=_module(2, 0))
+    | u32("dense_3_feat_in", value=_module(3, 1))
+    | u32("dense_3_feat_out", value=_module(3, 0))
     | u32("pooling_type", value=pooling),
 )
 

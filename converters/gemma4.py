@@ -13,7 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, Axis, Either, Hparam, Rule, Table, array, exact, optional, rule, u32
+from gguf_forge.convert.arch import (
+    Arch,
+    Axis,
+    Either,
+    Hparam,
+    Rule,
+    Table,
+    array,
+    boolean,
+    exact,
+    f32,
+    optional,
+    rule,
+    string,
+    u32,
+)
 from gguf_forge.convert.config import block_count, first_of, need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK, Computed, Verb
@@ -26,7 +41,9 @@ from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
 
-from .common import BUFFERS, DECODER, GATED, GELU, MULTIMODAL, QK_NORM, WRAPPERS, layer
+from .common import BUFFERS, DECODER, GATED, GELU, MULTIMODAL, QK_NORM, WRAPPERS, layer, pooling
+from .dflash import DSPARK, MARKOV
+from .dflash import KEYS as DRAFT_KEYS
 from .gemma import GEMMA3, vocab_rows
 
 LAYER = "model.layers.{l}"
@@ -230,7 +247,8 @@ def _widths(facts: Facts) -> list[int] | None:
 def _window(facts: Facts) -> Any:
     """The window; where it looks both ways, it is the even number within it."""
     window = facts.config.get("sliding_window")
-    return window // 2 * 2 if facts.config.get("use_bidirectional_attention") == "all" else window
+    both = facts.config.get("use_bidirectional_attention") == "all"
+    return window // 2 * 2 if both and isinstance(window, int) else window
 
 
 def _still(facts: Facts) -> npt.NDArray[np.float32]:
@@ -343,4 +361,92 @@ ASSISTANT = replace(
     draft=True,
 )
 
-ARCHS = (GEMMA3N, GEMMA4, ASSISTANT)
+
+def _both_ways(facts: Facts) -> int:
+    """The window as llama.cpp counts it, the configuration's being what of it lies on one side."""
+    return 2 * facts.number("sliding_window")
+
+
+#: EmbeddingGemma 2: each layer is given what a projection makes of the embedding alone.
+EMBEDDING2 = replace(
+    GEMMA4,
+    name="gemma-embedding2",
+    hf=("EmbeddingGemma2Model",),
+    hparams=KEYS
+    | u32("attention.sliding_window", value=_both_ways)
+    | u32("attention.shared_kv_layers", value=lambda facts: 0)
+    | u32("embedding_length_out", "embedding_dim", required=True)
+    | boolean("attention.causal", value=lambda facts: False, again=True)
+    | u32("pooling_type", value=pooling),
+    tensors=LAYERS
+    | rule("output", "model.embedding_projection")
+    | rule("per_layer_model_proj", "model.ple.per_layer_model_projection")
+    | rule("per_layer_proj_norm", "model.ple.per_layer_projection_norm")
+    | rule("blk.{l}.inp_gate", f"{LAYER}.ple_block.per_layer_input_gate")
+    | rule("blk.{l}.proj", f"{LAYER}.ple_block.per_layer_projection")
+    | rule("blk.{l}.post_norm", f"{LAYER}.ple_block.post_per_layer_input_norm"),
+    needs=(
+        *(*TRUNK, *KEYS_VALUES, *PER_LAYERS, *layer("layer_output_scale")),
+        *("output", "per_layer_model_proj", "per_layer_proj_norm"),
+    ),
+    renames=(*WRAPPERS, (r"^(ple|embedding_projection)\.", r"model.\1.")),
+)
+
+
+def _as_drafted(facts: Facts) -> float:
+    """No scale of queries; and the configuration asks for nothing that llama.cpp does not do with this draft."""
+    wanted: dict[str, tuple[Any, ...]] = {
+        "attention_k_eq_v": (True,),
+        "layer_types": (["full_attention"] * block_count(facts.config),),
+        "hidden_activation": ("gelu_pytorch_tanh", None),
+        "attention_bias": (False, None),
+        "enable_moe_block": (False, None),
+        "final_logit_softcapping": (None, 0),
+        "draft_vocab_size": (None, facts.config.get("vocab_size")),
+        "markov_head_type": ("vanilla", None),
+    }
+    for key, values in wanted.items():
+        if facts.config.get(key) not in values:
+            said = f"{facts.config.get(key)!r:.60}"
+            raise ConversionError(f"config.json: {key} is {said}; a DSpark draft of Gemma 4 must have {values[0]!r}")
+    return 1.0
+
+
+def _still_drafted(facts: Facts) -> npt.NDArray[np.float32] | None:
+    return None if rope_of(facts.config).get("rope_type") == "default" else _still(facts)
+
+
+#: What drafts for Gemma 4 by DSpark's way: layers of Gemma 4 that attend to what the target computed.
+DRAFT = replace(
+    DSPARK,
+    hf=("Gemma4DSparkModel",),
+    hparams=DRAFT_KEYS.without("rope.freq_base_swa", "embedding_scale")
+    | u32("attention.head_count_kv", "num_global_key_value_heads", required=True, again=True)
+    | u32("attention.key_length", "global_head_dim", required=True, again=True)
+    | u32("attention.value_length", "global_head_dim", required=True, again=True)
+    | u32("rope.dimension_count", "global_head_dim")
+    | f32("embedding_scale", value=lambda facts: facts.number("hidden_size") ** 0.5)
+    | f32("attention.scale", value=_as_drafted)
+    | string("hidden_activation", value=lambda facts: "gelu_pytorch_tanh")
+    | boolean("sample_from_anchor", "sample_from_anchor", default=True)
+    | boolean("has_confidence_head", value=lambda facts: facts.has("model.confidence_head.proj.weight")),
+    tensors=LAYERS.without("blk.{l}.attn_v")
+    | rule("output", "model.lm_head")
+    | rule("fc", "model.fc")
+    | rule("enc.output_norm", "model.hidden_norm")
+    | MARKOV.without("d2t")
+    | exact("rope_freqs.weight", verb=Computed(_still_drafted)),
+    needs=(
+        *("fc", "enc.output_norm", "markov_w1", "markov_w2"),
+        *(need for need in TRUNK if need != "token_embd"),
+        *KEYS_VALUES[:2],
+    ),
+    renames=(
+        (r"^(?!model\.|target:)", "model."),
+        (r"^model\.confidence_proj\.", "model.confidence_head.proj."),
+    ),
+    drop=BUFFERS,
+    implied=GELU,
+)
+
+ARCHS = (GEMMA3N, GEMMA4, ASSISTANT, EMBEDDING2, DRAFT)

@@ -1,12 +1,14 @@
-"""GPT-2, whose linear layers are stored the other way round."""
+"""GPT-2, whose linear layers are stored the other way round; ruGPT3XL, whose layers are named as Llama's are."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Table, f32, rule, u32
-from gguf_forge.convert.ops import TRANSPOSE
+from gguf_forge.convert.ops import CONCAT, TRANSPOSE
 
-from .common import FILE_TYPE, GELU, affine, layer
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, layer
 
 LINEAR = (
     ("attn_qkv", "attn.c_attn"),
@@ -49,4 +51,17 @@ GPT2 = Arch(
     implied=(*GELU, ("scale_attn_weights", (True,)), ("scale_attn_by_inverse_layer_idx", (False,))),
 )
 
-ARCHS = (GPT2,)
+SELF = "model.layers.{l}.self_attn"
+RUGPT3XL = replace(
+    GPT2,
+    hf=("RuGPT3XLForCausalLM",),
+    hparams=BASE,
+    tensors=DECODER.without(*QKV, "blk.{l}.ffn_gate")
+    | rule("position_embd", "model.embed_positions")
+    | rule("blk.{l}.attn_qkv", f"{SELF}.q_proj", f"{SELF}.k_proj", f"{SELF}.v_proj", verb=CONCAT),
+    renames=WRAPPERS,
+    drop=BUFFERS,
+    implied=GELU,
+)
+
+ARCHS = (GPT2, RUGPT3XL)

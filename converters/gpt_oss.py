@@ -9,7 +9,20 @@ from gguf_forge.convert.ops import TRANSPOSE
 from gguf_forge.convert.packed import PACK_MXFP4
 from gguf_forge.convert.rows import every
 
-from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, QKV, SILU, TRUNK, WRAPPERS, affine, layer
+from .common import (
+    BASE,
+    BUFFERS,
+    DECODER,
+    GATED,
+    MIXTURE,
+    QKV,
+    SILU,
+    TRUNK,
+    WRAPPERS,
+    affine,
+    layer,
+    windows_unless_usual,
+)
 
 EXPERTS = "model.layers.{l}.mlp.experts"
 GATE_UP = ("blk.{l}.ffn_gate_exps", "blk.{l}.ffn_up_exps")
@@ -28,12 +41,19 @@ GPT_OSS = Arch(
     hparams=BASE
     | u32("general.file_type", value=_file_type)
     | u32("attention.sliding_window", "sliding_window", required=True)
-    | u32("expert_feed_forward_length", "intermediate_size", required=True),
+    | u32("expert_feed_forward_length", "intermediate_size", required=True)
+    | windows_unless_usual("gpt-oss"),
     tensors=DECODER.without("blk.{l}.ffn_norm", *GATED)
     | rule("blk.{l}.attn_sinks", "model.layers.{l}.self_attn.sinks", ends=WEIGHT)
     | rule("blk.{l}.post_attention_norm", "model.layers.{l}.post_attention_layernorm")
     | rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.mlp.router")
-    | exact(f"{DOWN}.weight", f"{EXPERTS}.down_proj_blocks", f"{EXPERTS}.down_proj_scales", verb=PACK_MXFP4, first=AS_READ)
+    | exact(
+        f"{DOWN}.weight",
+        f"{EXPERTS}.down_proj_blocks",
+        f"{EXPERTS}.down_proj_scales",
+        verb=PACK_MXFP4,
+        first=AS_READ,
+    )
     | exact(
         WEIGHTS,
         f"{EXPERTS}.gate_up_proj_blocks",
@@ -56,7 +76,7 @@ GPT_OSS = Arch(
     vocab=(vocab.bpe,),
     renames=(*WRAPPERS, (r"\.sinks$", ".sinks.weight"), (r"_proj_bias$", "_proj.bias")),
     drop=BUFFERS,
-    implied=SILU,
+    implied=(*SILU, ("swiglu_limit", (7.0,))),
 )
 
 ARCHS = (GPT_OSS,)

@@ -56,7 +56,8 @@ def internlm2(job: vocab.VocabJob) -> vocab.Keys | None:
     ends = [number for number, entry in added if vocab.text_of(entry) == END_OF_TURN]
     prefix = vocab.read_piece_model(job.directory / "tokenizer.model").dummy_prefix
     special = vocab.finish(job, tokens, force={"eos": ends[-1]} if ends else None, only_special=True)
-    return {**tokens.values(), **(vocab.space_prefix(prefix)(job) or {}), **special}
+    spaced = vocab.space_prefix(prefix)(job) or {}
+    return {**tokens.values(), **{key: value for key, value in spaced.items() if value is not None}, **special}
 
 
 INTERNLM2 = Arch(
@@ -96,7 +97,8 @@ def internlm3(job: vocab.VocabJob) -> vocab.Keys | None:
     special = dict(vocab.finish(job, tokens, only_special=True))
     if ends and "tokenizer.ggml.eos_token_id" in special:
         special |= vocab.ids(eos=ends[-1])(job) or {}  # type: ignore[arg-type]
-    return {**tokens.values(), **(vocab.config_space_prefix(job) or {}), **special}
+    spaced = vocab.config_space_prefix(job) or {}
+    return {**tokens.values(), **{key: value for key, value in spaced.items() if value is not None}, **special}
 
 
 INTERNLM3 = replace(

@@ -78,7 +78,12 @@ CONVOLVES_OR_ATTENDS = Either(
         (*QKV, *layer("attn_output", "attn_q_norm", "attn_k_norm")),
     )
 )
-TRUNK = ("token_embd", "token_embd_norm", *layer("attn_norm", "ffn_norm"), CONVOLVES_OR_ATTENDS)
+TRUNK: tuple[str | Either, ...] = (
+    "token_embd",
+    "token_embd_norm",
+    *layer("attn_norm", "ffn_norm"),
+    CONVOLVES_OR_ATTENDS,
+)
 #: What LFM2-Audio has beside its text model.
 AUDIO = (r"audio|codebook|conformer|depth_embedding|depthformer|depth_linear",)
 RENAMES = (*WRAPPERS, (r"^lfm2?\.", "model."), (r"^embedding_norm\.", "model.embedding_norm."))

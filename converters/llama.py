@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, boolean, f32, rule, u32
@@ -16,7 +15,6 @@ from gguf_forge.convert.config import block_count, text_part
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK
 from gguf_forge.convert.rows import heads_of, interleave_halves
-from gguf_forge.errors import ConversionError
 
 from .common import (
     BASE,
@@ -81,31 +79,6 @@ def granite_bos(job: vocab.VocabJob) -> vocab.Changes | None:
     return vocab.adds(bos=False)(job) if job.config.get("vocab_size", 32000) == 49152 else None
 
 
-@vocab.loader
-def hybrid_dna(job: vocab.VocabJob) -> vocab.Keys | None:
-    """Carbon's vocabulary, which code of the checkpoint puts together: Qwen 3's in tokenizer.json, then DNA's words of
-    six letters, which llama.cpp tells from a text's by a mark at their end.
-    """
-    if job.settings.get("tokenizer_class") != "HybridDNATokenizer":
-        return None
-    config = {key: value for key, value in job.config.items() if key != "vocab_size"}
-    tokens, size = vocab.read_bpe(job.but(config=config)), job.count("vocab_size")
-    if tokens is None or "<dna>" in tokens.tokens:
-        raise ConversionError(f"{job.directory}: HybridDNATokenizer needs a tokenizer.json of texts' tokens alone")
-    words = ("".join(letters) + "\ue000" for letters in product("ATCG", repeat=6))
-    for token in ("<dna>", "</dna>", "<oov>", *words):
-        tokens.put(len(tokens.tokens), token, vocab.TokenType.NORMAL)
-    for number in range(-len(tokens.tokens) % 128):
-        tokens.put(len(tokens.tokens), f"<unused_{number}>", vocab.TokenType.NORMAL)
-    count = len(tokens.tokens)
-    if size is not None and count > size:
-        raise ConversionError(f"{job.directory}: vocab_size is {size}, but the tokenizer has {count} tokens")
-    for number in range(count, size or 0):
-        tokens.put(number, f"[PAD{number}]", vocab.TokenType.UNUSED)
-    tokens.model = "hybriddna"
-    return vocab.finish(job, tokens, merges=True, limited=False)
-
-
 def _is_glm_asr(job: vocab.VocabJob) -> bool:
     """Whether the folder is GLM-ASR's, whose text model is a Llama by its own name and has GLM's vocabulary."""
     named = (job.folder.object("config.json") or {}).get("architectures")
@@ -116,7 +89,8 @@ _END, _USER = "<|endoftext|>", "<|user|>"
 LLAMA_VOCAB = (
     vocab.when(_is_glm_asr, vocab.bpe_with(fill={"eos": _END, "eot": _USER, "unk": _END, "bos": _END})),
     vocab.tekken_only,
-    vocab.together(vocab.config_space_prefix, hybrid_dna, vocab.spm, vocab.bpe, codellama_infill, granite_bos),
+    vocab.together(vocab.config_space_prefix, vocab.hybrid_dna),
+    vocab.together(vocab.config_space_prefix, vocab.spm, vocab.bpe, vocab.tiktoken, codellama_infill, granite_bos),
 )
 
 LLAMA = Arch(

@@ -48,7 +48,7 @@ LLAMA4 = replace(
     | u32("attention.sliding_window", value=_no_window),
     tensors=LLAMA3 | DECODER | EXPERTS,
     needs=(*NEEDS, Either((GATED, (*MIXTURE, *layer("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"))))),
-    vocab=(vocab.bpe,),
+    vocab=(vocab.bpe, vocab.tiktoken),
     implied=(*SILU, ("attention_chunk_size", (8192,)), ("floor_scale", (8192,)), ("attn_scale", (0.1,))),
 )
 

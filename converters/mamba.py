@@ -8,7 +8,8 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import WEIGHT, Arch, Hparam, Rule, Table, boolean, exact, f32, rule, u32
 from gguf_forge.convert.config import block_count, first_of
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.ops import NEG_EXP, SQUEEZE, Reshape
+from gguf_forge.convert.ops import NEG_EXP, SQUEEZE, Reshape, Verb, Views
+from gguf_forge.convert.view import View
 from gguf_forge.errors import ConversionError
 
 from .common import BUFFERS, FILE_TYPE, SILU, affine, layer
@@ -117,11 +118,26 @@ def state_space(mixer: str, groups: Number) -> Table[Rule]:
 STATE = layer("ssm_a", "ssm_d", "ssm_conv1d", "ssm_dt.bias", "ssm_in", "ssm_out")
 STATE_NORM = layer("ssm_norm")
 
+EMBEDDING = ("backbone.embeddings", "backbone.embedding")
+
+
+class OwnHead(Verb):
+    """The head, or none where it is the embedding, stored once under both names."""
+
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        """The head as it is, or nothing."""
+        return [] if any(facts.are_one("lm_head.weight", f"{name}.weight") for name in EMBEDDING) else [*sources]
+
+    def undo(self, outputs: Views, like: Views, facts: Facts) -> list[View]:
+        """The head as it was."""
+        return [*outputs]
+
+
 TRUNK: Table[Rule] = Table(
     (
-        rule("token_embd", ("backbone.embeddings", "backbone.embedding"), ends=WEIGHT),
+        rule("token_embd", EMBEDDING, ends=WEIGHT),
         rule("output_norm", "backbone.norm_f", ends=WEIGHT),
-        rule("output", "lm_head", ends=WEIGHT),
+        rule("output", "lm_head", ends=WEIGHT, verb=OwnHead()),
         rule("blk.{l}.attn_norm", "backbone.layers.{l}.norm", ends=WEIGHT),
     )
 )
@@ -138,8 +154,9 @@ def _twice(facts: Facts) -> int:
     return size
 
 
-def _pads(default: int) -> Callable[[vocab.VocabJob], int]:
-    return lambda job: job.count("pad_vocab_size_multiple") or default
+def _pads(multiple: int) -> Callable[[vocab.VocabJob], int]:
+    """To whole multiples of what the embedding is padded: by the authors' code only, which calls the width d_model."""
+    return lambda job: (job.count("pad_vocab_size_multiple") or multiple) if "d_model" in job.config else 1
 
 
 MAMBA = Arch(

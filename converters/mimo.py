@@ -1,8 +1,11 @@
-"""MiMo-V2: windows in most layers, whose attention may rest on a sink, and three layers that predict further tokens."""
+"""MiMo-V2: windows in most layers, whose attention may rest on a sink, and three layers that predict further tokens;
+and MiMo, a Qwen 2 but for such layers, of which its architecture in GGUF has none.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from gguf_forge.convert import vocab
@@ -29,6 +32,7 @@ from .common import (
     with_nextn,
 )
 from .mla import LAYER, ROUTER, ROUTER_BIAS, experts
+from .qwen import QWEN2
 from .rotary import turned
 
 
@@ -112,4 +116,6 @@ MIMO2 = Arch(
     mtp=True,
 )
 
-ARCHS = (MIMO2,)
+MIMO = replace(QWEN2, hf=("MiMoForCausalLM",), hparams=BASE, drop=(*QWEN2.drop, r"^model\.mtp_layers\."))
+
+ARCHS = (MIMO, MIMO2)

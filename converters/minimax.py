@@ -7,13 +7,20 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
+
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, boolean, exact, f32, rule, u32
+from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, array, boolean, exact, f32, rule, u32
 from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import add
+from gguf_forge.convert.origin import source_view
+from gguf_forge.convert.view import widen
+from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
+from gguf_forge.format.layout import ValueType
+from gguf_forge.source.checkpoint import open_checkpoint
 
 from .common import (
     BASE,
@@ -32,6 +39,7 @@ from .common import (
 )
 from .mla import DENSE, LAYER, SHARED, experts, shared_experts
 
+EMBEDDING = "model.embed_tokens.weight"
 MOE = f"{LAYER}.block_sparse_moe"
 TURNED = u32("rope.dimension_count", "rotary_dim", required=True)
 SPARSE: Table[Rule] = (
@@ -46,7 +54,7 @@ USUAL_INTERVAL = 8
 
 
 def _residual_scale(facts: Facts) -> float:
-    """What the residual stream is multiplied by: one number for all three kinds of paths, whose own factor must be 1."""
+    """What the residual stream is multiplied by: one number for its three kinds of paths; their own must be 1."""
     kinds = ("full_attention", "linear_attention", "mlp")
     scales = [float(need(facts.config, f"layernorm_{kind}_alpha")) for kind in kinds]
     factors = [float(need(facts.config, f"layernorm_{kind}_beta")) for kind in kinds]
@@ -66,6 +74,21 @@ def _interval(facts: Facts) -> int | None:
     return None if interval == USUAL_INTERVAL else interval
 
 
+def unheard(facts: Facts) -> list[int] | None:
+    """Tokens whose embedding is all zeros, which readers must not choose: rows beyond the tokenizer's own vocabulary.
+
+    Read from the weights, unless only headers are at hand: rows beyond are few.
+    """
+    known = ((Folder(facts.directory).object("tokenizer.json") or {}).get("model") or {}).get("vocab")
+    if not known or not any(facts.directory.glob("*.safetensors")):
+        return None
+    with open_checkpoint(facts.directory) as checkpoint:
+        view = source_view(checkpoint.tensors[EMBEDDING])
+        first = min(len(known), view.count)
+        rows = widen(view.rows(first, view.count), view.type)
+    return [first + int(number) for number in np.flatnonzero((rows == 0).all(axis=1))] or None
+
+
 @vocab.step
 def m1_template(job: vocab.VocabJob) -> vocab.Changes:
     """The template of a file of its own, or else M1's."""
@@ -76,6 +99,7 @@ MINIMAX01 = Arch(
     "minimax-01",
     hf=("MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
     hparams=BASE
+    | array("tokenizer.ggml.suppress_tokens", ValueType.INT32, value=unheard)
     | f32("residual_scale", value=_residual_scale)
     | TURNED
     | u32("full_attention_interval", value=_interval),
@@ -156,7 +180,12 @@ MINIMAX_M3 = Arch(
     vocab=(vocab.bpe,),
     renames=WRAPPERS,
     drop=(*BUFFERS, *MULTIMODAL),
-    implied=(("hidden_act", ("silu", "swigluoai")), ("qk_norm_type", ("per_head",))),
+    implied=(
+        ("hidden_act", ("silu", "swigluoai")),
+        ("qk_norm_type", ("per_head",)),
+        ("swiglu_alpha", (1.702,)),
+        ("swiglu_limit", (7.0,)),
+    ),
 )
 
 ARCHS = (MINIMAX01, MINIMAX_M2, MINIMAX_M3)

@@ -1,5 +1,6 @@
 """Mixtures of experts of several makers, each a few rows beside the usual decoder: Trinity (AFMoE), Laguna, Mellum 2,
-Maple, GroveMoE and SmallThinker."""
+Maple, GroveMoE and SmallThinker.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +47,7 @@ from .common import (
     WRAPPERS,
     layer,
     main_layers,
+    windows_unless_usual,
 )
 from .llama import LLAMA_VOCAB
 from .mla import LAYER, ROUTER, SHARED, experts, shared_experts
@@ -76,7 +78,8 @@ AFMOE = Arch(
     | u32("leading_dense_block_count", "num_dense_layers")
     | boolean("expert_weights_norm", "route_norm")
     | f32("expert_weights_scale", "route_scale")
-    | WINDOW,
+    | WINDOW
+    | windows_unless_usual("afmoe"),
     tensors=DECODER
     | QK_NORM
     | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.gate_proj")
@@ -97,15 +100,15 @@ AFMOE = Arch(
     vocab=LLAMA_VOCAB,
     renames=WRAPPERS,
     drop=BUFFERS,
-    implied=SILU,
+    implied=(*SILU, ("mup_enabled", (True,))),
 )
 
 
 def _heads(facts: Facts) -> list[int]:
-    heads = facts.config.get("num_attention_heads_per_layer") or [facts.number("num_attention_heads")] * main_layers(facts)
-    if len(heads) != main_layers(facts):
-        raise ConversionError(f"config.json: num_attention_heads_per_layer has {len(heads)} of {main_layers(facts)} layers")
-    return list(heads)
+    heads, count = facts.config.get("num_attention_heads_per_layer"), main_layers(facts)
+    if heads and len(heads) != count:
+        raise ConversionError(f"config.json: num_attention_heads_per_layer has {len(heads)} of {count} layers")
+    return list(heads or [facts.number("num_attention_heads")] * count)
 
 
 def _leading_dense(facts: Facts) -> int:
@@ -125,7 +128,7 @@ def _turned(rope: Callable[[Any], dict[str, Any]]) -> Callable[[Facts], int | No
 def _assistant_end(_: vocab.VocabJob, tokens: vocab.Vocabulary) -> vocab.Vocabulary:
     """The end of an answer is no text, whatever the tokenizer says."""
     kinds = zip(tokens.tokens, tokens.types, strict=True)
-    tokens.types = [vocab.TokenType.CONTROL if token == "</assistant>" else kind for token, kind in kinds]
+    tokens.types = [vocab.TokenType.CONTROL if text == "</assistant>" else kind for text, kind in kinds]
     return tokens
 
 
@@ -151,7 +154,8 @@ LAGUNA = Arch(
     | u32("expert_gating_func", value=lambda facts: GATING["sigmoid"], again=True)
     | u32("leading_dense_block_count", value=_leading_dense)
     | u32("rope.dimension_count", value=_turned(rope_of))
-    | u32("rope.dimension_count_swa", value=_turned(sliding_rope_of)),
+    | u32("rope.dimension_count_swa", value=_turned(sliding_rope_of))
+    | windows_unless_usual("laguna"),
     tensors=DECODER
     | QK_NORM
     | rule("blk.{l}.attn_gate", f"{LAYER}.self_attn.g_proj")
@@ -244,7 +248,7 @@ GROVEMOE = Arch(
     renames=WRAPPERS,
     # The model does not use its biases of experts.
     drop=(*BUFFERS, r"\.mlp\.gate\.expert_bias$"),
-    axes={"l": LAYERS, "e": EXPERTS, "c": Axis(lambda facts: facts.number("num_local_experts", "num_experts") // GROUP)},
+    axes={"l": LAYERS, "e": EXPERTS, "c": Axis(lambda facts: len(EXPERTS.numbers(facts)) // GROUP)},
     implied=(*SILU, ("norm_topk_prob", (True,))),
 )
 

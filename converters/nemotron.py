@@ -211,7 +211,7 @@ NEMOTRON_H = Arch(
     | rule("blk.{l}.ffn_down", f"{MIXER}.down_proj")
     | rule("blk.{l}.ffn_up", f"{MIXER}.up_proj"),
     needs=(*mamba.NEEDS, Either((STATES, ATTENDS, layer("ffn_up", "ffn_down")))),
-    vocab=(vocab.padded(8, vocab.bpe),),
+    vocab=(vocab.bpe,),
     renames=RENAMES,
     drop=(*BUFFERS, *MULTIMODAL),
     axes={"l": Axis(main_layers)},

@@ -16,7 +16,7 @@ from gguf_forge.convert.rope import rope_of
 from gguf_forge.convert.view import Numbers
 
 from .common import BASE, BUFFERS, FILE_TYPE, GATED, QKV, SILU, layer
-from .rotary import rope_value
+from .rotary import pretraining_context, rope_value, scaling
 
 LAYER = "model.layers.layers.{l}"
 
@@ -191,9 +191,8 @@ def _stretch(facts: Facts) -> float | None:
     return None if factor == 1 or "rope_type" in rope_of(facts.config) else float(factor)
 
 
-def _or_stretched(name: str, stretched: Callable[[Facts], Any]) -> dict[str, Any]:
-    """A row's value: this one where PLaMo 3's own key stretches the context, else that of any text model."""
-    usual = next(row.value for row in BASE if row.key == name)
+def _or_stretched(usual: Callable[[Facts], Any], stretched: Callable[[Facts], Any]) -> dict[str, Any]:
+    """A row's value: `stretched` where PLaMo 3's own key stretches the context, else that of any text model."""
     return {"value": lambda facts: usual(facts) if _stretch(facts) is None else stretched(facts)}
 
 
@@ -213,14 +212,14 @@ PLAMO3 = Arch(
     "plamo3",
     hf=("Plamo3ForCausalLM", "PLaMo3ForCausalLM"),
     hparams=BASE
-    | string("rope.scaling.type", **_or_stretched("rope.scaling.type", lambda facts: "yarn"))
-    | f32("rope.scaling.factor", **_or_stretched("rope.scaling.factor", _stretch))
+    | string("rope.scaling.type", **_or_stretched(scaling, lambda facts: "yarn"))
+    | f32("rope.scaling.factor", **_or_stretched(rope_value("factor", only=("linear", "yarn")), _stretch))
     | u32(
         "rope.scaling.original_context_length",
-        **_or_stretched("rope.scaling.original_context_length", lambda f: f.number("initial_context_length")),
+        **_or_stretched(pretraining_context, lambda f: f.number("initial_context_length")),
     )
-    | f32("rope.scaling.yarn_beta_fast", **_or_stretched("rope.scaling.yarn_beta_fast", lambda facts: 32.0))
-    | f32("rope.scaling.yarn_beta_slow", **_or_stretched("rope.scaling.yarn_beta_slow", lambda facts: 1.0))
+    | f32("rope.scaling.yarn_beta_fast", **_or_stretched(rope_value("beta_fast", only=("yarn",)), lambda facts: 32.0))
+    | f32("rope.scaling.yarn_beta_slow", **_or_stretched(rope_value("beta_slow", only=("yarn",)), lambda facts: 1.0))
     | u32("vocab_size", "vocab_size", required=True)
     | u32("attention.sliding_window", value=_window)
     | u32(

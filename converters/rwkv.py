@@ -197,7 +197,7 @@ def _rank(exponent: float, times: float, *names: str) -> Number:
     def value(facts: Facts) -> int:
         if first_of(facts.config, *names) is not None:
             return facts.number(*names)
-        return max(1, round(facts.number("hidden_size") ** exponent * times / 32)) * 32
+        return int(max(1, round(facts.number("hidden_size") ** exponent * times / 32))) * 32
 
     return value
 

@@ -1,4 +1,4 @@
-"""StarCoder and SantaCoder, CodeShell, StarCoder 2: models of code."""
+"""StarCoder and SantaCoder, CodeShell, Refact, StarCoder 2: models of code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import replace
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Table, f32, rule, string, u32
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.rows import equal_parts
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, layer
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GATED, GELU, QKV, WRAPPERS, affine, layer
 from .gpt2 import LINEAR, NORMS
 
 BOTH_FORWARD = ("ffn_up", "ffn_down")
@@ -63,6 +65,30 @@ CODESHELL = replace(
     implied=(*GELU, ("position_embedding_type", ("rope",)), ("rope_scaling", (None,))),
 )
 
+
+def _refacts_width(facts: Facts) -> int:
+    """Two thirds of four times the model's width, and from there the next multiple of 256."""
+    return (int(8 * facts.number("n_embd") / 3) + 255) // 256 * 256
+
+
+REFACT = replace(
+    STARCODER,
+    name="refact",
+    hf=("GPTRefactForCausalLM",),
+    hparams=STARCODER.hparams.without("attention.layer_norm_epsilon", "general.file_type")
+    | u32("feed_forward_length", value=_refacts_width)
+    | f32("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", required=True)
+    | FILE_TYPE,
+    tensors=STARCODER.tensors.without("position_embd", "blk.{l}.attn_qkv", "blk.{l}.ffn_up")
+    | rule("blk.{l}.attn_q", "h.{l}.attn.q")
+    | rule(("blk.{l}.attn_k", "blk.{l}.attn_v"), "h.{l}.attn.kv", verb=equal_parts(2))
+    | rule(("blk.{l}.ffn_gate", "blk.{l}.ffn_up"), "h.{l}.mlp.gate_up_proj", verb=equal_parts(2)),
+    needs=("token_embd", "output_norm", *layer(*NORMS, "attn_output"), *QKV, *GATED),
+    # What fills in the middle of a text has numbers that no file says.
+    vocab=(vocab.bpe, vocab.special_again(("prefix", "suffix", "middle", "eot"), template=False)),
+    implied=(("activation_function", ("silu", "gelu_pytorch_tanh")), ("multi_query", (True,))),
+)
+
 STARCODER2 = Arch(
     "starcoder2",
     hf=("Starcoder2ForCausalLM",),
@@ -77,4 +103,4 @@ STARCODER2 = Arch(
     implied=GELU,
 )
 
-ARCHS = (STARCODER, CODESHELL, STARCODER2)
+ARCHS = (STARCODER, CODESHELL, REFACT, STARCODER2)

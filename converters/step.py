@@ -105,7 +105,8 @@ def _factors(facts: Facts) -> Array | None:
     turned = int(dim * TURNED)
     exponents = np.arange(0, turned, 2, dtype=np.float32) / np.float32(turned)
     frequencies = np.float32(1) / np.power(np.float64(_base(0)(facts)), exponents.astype(np.float64)).astype(np.float32)
-    factor, low, high = (float(rope.get(k, d)) for k, d in (("factor", 8), ("low_freq_factor", 1), ("high_freq_factor", 4)))
+    factor = float(rope.get("factor", 8.0))
+    low, high = float(rope.get("low_freq_factor", 1.0)), float(rope.get("high_freq_factor", 4.0))
     context = int(rope.get("original_max_position_embeddings", 8192))
     made = []
     for frequency in frequencies.tolist():
@@ -180,6 +181,6 @@ STEP35 = Arch(
     implied=(*SILU, ("use_head_wise_attn_gate", (True,)), ("zero_centered", (True,))),
     mtp=True,
 )
-STEP3_VL = replace(QWEN3, hf=("StepVLForConditionalGeneration",))
+STEP3_VL = replace(QWEN3, hf=("StepVLForConditionalGeneration",), hparams=BASE, tensors=DECODER | QK_NORM)
 
 ARCHS = (STEP35, STEP3_VL)

@@ -23,6 +23,7 @@ from gguf_forge.convert.model import stored_view
 from gguf_forge.convert.origin import source_view
 from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import select
+from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import View
 from gguf_forge.errors import CheckpointError, ConversionError, InputError, QuantError, RecipeError, escaped
 from gguf_forge.format import reader
@@ -100,6 +101,7 @@ def _starts_as_gguf(path: Path) -> bool:
 
 def _checkpoint_model(checkpoint: Checkpoint, given: Path) -> Model:
     try:
+        supply_config(checkpoint)
         raw = checkpoint.config
         facts = Facts(resolve(raw), checkpoint.path)
         views = plan_outputs(select(raw), checkpoint.tensors, facts).views

@@ -272,11 +272,12 @@ class Arch:
     count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file, those over
     an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
     head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
-    keys whose value GGUF's readers take for granted, with the values that mean it. `looks` are the small source
-    tensors whose values decide something. `shapes` are rows of outputs' shapes that llama.cpp's loaders do not
-    give, or that stand in their place. `mtp` says that the model's layers that predict further tokens can be left out
-    or kept alone, `draft` that it is the draft model of another; `beside` are the class names of checkpoints that hold
-    it beside a model of their own.
+    keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the configuration
+    that says which). `looks` are the small source tensors whose values decide something. `shapes` are rows of outputs'
+    shapes that llama.cpp's loaders do not give, or that stand in their place. `mtp` says that the model's layers that
+    predict further tokens can be left out or kept alone, `draft` that it is the draft model of another; `beside` are
+    the class names of checkpoints that hold it beside a model of their own. `configure` makes the configuration of a
+    checkpoint that has none of the shapes of its tensors by name, or None of another family's.
     """
 
     name: str
@@ -288,13 +289,14 @@ class Arch:
     renames: tuple[tuple[str, Replacement], ...] = ()
     drop: tuple[str | Drop, ...] = ()
     axes: Mapping[str, Axis] = field(default_factory=lambda: {"l": LAYERS, "e": EXPERTS})
-    implied: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    implied: tuple[tuple[str, tuple[Any, ...] | Callable[[Mapping[str, Any]], tuple[Any, ...]]], ...] = ()
     when: Callable[[Mapping[str, Any]], bool] | None = None
     looks: tuple[str, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     mtp: bool = False
     draft: bool = False
     beside: tuple[str, ...] = ()
+    configure: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
 
     @property
     def covered(self) -> tuple[str, ...]:

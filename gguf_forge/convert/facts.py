@@ -48,10 +48,13 @@ USUAL = Options()
 
 @dataclass(frozen=True)
 class Header:
-    """What a source's header says of a tensor: element type as its file names it, and shape."""
+    """What a source's header says of a tensor: element type as its file names it, shape, and where its values begin:
+    in which open file, and at which byte (None where no file is at hand).
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    place: tuple[int, int] | None = None
 
 
 Numbers = npt.NDArray[np.float32] | npt.NDArray[np.int64]
@@ -86,6 +89,11 @@ class Facts:
     def has(self, name: str) -> bool:
         """Whether the checkpoint has a tensor of this name, as the rules write it; {l} stands for the layer."""
         return name.replace("{l}", str(self.layer)) in self.headers
+
+    def are_one(self, first: str, second: str) -> bool:
+        """Whether two tensors are the same values, stored once under both names."""
+        one, other = self.headers.get(first), self.headers.get(second)
+        return one is not None and one.place is not None and one == other
 
     def number(self, *names: str) -> int:
         """The first of these configuration keys that is not null, a whole number. ConversionError otherwise."""

@@ -25,6 +25,7 @@ from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.convert.shapes import check_shapes
 from gguf_forge.convert.suggest import unknown_class
 from gguf_forge.convert.target import target_config, target_vocab, with_target
+from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
@@ -72,6 +73,7 @@ def checkpoint_model(
     the configuration's class is not known; tensors that no rule uses are left out where a regular expression of
     `allow_unused` fits. ConversionError says what of the folder cannot be used.
     """
+    supply_config(checkpoint)
     raw = checkpoint.config
     with _sound_config(checkpoint, arch_name):
         facts = Facts(resolve(raw), checkpoint.path, options=options, target=target_config(options))

@@ -104,7 +104,11 @@ def plan_outputs(
 def rename(
     arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Names as the rules write them, to stored names; and the stored names of what is dropped."""
+    """Names as the rules write them, to stored names; and the stored names of what is dropped.
+
+    What decides about a name finds the headers in the facts under the names as stored.
+    """
+    facts = replace(facts, headers={n: Header(t.dtype, tuple(t.shape)) for n, t in tensors.items()})
     drops = [d if isinstance(d, Drop) else Drop(d, lambda _match, _facts: True) for d in arch.drop]
     searches = [(re.compile(d.pattern), d.when) for d in drops]
     renames = [(re.compile(p), r) for p, r in arch.renames]
@@ -148,8 +152,13 @@ def with_headers(
             raise ConversionError(f"{name!r} has {tensor.nbytes} bytes, and only small tensors are looked at")
         return np.asarray(tensor.read(), np.int64) if tensor.type.name.startswith("I") else float_rows(tensor)
 
-    headers = {name: Header(tensors[s].dtype, tuple(tensors[s].shape)) for name, s in stored.items()}
+    headers = {name: _header(tensors[s]) for name, s in stored.items()}
     return replace(facts, headers=headers, look=look)
+
+
+def _header(tensor: SourceTensor) -> Header:
+    place = (id(tensor.file), tensor.offset) if tensor.file else None
+    return Header(tensor.dtype, tuple(tensor.shape), place)
 
 
 def _looked_at(arch: Arch, names: Names) -> list[str]:

@@ -73,15 +73,27 @@ def _modules(subject: Subject) -> Iterator[str]:
                 f"{sentence.MODULES}: {subject.arch.name} has no key for pooling; "
                 "whoever runs the model must choose it"
             )
-        elif not kind.endswith(sentence.KEPT):
+        elif not kind.endswith(sentence.KEPT) and not _is_kept(subject, path):
             shown = f"{escaped(kind, 40)} ({escaped(path, 40)})"
-            yield f"{sentence.MODULES}: {shown} has no form in GGUF and is left out"
+            if any(name.startswith(f"{path}/") for row in subject.arch.tensors for name in row.names):
+                yield f"{sentence.MODULES}: {shown} is left out; --sentence-transformers-dense-modules keeps it"
+            else:
+                yield f"{sentence.MODULES}: {shown} has no form in GGUF and is left out"
+
+
+def _is_kept(subject: Subject, path: str) -> bool:
+    """Whether a rule made an output of the module's folder."""
+    outs = {out for row in subject.arch.tensors if any(n.startswith(f"{path}/") for n in row.names) for out in row.out}
+    return bool(outs & set(subject.names))
 
 
 def _implied(subject: Subject) -> Iterator[str]:
-    for key, meant in subject.arch.implied:
+    for key, means in subject.arch.implied:
         value = subject.config.get(key)
-        if value is not None and value not in meant:
+        if value is None:
+            continue
+        meant: tuple[Any, ...] = means if isinstance(means, tuple) else means(subject.config)
+        if value not in meant:
             yield f"config.json: {key} is {value!r}; {subject.arch.name} in GGUF means {meant[0]!r}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,15 @@ def test_a_dry_run_states_the_size_to_the_byte_and_writes_nothing(forge: Forge, 
     assert "4.9693 bits per weight" in ended.out
     line = next(line for line in ended.out.splitlines() if line.startswith("output.weight"))
     assert line.split()[1:6] == ["4096", "x", "256", "BF16", "Q6_K"]
+
+
+def test_the_tokenizer_is_checked_on_request(forge: Forge, tmp_path: Path) -> None:
+    words = ("convert", MODEL, "--dry-run", "--check-tokenizer")
+    assert re.search(r"the tokenizer is that of tokenizer\.model: \d{3} texts encode alike\n", forge(*words).err)
+    spoilt = forge(*words, "--metadata", "tokenizer.ggml.add_space_prefix=bool:false")
+    assert spoilt.code == 0
+    assert "texts encode otherwise than by tokenizer.model\n" in spoilt.err
+    assert "tokenizer" not in forge("convert", MODEL, "--dry-run").err
 
 
 def test_metadata_and_name_are_set(forge: Forge, tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ ZOO: dict[str, Difference] = {
     "granite-4.0-micro": _differs(
         "granite.feed_forward_length", why=("The width of Granite's layers without experts",)
     ),
+    "Laguna-XS.2": _differs(
+        "laguna.attention.sliding_window_pattern", why=("Layers with windows where llama.cpp supposes others",)
+    ),
+    "MiniMax-M1-40k": _differs(
+        "minimax-01.full_attention_interval", why=("Which layers of MiniMax attend fully",)
+    ),
     "Qwen3-ASR-0.6B": _differs("qwen3vl.rope.dimension_sections", why=("Qwen3-ASR without rotary sections",)),
     "Mistral-7B-Instruct-v0.3-native": _CONTEXT,
     "Mistral-Nemo-Instruct-2407-native": _CONTEXT,
@@ -78,6 +84,14 @@ ZOO: dict[str, Difference] = {
     "DeepSeek-V4-Flash-DSpark.bf16-dspark": _refused("must be"),
     "DeepSeek-V4-Flash-DSpark.f32-dspark": _refused("must be"),
     "Qwen3-TTS-12Hz-1.7B-Base": _refused("output.weight"),
+    "bitnet_b1_58-large.f32": _differs(
+        *("blk.0.attn_k.weight", "blk.1.attn_v.weight", "blk.1.ffn_gate.weight"), why=("The mean of BitNet's weights",)
+    ),
+    "chameleon-7b-old": _differs(
+        *(f"blk.*.attn_{part}_norm.{end}" for part in "qk" for end in ("weight", "bias")),
+        why=("Chameleon's norms of single heads",),
+    ),
+    "jais-13b-chat": _differs("general.size_label", "output.weight", why=("Jais without a head of its own",)),
     "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
 }
 

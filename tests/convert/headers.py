@@ -30,6 +30,7 @@ from gguf_forge.convert.patterns import form_of
 from gguf_forge.convert.plan import rename
 from gguf_forge.convert.registry import find, select
 from gguf_forge.convert.target import target_config, with_target
+from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
@@ -158,6 +159,7 @@ def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) ->
     args = (*found, *args)
     options = options_of([*args], checkpoint.parent)
     with open_checkpoint(checkpoint, native="--mistral-format" in args) as source:
+        supply_config(source)
         files = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
         files |= {n: (checkpoint / n).read_bytes().hex() for n in BYTES if (checkpoint / n).is_file()}
         if options.target is not None:

@@ -43,6 +43,10 @@ CASES = {
     "tekken-v11": Case("tekken-v11", "LlamaModel", (vocab.mistral,), native=True),
     "rwkv": Case("rwkv", "Rwkv6Model", (vocab.rwkv_world,), {"vocab_size": 300}),
     "plamo": Case("plamo", "Plamo2Model", (vocab.plamo,), {"vocab_size": 270}),
+    "dna": Case(
+        "dna", "LlamaModel", (vocab.together(vocab.config_space_prefix, vocab.hybrid_dna), vocab.spm),
+        {"vocab_size": 4700}, pre="gpt-2",
+    ),
     "none": Case("rwkv", "WavTokenizerDecModel", (vocab.none,)),
     "neox": Case(
         "none", "MambaModel", (vocab.padded(8, vocab.bpe, vocab.spm, vocab.gpt_neox_default),), {"vocab_size": 50277}

@@ -36,7 +36,7 @@ from tests.convert.kinds import CASES, GOLDEN, KINDS, Case
 ROOT = Path(__file__).resolve().parents[2]
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_MISTRAL = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
+_MISTRAL: tuple[str, ...] = ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
 _MISTRAL += ("[TOOL_RESULTS]", "[/TOOL_RESULTS]")
 _RULES = "FF21\t41\nFF41\t61\nBD\t31 2044 32\n3000\t20\nA\t20\n9\t20\n65 301\tE9\n"
 """Characters and what a normalizer puts for them, in hexadecimal: wide letters, a half, blanks, an accent."""
@@ -94,6 +94,42 @@ _KIMI = _KIMI.replace(
         self.model = type("Model", (), {"_mergeable_ranks": self.mergeable_ranks})
 ''',
 )
+
+_DNA = '''"""What tokenizer.py of Carbon assigns, and as much of a class as the reference asks."""
+import itertools
+
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+
+
+class HybridDNATokenizer(PreTrainedTokenizer):
+    vocab_files_names = {"vocab_file": "tokenizer.json"}
+
+    def __init__(self, vocab_file, **kwargs):
+        self.base = PreTrainedTokenizerFast(tokenizer_file=vocab_file)
+        self.kmers = ["".join(word) for word in itertools.product("ATCG", repeat=6)]
+        words = ["<dna>", "</dna>", "<oov>", *self.kmers]
+        start = len(self.base.get_vocab())
+        words += [f"<unused_{i}>" for i in range(-(start + len(words)) % 128)]
+        self.dna_token_to_id = {word: start + i for i, word in enumerate(words)}
+        self.vocab = {**self.dna_token_to_id, **self.base.get_vocab()}
+        super().__init__(**kwargs)
+
+    @property
+    def vocab_size(self):
+        return max(self.vocab.values()) + 1
+
+    def get_vocab(self):
+        return dict(self.vocab)
+
+    def _tokenize(self, text, **kwargs):
+        return list(text)
+
+    def _convert_token_to_id(self, token):
+        return self.vocab.get(token, 0)
+
+    def _convert_id_to_token(self, index):
+        return ""
+'''
 
 
 def lines() -> Iterator[str]:
@@ -195,6 +231,35 @@ def make_ranks() -> None:
     make_tekken(tokens)
 
 
+def make_dna() -> None:
+    """Two of its words are words of DNA, too."""
+    tokens = byte_pairs(420)
+    merges, known = [], set(tokens[:256])
+    doubles = ["CC", "CCC", "CCCCCC", "GA", "TT", "GATT", "CA", "GATTCA"]
+    for token in [*tokens[256:], *doubles]:
+        left = max((n for n in range(1, len(token)) if {token[:n], token[n:]} <= known), default=0)
+        if left and token not in known:
+            merges.append((token[:left], token[left:]))
+            known.add(token)
+    order = tokens[:256] + [left + right for left, right in merges]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(order)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(_SPECIAL))
+    tokenizer.add_tokens(["<think>"])
+    write(KINDS / "dna" / "tokenizer.json", tokenizer.to_str())
+    write(KINDS / "dna" / "tokenizer.py", _DNA)
+    decoder = {
+        str(number): {"content": token.content, "special": token.special, "normalized": token.normalized}
+        for number, token in tokenizer.get_added_tokens_decoder().items()
+    }
+    named = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "k": 6, "add_prefix_space": False}
+    write(
+        KINDS / "dna" / "tokenizer_config.json",
+        auto("tokenizer", "HybridDNATokenizer", added_tokens_decoder=decoder, **named),
+    )
+
+
 def make_tekken(tokens: list[str]) -> None:
     raw = [bytes(BYTE_OF_CHAR[char] for char in token) for token in tokens]
     vocab = [
@@ -241,7 +306,7 @@ class Reference:
         logging.disable(logging.CRITICAL)
         os.environ["HF_HUB_OFFLINE"] = "1"
         import conversion  # type: ignore[import-not-found]
-        import gguf  # type: ignore[import-not-found]
+        import gguf
 
         conversion.load_all_models()
         names = [found.name for found in pkgutil.iter_modules(conversion.__path__)]
@@ -275,7 +340,7 @@ class Reference:
 
 def main(place: Path) -> None:
     shutil.rmtree(KINDS, ignore_errors=True)
-    for make in (make_pieces, make_xlmr_json, make_ranks, make_others):
+    for make in (make_pieces, make_xlmr_json, make_ranks, make_dna, make_others):
         make()
     reference = Reference(place)
     golden = {name: reference.keys(case) for name, case in CASES.items()}

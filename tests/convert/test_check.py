@@ -44,7 +44,7 @@ def of_base(name: str, tmp_path: Path, *edits: Edit) -> tuple[Path, Keys]:
     return folder, {key: value.value for key, value in found.items()}
 
 
-@pytest.mark.parametrize("name", ["t5", "t5-bpe", "xlmr", "qwen", "spm-v3", "rwkv"])
+@pytest.mark.parametrize("name", ["t5", "t5-bpe", "xlmr", "qwen", "spm-v3", "rwkv", "dna"])
 def test_a_sound_vocabulary_is_alike(name: str) -> None:
     folder, keys = of_kind(name)
     found = check_vocabulary(folder, keys, native=CASES[name].native)

@@ -22,6 +22,10 @@ from tests.runtime import llama
 
 pytest.importorskip("xllamacpp")
 
+DNA = [
+    "a <dna>GATTCACCCCCCGATTCA</dna> GATTCA", "<dna>gattcaNNNNNNGA</dna><dna></dna>x</dna>", "x<dna>CCC", "</dna><dna>",
+    "<dna>GA\u00e9TTCA<dna>GATT CAGATT<|endoftext|>CCCCCC</dna>", "<dna>\u4e2d\u4e2dA\ue000GATTCA\ue000</dna>",
+]  # fmt: skip
 TEXTS = [*probes.chosen_texts(), *probes.pair_texts(), *probes.joined_texts(4)]
 
 
@@ -80,10 +84,10 @@ def texts_for(keys: dict[str, Any]) -> list[str]:
     kinds = (TokenType.CONTROL, TokenType.USER_DEFINED)
     rows = zip(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"], strict=True)
     special = [token for token, kind in rows if kind in kinds and token.strip()]
-    return [*TEXTS, *probes.damaged_texts(20), *probes.with_tokens(special[:8])]
+    return [*TEXTS, *DNA, *probes.damaged_texts(20), *probes.with_tokens(special[:8])]
 
 
-@pytest.mark.parametrize("name", ["t5", "t5-bpe", "xlmr", "xlmr-json", "qwen", "spm-v3", "tekken", "rwkv"])
+@pytest.mark.parametrize("name", ["t5", "t5-bpe", "xlmr", "xlmr-json", "qwen", "spm-v3", "tekken", "rwkv", "dna"])
 def test_a_kind_is_encoded_as_llama_cpp_does(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     keys = load_vocab(

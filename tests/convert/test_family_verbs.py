@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_forge.converters.llama import LLAMA_VOCAB
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gguf_forge.convert.arch import Arch, Rule
@@ -14,7 +15,6 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import Array, of_array
 from gguf_forge.convert.vocab import load_vocab
-from gguf_forge.converters.llama import LLAMA_VOCAB
 from gguf_forge.errors import ConversionError
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.convert.vocab.check import check_vocabulary
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.protobuf import read_piece_model
 from gguf_forge.convert.vocab.ranks import read_ranks, split
@@ -125,6 +126,7 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
     "rwkv-length": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text("1 'ab' 3\n"), "line 1 is not an id"),
     "rwkv-code": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text("1 f() 3\n"), "line 1 is not an id"),
     "rwkv-deep": ("rwkv", "rwkv_vocab_v20230424.txt", lambda p: p.write_text(f"1 {'(' * 9999} 3\n"), "line 1 is not"),
+    "dna-length": ("dna", "tokenizer_config.json", lambda p: edit(p, lambda d: d.update(k=4)), "DNA have 4 bases"),
     "plamo-line": ("plamo", "tokenizer.jsonl", lambda p: p.write_text('["a", 0]\n["b"]\n'), "line 2 is not a list"),
     "plamo-object": ("plamo", "tokenizer.jsonl", lambda p: p.write_text("{}\n"), "line 1 is not a list"),
     "plamo-missing": (
@@ -144,10 +146,10 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["t5", "xlmr", "qwen", "kimi", "rwkv", "plamo"])
+@pytest.mark.parametrize("name", ["t5", "xlmr", "qwen", "kimi", "rwkv", "plamo", "dna"])
 def test_a_size_no_model_has_is_refused(name: str) -> None:
     case = CASES[name]
-    for size in (1 << 40, 1 if name in ("qwen", "kimi", "rwkv") else 1 << 30):
+    for size in (1 << 40, 1 if name in ("qwen", "kimi", "rwkv", "dna") else 1 << 30):
         with pytest.raises(ConversionError):
             load_vocab(KINDS / case.folder, {**case.config, "vocab_size": size}, case.parts, pre=case.pre)
 
@@ -208,7 +210,30 @@ def test_the_numbers_of_a_published_vocabulary_fit_its_class() -> None:
     assert 151643 + len(CLASSES["QWenTokenizer"].special) == 151851  # Qwen 1's tokens
     assert 127957 + len(CLASSES["HYTokenizer"].special) == 128167  # Hunyuan-A13B's vocab_size
     assert 128000 + len(CLASSES["llama 3"].special) == 128256  # Llama 3's vocab_size
+    assert 200000 + len(CLASSES["llama 4"].special) == 202048  # Llama 4's vocab_size
+    assert CLASSES["llama 4"].special.index("<|image|>") == 90  # its config.json: image_token_index 200090, and
+    assert CLASSES["llama 4"].special.index("<|patch|>") == 92  # patches
     assert CLASSES["HYTokenizer"].special[2] == "<|bos|>"  # id 127959, which the reference writes as Hunyuan's BOS
+
+
+def test_metas_own_file_is_known_by_its_size(tmp_path: Path) -> None:
+    """No file beside it says what it is; this one's tokens are all those of two bytes, and some of three."""
+    tokens = [*(bytes([a]) for a in range(256)), *(bytes([a, b]) for a in range(256) for b in range(256))]
+    tokens += [bytes([a]) + token for a in (32, 33) for token in tokens[256:]][: 128000 - len(tokens)]
+    lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens))
+    (tmp_path / "tokenizer.model").write_text("\n".join(lines), encoding="ascii")
+    found = load_vocab(tmp_path, {"vocab_size": 128256}, (vocab.spm, vocab.bpe, vocab.tiktoken))
+    assert found["tokenizer.ggml.pre"].value == "llama-bpe"
+    ids = {key.split(".")[2]: found[key].value for key in found if key.endswith(("_id", "_token"))}
+    assert ids == {
+        "bos_token_id": 128000, "eos_token_id": 128001, "eot_token_id": 128009, "eom_token_id": 128008,
+        "add_bos_token": True,
+    }  # fmt: skip
+    assert list(found["tokenizer.ggml.tokens"].value)[128006] == "<|start_header_id|>"
+    checked = check_vocabulary(tmp_path, {key: value.value for key, value in found.items()})
+    assert checked.alike, checked.lines()
+    assert checked.file == "tokenizer.model"
+    assert load_vocab(tmp_path, {}, (vocab.tiktoken,), pre="smaug-bpe")["tokenizer.ggml.pre"].value == "smaug-bpe"
 
 
 def test_a_field_of_the_wrong_kind_in_a_piece_model_is_named(tmp_path: Path) -> None:

@@ -305,7 +305,7 @@ def test_resolving_changes_nothing_in_place() -> None:
         ("L-yarn", []),
         ("L-llama3-500000.0-64", []),
         ("plain-Phi-3-mini-128k-instruct", []),
-        ("plain-gemma-2-2b-it", []),
+        ("plain-gemma-2b-it", []),
         ("plain-Qwen2.5-0.5B-Instruct", []),
         ("plain-Qwen3-30B-A3B", []),
         ("plain-bert-base-uncased", []),

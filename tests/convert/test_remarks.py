@@ -20,6 +20,8 @@ CASES = headers.load()
 LLAMA = "plain-Llama-Tiny-F32-v1.0"
 #: Its window has no key in Llama's architecture, whose readers have none.
 WINDOWED = "plain-Mistral-7B-v0.1"
+#: Small heads under the published model's scale of queries.
+SCALED = ("plain-gemma-2-2b-it", "plain-gemma-3-1b-it")
 
 
 def notes_of(case: Case, folder: Path) -> list[str]:
@@ -29,7 +31,7 @@ def notes_of(case: Case, folder: Path) -> list[str]:
     return remarks(Subject(folder, outputs.facts.config, case.arch, early | others, names))
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("plain-") and n != WINDOWED])
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith("plain-") and n not in (WINDOWED, *SCALED)])
 def test_families_as_published_leave_nothing_unsaid(name: str, tmp_path: Path) -> None:
     assert notes_of(CASES[name], tmp_path) == []
 
@@ -55,13 +57,27 @@ def test_what_the_file_cannot_say_is_named(change: dict[str, Any], message: str,
         ("plain-bert-base-uncased", "position_embedding_type", "relative_key"),
         ("plain-Qwen3-30B-A3B", "norm_topk_prob", False),
         ("plain-Qwen1.5-MoE-A2.7B", "norm_topk_prob", True),
-        ("plain-gemma-3-1b-it", "hidden_activation", "silu"),
+        ("plain-gemma-2b-it", "hidden_activation", "silu"),
     ],
 )
 def test_what_readers_take_for_granted_is_not_taken_unsaid(name: str, key: str, value: Any, tmp_path: Path) -> None:
     case = CASES[name]
     found = notes_of(replace(case, config={**case.config, key: value}), tmp_path)
     assert [note.startswith(f"config.json: {key} is {value!r}; ") for note in found] == [True]
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_another_scale_of_queries_than_llama_cpps_is_named(name: str, tmp_path: Path) -> None:
+    """The root of a head's size; of the 27B models, known by their layers, of the width by the heads."""
+    case = CASES[name]
+    size, layers = case.config["head_dim"], 46 if case.arch.name == "gemma2" else 62
+    (found,) = notes_of(case, tmp_path)
+    assert found == f"config.json: query_pre_attn_scalar is 256; {case.arch.name} in GGUF means {size}"
+    fitting = replace(case, config={**case.config, "query_pre_attn_scalar": size})
+    assert notes_of(fitting, tmp_path) == []
+    (meant,) = (means for key, means in case.arch.implied if key == "query_pre_attn_scalar")
+    assert callable(meant)
+    assert meant({"num_hidden_layers": layers, "hidden_size": 4608, "num_attention_heads": 32}) == (144,)
 
 
 @pytest.mark.parametrize("name", ["rr-tied", "rr-untied"])

@@ -21,4 +21,4 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONMALLOC=malloc
 "$python" -c 'import gguf_forge._core as c, os; assert os.path.realpath(c.__file__).startswith(os.getcwd()), c.__file__'
 # test_generation is left out: it runs llama.cpp on finished files, in which the core has no part.
-exec "$python" -m pytest -m "not zoo" -p no:cacheprovider --ignore tests/cli/test_generation.py "$@"
+exec "$python" -m pytest -m "not zoo and not runtime" -p no:cacheprovider --ignore tests/cli/test_generation.py "$@"

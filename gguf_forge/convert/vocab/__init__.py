@@ -36,6 +36,7 @@ hyperparameters.
 
 from gguf_forge.convert.vocab.added import config_entries, file_entries, is_special, json_entries, text_of
 from gguf_forge.convert.vocab.bpe import BYTE_TOKEN
+from gguf_forge.convert.vocab.dna import hybrid_dna
 from gguf_forge.convert.vocab.hub import open_tokenizer
 from gguf_forge.convert.vocab.job import Changes, Keys, Loader, Part, Step, VocabJob, loader, step, together, when
 from gguf_forge.convert.vocab.load import finish, load_vocab
@@ -105,6 +106,7 @@ __all__ = [
     "file_entries",
     "finish",
     "gpt_neox_default",
+    "hybrid_dna",
     "ids",
     "in_target",
     "is_special",

@@ -47,7 +47,12 @@ def read_ranks_vocabulary(job: VocabJob, *, skip: bool = True) -> Vocabulary | N
     size = highest + 1 if size is None else size
     if max(by_id, default=-1) >= size or size > MAX_VOCAB:
         raise ConversionError(f"{job.directory}: vocab_size is {size}, but the tokenizer has ids up to {highest}")
-    vocab = Vocabulary("gpt2", recognize(found.opened(merges), job.pre, job.note), [], [], merges=merges)
+    likely = found.known.pre if found.known else None
+    pre = recognize(found.opened(merges), job.pre, job.note, likely=likely)
+    vocab = Vocabulary("gpt2", pre, [], [], merges=merges)
+    roles = found.known.roles if found.known else {}
+    vocab.ids = {role: found.special[token] for role, token in roles.items()}
+    vocab.flags = {} if found.first is None else {"bos": True}
     for number in range(size):
         if number in special:
             vocab.put(number, special[number], TokenType.CONTROL)

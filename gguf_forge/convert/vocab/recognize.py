@@ -25,9 +25,12 @@ Spans = tuple[frozenset[tuple[int, int]], ...]
 """Where the pieces of each probe begin and end."""
 
 
-def recognize(tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], None]) -> str:
+def recognize(
+    tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], None], *, likely: str | None = None
+) -> str:
     """The value of tokenizer.ggml.pre. `pre`: the user's choice, checked against the known names only.
 
+    `likely` is the name to take, of those that cut alike, where the token ids are unknown.
     Raises `ConversionError` for an unknown name, and for a cut that is neither known nor chosen.
     """
     if pre is not None:
@@ -35,10 +38,10 @@ def recognize(tokenizer: HubTokenizer, pre: str | None, note: Callable[[str], No
     digest = fingerprint(tokenizer)
     found = _NAME_OF.get(digest)
     if found is not None:
-        if (defined := defined_name(tokenizer)) is not None and not _cuts_alike(found, defined):
+        if not _does(found, tokenizer) and (defined := defined_name(tokenizer)) is not None:
             note(f"pre-tokenizer {found} by its token ids, but {defined} by its definition: {found} is written")
         return found
-    defined = defined_name(tokenizer)
+    defined = defined_name(tokenizer, likely)
     if defined is not None:
         note(f"pre-tokenizer {defined} by its definition; its token ids are unknown (fingerprint {digest[:12]})")
         return defined
@@ -59,10 +62,10 @@ def fingerprint(tokenizer: HubTokenizer) -> str:
     return hashlib.sha256(str(tokenizer.encode(PROBE, special=True)).encode()).hexdigest()
 
 
-def defined_name(tokenizer: HubTokenizer) -> str | None:
+def defined_name(tokenizer: HubTokenizer, likely: str | None = None) -> str | None:
     """llama.cpp's name for what a tokenizer's definition does to the probes, or None if it has none.
 
-    Of names that cut alike, one is taken that treats whole words as the tokenizer does, and spaces before punctuation.
+    Of names that cut alike, `likely` is taken or one that treats whole words as the tokenizer does.
     """
     definition = tokenizer.definition
     if (definition.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer":
@@ -72,14 +75,17 @@ def defined_name(tokenizer: HubTokenizer) -> str | None:
     spans = _spans_of(definition)
     names = [cut.names[0] for cut in CUTS if not cut.raw]
     alike = [name for name in names if spans in (_definition_spans(name), _own_spans(name))]
+    if any(likely in CUT_OF[name].names for name in alike):
+        return likely
     whole = bool((definition.get("model") or {}).get("ignore_merges"))
     return min(alike, key=lambda name: CUT_OF[name].whole is not whole, default=None)
 
 
-def _cuts_alike(name: str, other: str) -> bool:
-    if name in WORDPIECE or other in WORDPIECE:
+def _does(name: str, tokenizer: HubTokenizer) -> bool:
+    """Whether a tokenizer cuts as those a name stands for; of raw and WordPiece vocabularies this is not asked."""
+    if name in WORDPIECE or CUT_OF[name].raw:
         return True
-    return _definition_spans(CUT_OF[name].names[0]) == _definition_spans(CUT_OF[other].names[0])
+    return _spans_of(tokenizer.definition) in (_definition_spans(name), _own_spans(name))
 
 
 @lru_cache(maxsize=1)

@@ -83,7 +83,11 @@ def _ranks(folder: Folder) -> Source | None:
     path, found = find_ranks(folder), read_tiktoken(folder)
     if path is None or found is None or found.pattern is None:
         return None
-    return Source(path.name, _ranked(found.ranks, found.pattern), spelled=False, wraps=False)
+    encode = _ranked(found.ranks, found.pattern)
+    if found.first is None:
+        return Source(path.name, encode, spelled=False, wraps=False)
+    first = [found.special[found.first]]
+    return Source(path.name, lambda text, special: [*first, *encode(text, special)][not special :], spelled=False)
 
 
 def _ranked(ranks: Ranks, pattern: str | None) -> Callable[[str, bool], list[int]]:

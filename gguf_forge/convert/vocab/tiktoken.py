@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +34,59 @@ def _numbered(text: str, start: int, stop: int) -> tuple[str, ...]:
     return tuple(text.format(number) for number in range(start, stop))
 
 
+_LLAMA4_TEXT = "<|text_post_train_reserved_special_token_{}|>"
+_LLAMA4_VISION = "<|vision_reserved_special_token_{}|>"
+_LLAMA4 = (
+    *("<|begin_of_text|>", "<|end_of_text|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
+    *("<|header_start|>", "<|header_end|>", "<|eom|>", "<|eot|>", "<|step|>", *_numbered(_LLAMA4_TEXT, 0, 6)),
+    *("<|python_start|>", "<|python_end|>", "<|finetune_right_pad|>", *_numbered(_LLAMA4_TEXT, 8, 69)),
+    *("<|image_start|>", "<|image_end|>", *_numbered(_LLAMA4_VISION, 0, 2)),
+    *("<|tile_x_separator|>", "<|tile_y_separator|>", *_numbered(_LLAMA4_VISION, 2, 6)),
+    *("<|image|>", *_numbered(_LLAMA4_VISION, 6, 7), "<|patch|>", *_numbered(_LLAMA4_VISION, 7, 1048)),
+    *_numbered("<|reasoning_reserved_special_token_{}|>", 0, 8),
+    *("<|reasoning_thinking_start|>", "<|reasoning_thinking_end|>"),
+)
+
+
 @dataclass(frozen=True)
 class TiktokenClass:
     """What a tokenizer class adds to its file: the pattern that cuts words, and the special tokens after the last rank.
 
-    Ids after those have names made of `reserved` and the id, `count` special tokens in all.
+    `pre` is llama.cpp's name for the vocabulary, and `roles` has the special tokens that no file names.
+    Ids after `special` have names made of `reserved` and the id, `count` special tokens in all.
     """
 
     pattern: str
+    pre: str
     special: tuple[str, ...] = ()
     reserved: str = ""
     count: int = 0
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 CLASSES: dict[str, TiktokenClass] = {
     "QWenTokenizer": TiktokenClass(
-        QWEN2_REGEX, ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *_numbered("<|extra_{}|>", 0, 205))
+        QWEN2_REGEX, "qwen2", ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *_numbered("<|extra_{}|>", 0, 205))
     ),
     "HYTokenizer": TiktokenClass(
         QWEN2_REGEX,
+        "hunyuan",
         ("<|endoftext|>", "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>", *_numbered("<|extra_{}|>", 0, 205)),
     ),
-    "TikTokenTokenizer": TiktokenClass(KIMI_REGEX, reserved="<|reserved_token_{}|>", count=256),
-    "Arcade100kTokenizer": TiktokenClass(LLAMA3_REGEX, ("<|endoftext|>",)),
-    "llama 3": TiktokenClass(LLAMA3_REGEX, (*_LLAMA3_FIRST, *_numbered("<|reserved_special_token_{}|>", 2, 247))),
-    "llama 4": TiktokenClass(GPT4O_REGEX, ("<|begin_of_text|>", "<|end_of_text|>")),
+    "TikTokenTokenizer": TiktokenClass(KIMI_REGEX, "kimi-k2", reserved="<|reserved_token_{}|>", count=256),
+    "Arcade100kTokenizer": TiktokenClass(LLAMA3_REGEX, "stablelm2", ("<|endoftext|>",)),
+    "llama 3": TiktokenClass(
+        LLAMA3_REGEX,
+        "llama-bpe",
+        (*_LLAMA3_FIRST, *_numbered("<|reserved_special_token_{}|>", 2, 247)),
+        roles={"bos": "<|begin_of_text|>", "eos": "<|end_of_text|>", "eot": "<|eot_id|>", "eom": "<|eom_id|>"},
+    ),
+    "llama 4": TiktokenClass(
+        GPT4O_REGEX,
+        "llama4",
+        (*_LLAMA4, *_numbered("<|reserved_special_token_{}|>", 0, 2048 - len(_LLAMA4))),
+        roles={"bos": "<|begin_of_text|>", "eos": "<|end_of_text|>", "eot": "<|eot|>", "eom": "<|eom|>"},
+    ),
 }
 """By the class tokenizer_config.json names; Meta's own files, which come without one, by the number of their ranks."""
 
@@ -67,11 +95,20 @@ _BY_RANKS = {128000: "llama 3", 200000: "llama 4"}
 
 @dataclass
 class TiktokenFile:
-    """A file of ranks with what belongs to it. `special` has the ids of tokens that no text spells out."""
+    """A file of ranks with what belongs to it. `special` has the ids of tokens that no text spells out.
+
+    `known`: the class it is of, if that is a known one.
+    """
 
     ranks: Ranks
     special: dict[str, int]
     pattern: str | None
+    known: TiktokenClass | None = None
+
+    @property
+    def first(self) -> str | None:
+        """The special token that a text begins with."""
+        return self.known.roles.get("bos") if self.known else None
 
     def token(self, data: bytes) -> str:
         """A token's bytes as byte-level vocabularies write them."""
@@ -103,6 +140,7 @@ class TiktokenFile:
             "type": "BPE",
             "vocab": {visible(token): rank for token, rank in self.ranks.items()},
             "merges": merges,
+            "ignore_merges": True,  # a word that is a token is that token
         }
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         document: dict[str, Any] = {
@@ -112,7 +150,17 @@ class TiktokenFile:
             "model": model,
             "added_tokens": [{"id": number, "content": text, **flags} for text, number in self.special.items()],
         }
-        definition = {"normalizer": None, "pre_tokenizer": pre, "model": {"type": "BPE"}}
+        definition = {"normalizer": None, "pre_tokenizer": pre, "model": {"type": "BPE", "ignore_merges": True}}
+        if self.first is not None:
+            opening, text = {"SpecialToken": {"id": self.first, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+            document["post_processor"] = {
+                "type": "TemplateProcessing",
+                "single": [opening, text],
+                "pair": [opening, text, text],
+                "special_tokens": {
+                    self.first: {"id": self.first, "ids": [self.special[self.first]], "tokens": [self.first]}
+                },
+            }
         backend = Tokenizer.from_str(json.dumps(document))
         return HubTokenizer(backend, "tiktoken", definition, list(self.special), False)
 
@@ -146,7 +194,7 @@ def read_tiktoken(folder: Folder) -> TiktokenFile | None:
         for number in range(first, first + known.count):
             special.setdefault(number, known.reserved.format(number))
     pattern = pattern_of(constants) or (known.pattern if known else None)
-    return TiktokenFile(ranks, {text: number for number, text in sorted(special.items())}, pattern)
+    return TiktokenFile(ranks, {text: number for number, text in sorted(special.items())}, pattern, known)
 
 
 def _listed(folder: Folder, first: int) -> Mapping[int, str]:

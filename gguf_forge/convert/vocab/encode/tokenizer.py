@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from gguf_forge.convert.vocab.cuts import CUT_OF
+from gguf_forge.convert.vocab.encode.dna import DNAEncoder
 from gguf_forge.convert.vocab.encode.fragments import cut_at_tokens
 from gguf_forge.convert.vocab.encode.matching import LongestEncoder, WordPieceEncoder
 from gguf_forge.convert.vocab.encode.merging import RankedEncoder, ScoredEncoder
@@ -17,10 +18,10 @@ from gguf_forge.convert.vocab.encode.words import Words
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType
 from gguf_forge.errors import UnsupportedError
 
-KINDS = ("gpt2", "gemma4", "whitespace", "llama", "t5", "bert", "rwkv")
+KINDS = ("gpt2", "gemma4", "whitespace", "hybriddna", "llama", "t5", "bert", "rwkv")
 """The values of tokenizer.ggml.model that can be read."""
 
-_BYTE_PAIR = ("gpt2", "gemma4", "whitespace")
+_BYTE_PAIR = ("gpt2", "gemma4", "whitespace", "hybriddna")
 _SPECIAL = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 _DEFAULT_IDS = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
@@ -112,7 +113,8 @@ class GGUFTokenizer:
             pre = "gemma4" if self.model == "gemma4" else str(keys.get("tokenizer.ggml.pre", "default"))
             if pre not in CUT_OF:
                 raise UnsupportedError(f"tokenizer.ggml.pre {pre!r}: not a name llama.cpp knows")
-            return RankedEncoder(self.words, list(keys.get("tokenizer.ggml.merges", ())), CUT_OF[pre])
+            ranked = RankedEncoder(self.words, list(keys.get("tokenizer.ggml.merges", ())), CUT_OF[pre])
+            return DNAEncoder(self.words, ranked) if self.model == "hybriddna" else ranked
         if self.model == "llama":
             return ScoredEncoder(self.words)
         if self.model == "t5":
