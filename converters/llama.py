@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, boolean, f32, rule, u32
-from gguf_forge.convert.config import block_count
+from gguf_forge.convert.config import block_count, text_part
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK
 from gguf_forge.convert.rows import heads_of, interleave_halves
@@ -102,11 +102,7 @@ LLAMA = Arch(
         "MistralForCausalLM",
         "MixtralForCausalLM",
         "IQuestCoderForCausalLM",
-        "Idefics3ForConditionalGeneration",
-        "LlavaForConditionalGeneration",
-        "SmolVLMForConditionalGeneration",
         "VLlama3ForCausalLM",
-        "VoxtralForConditionalGeneration",
     ),
     hparams=KEYS,
     tensors=DENSE | SPARSE,
@@ -115,6 +111,19 @@ LLAMA = Arch(
     renames=((r"text_model\.", ""), *WRAPPERS),
     drop=(*BUFFERS, *MULTIMODAL),
     implied=SILU,
+)
+#: Models of several parts, of which the text model says no class of its own.
+TEXT_PART = replace(
+    LLAMA,
+    hf=(
+        "LlavaForConditionalGeneration",
+        "VoxtralForConditionalGeneration",
+        "Idefics3ForConditionalGeneration",
+        "SmolVLMForConditionalGeneration",
+    ),
+    tensors=DENSE,
+    needs=(*NEEDS, *GATED),
+    when=lambda config: (text_part(config) or {}).get("model_type", "llama") in ("llama", "mistral", "voxtral_text"),
 )
 LLAMA_EMBED = replace(
     LLAMA,
@@ -177,4 +186,4 @@ APERTUS = replace(
     implied=(("hidden_act", ("xielu",)),),
 )
 
-ARCHS = (LLAMA, LLAMA_EMBED, SMOLLM3, NANBEIGE, ARCEE, APERTUS)
+ARCHS = (LLAMA, TEXT_PART, LLAMA_EMBED, SMOLLM3, NANBEIGE, ARCEE, APERTUS)

@@ -50,7 +50,8 @@ def unknown_class(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]
     """The error for a class that no family serves: the nearest architecture, what it would leave, and what to do."""
     name = architecture_name(config)
     said = f"architecture {escaped(name, 80)!r} is not supported"
-    tried = guesses(tensors, facts)
+    # One that serves this class, but not such a configuration, is no guess.
+    tried = [guess for guess in guesses(tensors, facts) if name not in guess.arch.hf]
     if not tried or tried[0].fit[0] < _WORTH_NAMING:
         near = nearest(name)
         return ConversionError(said + (f"; the nearest supported one is {near}" if near else ""))

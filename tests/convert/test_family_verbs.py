@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_forge.converters.llama import LLAMA_VOCAB
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gguf_forge.convert.arch import Arch, Rule
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import Array, of_array
-from gguf_forge.convert.vocab import load_vocab
-from gguf_forge.errors import ConversionError
 
 
 def row_of(arch: Arch, out: str, variant: str = "") -> Rule:
@@ -46,20 +42,3 @@ def test_of_bambas_heads_only_the_part_that_turns_is_interleaved() -> None:
     del bamba["attn_rotary_emb"]
     whole = made(row_of(select(bamba), "blk.{l}.attn_q"), weight, **bamba).reshape(2, 8)
     assert whole[0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
-
-
-def test_carbons_words_of_dna_follow_its_texts_tokens(tmp_path: Path) -> None:
-    letters = {letter: number for number, letter in enumerate([*pre_tokenizers.ByteLevel.alphabet(), "AA"])}
-    backend = Tokenizer(models.BPE(letters, [("A", "A")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "HybridDNATokenizer"}')
-    keys = load_vocab(tmp_path, {"vocab_size": 4480}, LLAMA_VOCAB, pre="qwen2")
-    tokens = list(keys["tokenizer.ggml.tokens"].value)
-    assert keys["tokenizer.ggml.model"].value == "hybriddna"
-    assert tokens[257:262] == ["<dna>", "</dna>", "<oov>", "AAAAAA\ue000", "AAAAAT\ue000"]
-    assert tokens[260 + 4**6 - 1] == "GGGGGG\ue000"
-    assert tokens[260 + 4**6 :] == [f"<unused_{i}>" for i in range(124)]
-    assert list(keys["tokenizer.ggml.merges"].value) == ["A A"]
-    with pytest.raises(ConversionError, match=r"vocab_size is 4000, but the tokenizer has 4480"):
-        load_vocab(tmp_path, {"vocab_size": 4000}, LLAMA_VOCAB, pre="qwen2")
