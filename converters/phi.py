@@ -27,7 +27,7 @@ from .common import (
     layer,
 )
 from .llama import SPARSE
-from .rotary import attention_factor, longrope, turned_of_width
+from .rotary import attention_factor, longrope, turned_of_width, unusual_base
 
 HEADS = ("num_attention_heads", "n_head")
 WIDTH = ("hidden_size", "n_embd")
@@ -88,6 +88,7 @@ PHI2 = Arch(
             u32("attention.head_count_kv", *HEADS, required=True),
             f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps", required=True),
             u32("rope.dimension_count", value=turned_of_width(WIDTH, HEADS)),
+            f32("rope.freq_base", value=unusual_base),
             FILE_TYPE,
             boolean("tokenizer.ggml.add_bos_token", value=lambda facts: False),
         )
