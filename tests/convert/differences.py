@@ -66,6 +66,14 @@ ZOO: dict[str, Difference] = {
     "granite-4.0-micro": _differs(
         "granite.feed_forward_length", why=("The width of Granite's layers without experts",)
     ),
+    "nomic-embed-text-v1.5": _differs(
+        *(f"nomic-bert.{key}" for key in ("block_count", "embedding_length", "feed_forward_length")),
+        *(f"nomic-bert.attention.{key}" for key in ("head_count", "key_length", "value_length")),
+        why=("Nomic's configuration is read as it stands",),
+    ),
+    "roberta-large-mnli": _differs("bert.classifier.output_labels", why=("How many classes a classifier has",)),
+    "gemma-3n-E2B-it": _refused("per_layer_token_embd.weight"),
+    "WavTokenizer-large-75-dec": _refused("convnext.0.dw.bias"),
     "Laguna-XS.2": _differs(
         "laguna.attention.sliding_window_pattern", why=("Layers with windows where llama.cpp supposes others",)
     ),
