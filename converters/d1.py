@@ -1,16 +1,25 @@
-"""d1, which decides: an LFM2-VL that answers a question with the code of an option. Its prompt is its own."""
+"""d1, which decides: an LFM2-VL that answers a question with the code of an option. Its prompt is its own.
+
+And d1-omni, which has a head of attention layers that see both ways over an LFM2, and scores for options. It takes
+images and sound, too; their encoders are other files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import string
+from gguf_forge.convert.arch import WEIGHT, Axis, Either, Hparam, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.config import block_count, need
+from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.vocab.templates import template_values
+from gguf_forge.format import values
 
-from .lfm2 import LFM2
+from .common import affine, layer
+from .lfm2 import CONVOLVES_OR_ATTENDS, ENDS, KEYS, LFM2, TENSORS, forward_width, heads_kv
 
 
 def _is_d1(config: Mapping[str, Any]) -> bool:
@@ -39,6 +48,9 @@ def _shown(name: str) -> str:
     return f"{{{{ {name} if {name} is string else {name} | tojson }}}}"
 
 
+FINDS_CRITERIA = _each_option(_if("o.description is not none", "{% set ns.criteria = true %}"))
+
+
 def _prompt() -> str:
     """What the model is asked: a state, a question, and options by code, by yes and no, or by a digit."""
     described = _shown("o.description")
@@ -49,11 +61,10 @@ def _prompt() -> str:
         + _each_option("{{ o.label }} " + named + break_between)
         + _text("\n\nReply with the option code only.")
     )
-    finds_criteria = _each_option(_if("o.description is not none", "{% set ns.criteria = true %}"))
     criterion = "{{ '\\nYes: ' if o.key == 'true' else '\\nNo: ' }}" + _if("o.description is none", "None", described)
     yes_or_no = (
         "{% set ns = namespace(criteria=false) %}"
-        + finds_criteria
+        + FINDS_CRITERIA
         + _if("ns.criteria", _each_option(criterion))
         + _text("\n\nReply with yes or no only.")
     )
@@ -89,4 +100,146 @@ D1 = replace(
     when=_is_d1,
 )
 
-ARCHS = (D1,)
+
+def _omni_prompt() -> str:
+    """What d1-omni is given: marks around a state, a question and its options, and `sep` where a reader may cut."""
+    is_described = "o.description is not none and o.description != ''"
+    described, yes_no = _shown("o.description"), "{{ 'yes' if o.key == 'true' else 'no' }}"
+    code = "{% if loop.index0 < 10 %}00{% elif loop.index0 < 100 %}0{% endif %}{{ loop.index0 }}"
+    statement = (
+        "{% elif images and not ns.criteria %}"
+        + yes_no
+        + "{% elif o.key == 'true' %}yes, the statement holds"
+        + "{% else %}no, the statement does not hold{% endif %}"
+    )
+    option = (
+        f"{{% if type == 'choice' and audio %}}option_{code}: {_if(is_described, described, '{{ o.key }}')}"
+         f"{{% elif type == 'choice' %}}{{{{ o.key }}}}{_if(is_described, ': ' + described)}"
+         f"{{% elif type == 'score' %}}level {{{{ o.key }}}}: {described}"
+         f"{{% elif audio %}}{{{{ o.key }}}}: {yes_no}"
+         f"{{% else %}}{{{{ o.key }}}}: {{% if {is_described} %}}{described}{statement}{{% endif %}}"
+    )
+    state = (
+        "{% if state is string %}{{ state }}{% elif state is not none %}{{ state | tojson }}"
+        "{% elif audio %}{}{% endif %}"
+    )
+    return (
+        "{% set ns = namespace(criteria=false) %}"
+        + FINDS_CRITERIA
+        + "{% for image in images %}{{ image }}{% endfor %}{{ sep }}"
+        + "<|startoftext|><|reserved_7|>{{ sep }}{{ mark_state }}"
+        + state
+        + "{{ sep }}{{ mark_question }}<|reserved_8|>"
+        + _shown("instructions")
+        + _each_option(
+            "{{ sep }}<|reserved_9|><|mask|>{{ sep }}{{ mark_option }} " + option + "{{ sep }}<|reserved_10|>"
+        )
+        + "{{ sep }}<|reserved_11|>"
+    )
+
+
+@vocab.step
+def omni_prompt(_: vocab.VocabJob) -> vocab.Changes:
+    """The prompt, which begins with its own BOS after what is seen and heard; and three kinds of questions."""
+    return {
+        "tokenizer.ggml.add_bos_token": values.boolean(False),
+        "tokenizer.ggml.token_type_count": values.u32(3),
+        **template_values([{"name": "systemone", "template": _omni_prompt()}]),
+    }
+
+
+@vocab.step
+def no_flag(_: vocab.VocabJob) -> vocab.Changes:
+    """Without the tokenizer's own word on BOS."""
+    return {"tokenizer.ggml.add_bos_token": None}
+
+
+def _deciding(facts: Facts) -> int:
+    """The layers of the head."""
+    return facts.number("head_layers")
+
+
+def _all_layers(facts: Facts) -> int:
+    return block_count(facts.config) + _deciding(facts)
+
+
+def _widths(facts: Facts) -> list[int]:
+    """The width of each layer's feed-forward: LFM2's, and in the head four times the model's."""
+    return [forward_width(facts)] * block_count(facts.config) + [4 * facts.number("hidden_size")] * _deciding(facts)
+
+
+def _heads(facts: Facts) -> list[int]:
+    return heads_kv(facts) + [facts.number("num_attention_heads")] * _deciding(facts)
+
+
+def _temperature(kind: str) -> Callable[[Facts], Any]:
+    return lambda facts: need(facts.config, "temperatures").get(kind)
+
+
+#: What scores are divided by: for each kind of question, and there by how many options there are.
+TEMPERATURES: Table[Hparam] = Table(
+    tuple(
+        f32(
+            "decision.temperature." + (kind + count).replace(":", ".").replace("-", "_").rstrip("+"),
+            value=_temperature(kind + count),
+        )
+        for kind in ("choice", "score", "noul")
+        for count in ("", ":2", ":3-5", ":6-10", ":11+")
+    )
+)
+
+
+def _after_trunk(match: re.Match[str], facts: Facts) -> str:
+    """The head's layers come after the others."""
+    return f"head.layers.{block_count(facts.config) + int(match[1])}."
+
+
+HEAD = "head.layers.{l}"
+D1_OMNI = replace(
+    LFM2,
+    hf=("D1OmniModel", *LFM2.hf),
+    hparams=KEYS
+    | u32("block_count", value=_all_layers)
+    | u32("feed_forward_length", value=_widths)
+    | u32("attention.head_count_kv", value=_heads)
+    | ENDS
+    | f32("attention.layer_norm_epsilon", value=lambda facts: 1e-5, again=True)
+    | boolean("attention.causal", value=lambda facts: False, again=True)
+    | string("decision.type", value=lambda facts: "lfm2-d1-omni")
+    | u32("decision.block_count", value=_deciding)
+    | TEMPERATURES,
+    tensors=TENSORS
+    | Table(
+        (
+            rule("token_types", "head.type_emb", ends=WEIGHT),
+            rule("cls.norm", "head.scorer.0"),
+            rule("cls", "head.scorer.1"),
+            rule("cls.output", "head.scorer.3"),
+            rule("blk.{l}.attn_norm", f"{HEAD}.norm1", variant="head"),
+            rule("blk.{l}.attn_qkv", f"{HEAD}.self_attn.in_proj"),
+            rule("blk.{l}.attn_output", f"{HEAD}.self_attn.out_proj", variant="head"),
+            rule("blk.{l}.ffn_norm", f"{HEAD}.norm2", variant="head"),
+            rule("blk.{l}.ffn_up", f"{HEAD}.linear1", variant="head"),
+            rule("blk.{l}.ffn_down", f"{HEAD}.linear2", variant="head"),
+        )
+    ),
+    needs=(
+        "token_embd",
+        "token_embd_norm",
+        "token_types",
+        *affine("cls.norm", "cls", "cls.output"),
+        *layer("attn_norm", "ffn_norm", "ffn_up", "ffn_down"),
+        Either((*CONVOLVES_OR_ATTENDS.choices, affine(*layer("attn_qkv", "attn_output")))),
+    ),
+    vocab=(*LFM2.vocab, no_flag, omni_prompt),
+    renames=(
+        (r"^encoder\.", "model."),
+        (r"^head\.head\.layers\.(\d+)\.", _after_trunk),
+        (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+    ),
+    drop=(r"^(vision|audio)\.",),
+    axes={"l": Axis(_all_layers)},
+    when=lambda config: config.get("model_type") == "d1_omni",
+)
+
+ARCHS = (D1, D1_OMNI)

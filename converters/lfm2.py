@@ -20,13 +20,13 @@ LAYER = "model.layers.{l}"
 ATTENTION, FORWARD = f"{LAYER}.self_attn", f"{LAYER}.feed_forward"
 
 
-def _heads_kv(facts: Facts) -> list[int]:
+def heads_kv(facts: Facts) -> list[int]:
     """Each layer's heads of keys and values: none where it convolves."""
     heads = facts.number("num_key_value_heads")
     return [0 if kind == "conv" else heads for kind in need(facts.config, "layer_types")]
 
 
-def _forward(facts: Facts) -> int:
+def forward_width(facts: Facts) -> int:
     """The width of a layer's feed-forward: two thirds of what is declared, stretched, and rounded up."""
     config, width = facts.config, facts.number("block_ff_dim", "intermediate_size")
     if not config.get("block_auto_adjust_ff_dim", True):
@@ -44,8 +44,8 @@ ENDS: Table[Hparam] = Table(
         u32("shortconv.l_cache", "conv_L_cache", required=True),
     )
 )
-KEYS: Table[Hparam] = BASE | u32("attention.head_count_kv", value=_heads_kv)
-LFM2_KEYS = KEYS | ENDS | u32("feed_forward_length", value=_forward, again=True)
+KEYS: Table[Hparam] = BASE | u32("attention.head_count_kv", value=heads_kv)
+LFM2_KEYS = KEYS | ENDS | u32("feed_forward_length", value=forward_width, again=True)
 
 SHORT: Table[Rule] = Table(
     (
