@@ -104,7 +104,6 @@ ZOO: dict[str, Difference] = {
     "EXAONE-4.0-1.2B": _refused("attn_output.weight"),
     "falcon-mamba-7b": _refused("token_embd.weight"),
     "gemma-3n-E2B-it": _refused("per_layer_token_embd.weight"),
-    "WavTokenizer-large-75-dec": _refused("convnext"),
     "ERNIE-4.5-21B-A3B-PT": _differs(
         "ernie4_5-moe.expert_shared_feed_forward_length", why=("The width of ERNIE's shared experts",)
     ),
