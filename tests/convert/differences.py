@@ -72,7 +72,6 @@ ZOO: dict[str, Difference] = {
         why=("Nomic's configuration is read as it stands",),
     ),
     "roberta-large-mnli": _differs("bert.classifier.output_labels", why=("How many classes a classifier has",)),
-    "gemma-3n-E2B-it": _refused("per_layer_token_embd.weight"),
     "WavTokenizer-large-75-dec": _refused("convnext.0.dw.bias"),
     "Laguna-XS.2": _differs(
         "laguna.attention.sliding_window_pattern", why=("Layers with windows where llama.cpp supposes others",)
@@ -103,7 +102,6 @@ ZOO: dict[str, Difference] = {
     "jais-13b-chat": _differs("general.size_label", "output.weight", why=("Jais without a head of its own",)),
     "EXAONE-4.0-1.2B": _refused("attn_output.weight"),
     "falcon-mamba-7b": _refused("token_embd.weight"),
-    "gemma-3n-E2B-it": _refused("per_layer_token_embd.weight"),
     "ERNIE-4.5-21B-A3B-PT": _differs(
         "ernie4_5-moe.expert_shared_feed_forward_length", why=("The width of ERNIE's shared experts",)
     ),
