@@ -31,7 +31,7 @@ LOADED = shape_cases.load(ROOT / "fixtures" / "golden" / "shapes.json.xz")
 CASES = headers.load()
 #: Cases whose one change is a size that the tensors do not have (two labels without names, to which llama.cpp gives no
 #: classifier; token types or experts that no key counts, or too few of them); and those that say too little for a file.
-ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both", "B-cls2", "B-min", "X-12experts", "QX-min"}
+ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both", "B-cls2", "B-min", "X-12experts", "QX-min", "d1-omni-600M"}
 #: Tensors whose shape depends on others': the change of one shows in another.
 LINKED = {"clef", "dflash", "eagle3", "jina-bert-v2"}
 LLAMA = {
