@@ -66,7 +66,11 @@ ZOO: dict[str, Difference] = {
         "granite.feed_forward_length", why=("The width of Granite's layers without experts",)
     ),
     "Laguna-XS.2": _differs(
-        "laguna.attention.sliding_window_pattern", why=("Layers with windows where llama.cpp supposes others",)
+        "laguna.attention.sliding_window", why=("Layers with windows where llama.cpp supposes others",)
+    ),
+    "Mellum2-12B-A2.5B-Base": _differs(
+        *("mellum.attention.sliding_window", "mellum.attention.sliding_window_pattern"),
+        why=("Layers with windows where llama.cpp supposes others",),
     ),
     "MiniMax-M1-40k": _differs(
         "minimax-01.full_attention_interval", why=("Which layers of MiniMax attend fully",)
