@@ -193,13 +193,18 @@ def main_dropped(prefix: str = r"^model\.layers\.") -> Drop:
 
 
 def windows_unless_usual(architecture: str) -> Hparam:
-    """Which layers slide, where config.json says so and they are not those that llama.cpp supposes without the key."""
+    """Which layers slide, where config.json says so and they are not those that llama.cpp supposes without the key.
+
+    None where none does: llama.cpp aborts at such a list, and supposes nothing without the size of windows.
+    """
 
     def value(facts: Facts) -> list[bool] | None:
         kinds, usual = facts.config.get("layer_types"), WINDOWS[architecture]
         if not kinds or not facts.config.get("sliding_window"):
             return None
         windows = [kind == "sliding_attention" for kind in kinds]
+        if not any(windows):
+            return None
         full = 0 if usual.first else usual.period - 1
         return None if windows == [n % usual.period != full for n in range(len(kinds))] else windows
 

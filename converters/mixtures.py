@@ -104,6 +104,13 @@ AFMOE = Arch(
 )
 
 
+def _slides(facts: Facts) -> bool:
+    """Whether any layer has a window. Where none has, its size must not be there: llama.cpp would use or refuse it."""
+    if facts.config.get("use_sliding_window") is False or facts.config.get("sliding_window") is None:
+        return False
+    return facts.config.get("layer_types") is None or any(_windows(facts))
+
+
 def _heads(facts: Facts) -> list[int]:
     heads, count = facts.config.get("num_attention_heads_per_layer"), main_layers(facts)
     if heads and len(heads) != count:
@@ -146,7 +153,7 @@ LAGUNA = Arch(
     hparams=BASE
     | u32("attention.head_count", value=_heads)
     | u32("vocab_size", "vocab_size", required=True)
-    | u32("attention.sliding_window", value=lambda facts: facts.config.get("sliding_window") or None)
+    | u32("attention.sliding_window", value=lambda f: (f.config.get("sliding_window") or None) if _slides(f) else None)
     | u32("expert_feed_forward_length", "moe_intermediate_size", required=True)
     | u32("expert_shared_feed_forward_length", "shared_expert_intermediate_size", required=True)
     | boolean("expert_weights_norm", value=lambda facts: True)
@@ -175,10 +182,6 @@ LAGUNA = Arch(
     drop=BUFFERS,
     implied=(*SILU, ("moe_apply_router_weight_on_input", (False,)), ("moe_router_logit_softcapping", (0, 0.0))),
 )
-
-
-def _slides(facts: Facts) -> bool:
-    return facts.config.get("use_sliding_window") is not False and facts.config.get("sliding_window") is not None
 
 
 MELLUM = Arch(

@@ -74,7 +74,11 @@ ZOO: dict[str, Difference] = {
     "roberta-large-mnli": _differs("bert.classifier.output_labels", why=("How many classes a classifier has",)),
     "WavTokenizer-large-75-dec": _refused("convnext.0.dw.bias"),
     "Laguna-XS.2": _differs(
-        "laguna.attention.sliding_window_pattern", why=("Layers with windows where llama.cpp supposes others",)
+        "laguna.attention.sliding_window", why=("Layers with windows where llama.cpp supposes others",)
+    ),
+    "Mellum2-12B-A2.5B-Base": _differs(
+        *("mellum.attention.sliding_window", "mellum.attention.sliding_window_pattern"),
+        why=("Layers with windows where llama.cpp supposes others",),
     ),
     "MiniMax-M1-40k": _differs(
         "minimax-01.full_attention_interval", why=("Which layers of MiniMax attend fully",)
