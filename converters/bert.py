@@ -65,6 +65,16 @@ def _classifier_pooling(facts: Facts) -> int | None:
     return None
 
 
+def _classifier_activation(facts: Facts) -> str | None:
+    """The activation before a classifier's last layer, unless it is the GELU that readers suppose."""
+    name = facts.config.get("classifier_activation")
+    if name in (None, "gelu", "silu", "tanh"):
+        return None if name == "gelu" else name
+    if any(facts.has(classifier) for classifier in CLASSIFIER):
+        raise ConversionError(f"config.json: classifier_activation is {name!r}; llama.cpp has gelu, silu and tanh")
+    return None
+
+
 def _is(value: Any) -> Callable[[Facts], Any]:
     return lambda facts: value
 
@@ -74,6 +84,7 @@ KEYS: Table[Hparam] = (
     | boolean("attention.causal", value=_is(False), again=True)
     | u32("pooling_type", value=pooling)
     | u32("classifier.pooling_type", value=_classifier_pooling)
+    | string("classifier.activation", value=_classifier_activation)
     | strings("classifier.output_labels", value=labels)
 )
 UNSCALED = string("rope.scaling.type", value=_is("none"), again=True)
