@@ -48,7 +48,8 @@ def _sizes(facts: Facts) -> list[int]:
 def _unit_columns(arrays: list[Array], _: Facts) -> Array:
     """Each column divided by its length, as the first models do whenever they use their head."""
     head = arrays[0].astype(np.float32)
-    lengths = np.sqrt(np.einsum("ij,ij->j", head, head, dtype=np.float64)).astype(np.float32)
+    # Squares added one row after the other in float32, as the reference does: NumPy adds in pairs within rows alone.
+    lengths = np.sqrt(np.add.reduce(head * head, axis=0))
     return np.asarray(head / (lengths + np.float32(1e-7)), np.float32)
 
 
