@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, Drop, Either, Rule, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.arch import WEIGHT, Arch, Drop, Either, Rule, Table, boolean, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.errors import ConversionError
 
@@ -67,7 +67,8 @@ COHERE2 = replace(
     | u32("vocab_size", "vocab_size", required=True)
     | u32("rope.dimension_count", value=_turned)
     | UNSCALED,
-    tensors=DECODER.without("output", "blk.{l}.ffn_norm"),
+    # llama.cpp has no place for biases of these models, and refuses a file with them.
+    tensors=Table(tuple(replace(row, ends=WEIGHT) for row in DECODER.without("output", "blk.{l}.ffn_norm"))),
     drop=(*BUFFERS, *MULTIMODAL, TIED),
     implied=(*SILU, ("sliding_window_pattern", (4,)), ("use_qk_norm", (False,))),
 )
@@ -118,7 +119,7 @@ COHERE2_MOE = replace(
     | u32("nextn_predict_layers", value=lambda facts: mla.kept_further(facts) or None)
     | u32("rope.dimension_count", "head_dim", required=True)
     | UNSCALED,
-    tensors=DECODER.without("blk.{l}.ffn_norm") | ROUTER | SINGLE_EXPERTS | SHARED | mla.FURTHER,
+    tensors=COHERE2.tensors | rule("output", "lm_head", ends=WEIGHT) | ROUTER | SINGLE_EXPERTS | SHARED | mla.FURTHER,
     needs=(
         *("token_embd", "output_norm"),
         *layer("attn_norm", "attn_output"),

@@ -58,9 +58,9 @@ CODESHELL = replace(
     | f32("rope.freq_base", value=lambda facts: 10000.0)
     | string("rope.scaling.type", value=lambda facts: "linear")
     | f32("rope.scaling.factor", value=lambda facts: 1.0),
-    tensors=STARCODER.tensors.without("position_embd"),
-    # llama.cpp takes the head for the embedding where that is missing, not the other way round.
-    needs=NEEDS,
+    # llama.cpp wants a head, which is the embedding where the checkpoint has none.
+    tensors=STARCODER.tensors.without("position_embd") | rule("output", ("lm_head", "wte")),
+    needs=("token_embd", "output", *NEEDS),
     drop=(*STARCODER.drop, r"\.rotary_emb\.inv_freq$"),
     implied=(*GELU, ("position_embedding_type", ("rope",)), ("rope_scaling", (None,))),
 )

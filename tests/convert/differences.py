@@ -47,6 +47,10 @@ def _refused(error: str) -> Difference:
 _EXPONENTIAL = _differs("blk.*.ssm_a", why=("-exp(A_log) to the nearest float",))
 _CONTEXT = _differs("llama.context_length", why=("A context length for Mistral's own layout",))
 
+_WITH_HEAD = _differs(
+    "general.size_label", "output.weight", why=("Jais and CodeShell without a head of their own",)
+)
+
 #: By checkpoint, or by checkpoint and result.
 ZOO: dict[str, Difference] = {
     "Llama-3_1-Nemotron-Ultra-253B-v1": _RANKED,
@@ -103,7 +107,8 @@ ZOO: dict[str, Difference] = {
         *(f"blk.*.attn_{part}_norm.{end}" for part in "qk" for end in ("weight", "bias")),
         why=("Chameleon's norms of single heads",),
     ),
-    "jais-13b-chat": _differs("general.size_label", "output.weight", why=("Jais without a head of its own",)),
+    "jais-13b-chat": _WITH_HEAD,
+    "CodeShell-7B-Chat": _WITH_HEAD,
     "EXAONE-4.0-1.2B": _refused("attn_output.weight"),
     "falcon-mamba-7b": _refused("token_embd.weight"),
     "ERNIE-4.5-21B-A3B-PT": _differs(
