@@ -1,6 +1,6 @@
 """Writes a checkpoint with random weights: `python -m tests.bench.make_checkpoint FOLDER MEGABYTES [FORM]`.
 
-BF16 safetensors in shards of at most 1 GB, the trained fixture's tokenizer, widths of a 1.1B model; the number of
+BF16 safetensors in shards of at most 1 GB, tokenizers of the fixtures, widths of a 1.1B model; the number of
 layers follows from the size asked for. FORM is `dense` (a Llama), `experts` (a Qwen3-MoE whose experts are stored one
 by one), or `fused` (the same with the experts of a layer in two tensors).
 """
@@ -18,6 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M"
+BYTE_LEVEL = FIXTURE.parents[1] / "vocab" / "bytelevel"
+#: What the pre-tokenizer of the byte-level vocabulary is called, whose fingerprint nobody knows.
+PRE = "gpt-2"
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, VOCABULARY = 2048, 5632, 32, 4, 4096
 SHARD_BYTES = 10**9
 
@@ -94,6 +97,14 @@ def config_of(layers: int, form: str) -> dict[str, object]:
     return config
 
 
+def copy_tokenizer(folder: Path, form: str) -> None:
+    """A tokenizer of the kind that the family has: SentencePiece for the Llama, byte-level for the mixtures."""
+    source = FIXTURE if form == "dense" else BYTE_LEVEL
+    for path in source.iterdir():
+        if path.name.startswith("tokenizer"):
+            shutil.copyfile(path, folder / path.name)
+
+
 def draw(shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[np.uint16]:
     """Random BF16 bits: normal, of the spread trained weights have; norms around one."""
     values = generator.standard_normal(shape, dtype=np.float32)
@@ -126,8 +137,7 @@ def make(folder: Path, nbytes: int, form: str = "dense") -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config_of(layers, form), indent=1), encoding="utf-8")
-    for name in ("tokenizer.model", "tokenizer_config.json", "generation_config.json"):
-        shutil.copyfile(FIXTURE / name, folder / name)
+    copy_tokenizer(folder, form)
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     for name, shape in shapes(layers, form).items():
         if shards[-1] and 2 * sum(prod(s) for s in (*shards[-1].values(), shape)) > SHARD_BYTES:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.bench.conversion import THREADS, warm
-from tests.bench.make_checkpoint import FIXTURE, FORMS, config_of, make
+from tests.bench.make_checkpoint import FORMS, PRE, config_of, copy_tokenizer, make
 from tests.bench.report import Report, Run, run
 
 #: Layers, width, experts and their width, of models of 671 and 1000 thousand million parameters.
@@ -59,7 +59,7 @@ def converted(checkpoint: Path, target: Path, *options: str, kind: str = "Q4_K_M
     if "--dry-run" not in options and checkpoint.name != "Bench-stack":
         warm(checkpoint)
     forge: list[str | Path] = [sys.executable, "-m", "gguf_forge", "convert", checkpoint, "-q", "-o", target]
-    done = run([*forge, "--type", kind, "--threads", THREADS, *options])
+    done = run([*forge, "--type", kind, "--threads", THREADS, "--pre", PRE, *options])
     target.unlink(missing_ok=True)
     return done
 
@@ -94,8 +94,7 @@ def hollow(folder: Path, layers: int, width: int, experts: int, expert_width: in
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    for name in ("tokenizer.model", "tokenizer_config.json"):
-        shutil.copyfile(FIXTURE / name, folder / name)
+    copy_tokenizer(folder, "experts")
     names = list(shapes)
     count = -(-len(names) // SHARD_TENSORS)
     weight_map: dict[str, str] = {}
