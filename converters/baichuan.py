@@ -10,18 +10,15 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import WEIGHT, Arch, Table, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, Each, Elementwise
-from gguf_forge.convert.rows import equal_parts, heads_of, interleave_halves
+from gguf_forge.convert.rows import equal_parts, interleave_halves, number_of
 from gguf_forge.convert.view import Array
 from gguf_forge.errors import ConversionError
 
 from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GATED, QKV, SILU, TRUNK, WRAPPERS, affine, layer
+from .rotary import width_by_heads
 
 LAYOUT = string("tensor_data_layout", value=lambda facts: "Meta AI original pth")
-HEADS, HEADS_KV = heads_of("num_attention_heads"), heads_of("num_key_value_heads", "num_attention_heads")
-
-
-def _size(facts: Facts) -> int:
-    return facts.number("hidden_size") // facts.number("num_attention_heads")
+HEADS, HEADS_KV = number_of("num_attention_heads"), number_of("num_key_value_heads", "num_attention_heads")
 
 
 #: Baichuan 2 has this many tokens or more, Baichuan 1 half as many.
@@ -40,7 +37,7 @@ def _is_second(facts: Facts) -> bool:
 BAICHUAN = Arch(
     "baichuan",
     hf=("BaichuanForCausalLM", "BaiChuanForCausalLM"),
-    hparams=BASE | LAYOUT | u32("rope.dimension_count", value=_size),
+    hparams=BASE | LAYOUT | u32("rope.dimension_count", value=width_by_heads),
     tensors=DECODER.without(*QKV)
     | rule(
         QKV,

@@ -10,7 +10,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import EXPERTS, WEIGHT, Arch, Either, Rule, Table, boolean, exact, f32, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, Each, Whole
-from gguf_forge.convert.rows import interleave_halves, parts_of
+from gguf_forge.convert.rows import interleave_halves, number_of, parts_of
 from gguf_forge.convert.view import Array
 
 from .common import (
@@ -28,7 +28,7 @@ from .common import (
     nextn_layers,
     with_nextn,
 )
-from .mla import BLOCKS, DENSE, KEPT_FURTHER, LAYER, NEXTN, ROUTER, SHARED, experts, number, shared_experts
+from .mla import BLOCKS, DENSE, KEPT_FURTHER, LAYER, NEXTN, ROUTER, SHARED, experts, shared_experts
 from .rotary import head_dim, turned
 
 ATTENTION = f"{LAYER}.attention"
@@ -37,7 +37,7 @@ FURTHER_LAYERS: Table[Rule] = Table(
     tuple(rule(f"blk.{{l}}.nextn.{name}", f"{LAYER}.{name}") for name in ("eh_proj", "enorm", "hnorm"))
 ) | rule("blk.{l}.layer_output_norm", f"{LAYER}.final_layernorm")
 FURTHER = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm", "layer_output_norm")
-HEADS, HEADS_KV = number("num_attention_heads"), number("num_key_value_heads", "num_attention_heads")
+HEADS, HEADS_KV = number_of("num_attention_heads"), number_of("num_key_value_heads", "num_attention_heads")
 
 
 def _sizes(facts: Facts) -> list[int]:

@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Rule, Table, boolean, rule
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Reshape
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 
 from .common import BASE, BUFFERS, DECODER, GATED, HEADS, HEADS_KV, QK_NORMS, SILU, TRUNK, layer
 from .llama import KEYS, LLAMA, TURNED
@@ -25,7 +25,7 @@ def _flat(shape: tuple[int, ...], _: Facts) -> tuple[int]:
 
 def _norm(part: str, *keys: str) -> Rule:
     """The norm of each head, whose elements go the way of the queries' and keys' rows."""
-    heads = heads_of(*keys)
+    heads = number_of(*keys)
     verb = Reshape(_flat) | interleave_halves(heads) | Reshape(lambda shape, f: (heads(f), shape[0] // heads(f)))
     return rule(f"blk.{{l}}.attn_{part}_norm", f"{SELF}.{part}_norm", verb=verb)
 

@@ -26,6 +26,7 @@ from .common import (
     layer,
     main_dropped,
     nextn_dropped,
+    sliding_layers,
 )
 from .qwen import ROUTER, SINGLE_EXPERTS
 
@@ -88,10 +89,6 @@ def _shared_width(facts: Facts) -> int | None:
     return None if count is None else count * facts.number("intermediate_size")
 
 
-def _slides(facts: Facts) -> list[bool]:
-    return [kind == "sliding_attention" for kind in facts.config["layer_types"]]
-
-
 SHARED: Table[Rule] = Table(
     tuple(
         rule(f"blk.{{l}}.ffn_{part}_shexp", f"{mla.LAYER}.mlp.shared_experts.{part}_proj")
@@ -109,7 +106,7 @@ COHERE2_MOE = replace(
     | u32("feed_forward_length", "prefix_dense_intermediate_size", "intermediate_size")
     | LOGIT_SCALE
     | u32("attention.sliding_window", "sliding_window", required=True)
-    | boolean("attention.sliding_window_pattern", value=_slides)
+    | boolean("attention.sliding_window_pattern", value=sliding_layers)
     | u32("vocab_size", "vocab_size", required=True)
     | u32("expert_feed_forward_length", "intermediate_size", required=True)
     | mla.LEADING_DENSE

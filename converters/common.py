@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, array, boolean, f32, rule, string, u32
-from gguf_forge.convert.config import block_count, first_of
+from gguf_forge.convert.config import block_count, first_of, need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.sentence import pooling_mode
 from gguf_forge.convert.sizes import WINDOWS
@@ -149,6 +149,11 @@ QK_NORMS = layer("attn_q_norm", "attn_k_norm")
 def main_layers(facts: Facts) -> int:
     """The layers of the model itself, without those that predict further tokens."""
     return block_count(facts.config)
+
+
+def sliding_layers(facts: Facts) -> list[bool]:
+    """Which layers have a window, by the kinds of layers that the configuration lists."""
+    return [kind == "sliding_attention" for kind in need(facts.config, "layer_types")]
 
 
 def nextn_layers(*keys: str) -> Callable[[Facts], int]:

@@ -20,6 +20,7 @@ from gguf_forge.format import values
 
 from .common import affine, layer
 from .lfm2 import CONVOLVES_OR_ATTENDS, ENDS, KEYS, LFM2, TENSORS, forward_width, heads_kv
+from .openjev import shown
 
 
 def _is_d1(config: Mapping[str, Any]) -> bool:
@@ -43,17 +44,12 @@ def _text(text: str) -> str:
     return "{{ '" + text.replace("\n", "\\n") + "' }}"
 
 
-def _shown(name: str) -> str:
-    """A text as it is, anything else as JSON."""
-    return f"{{{{ {name} if {name} is string else {name} | tojson }}}}"
-
-
 FINDS_CRITERIA = _each_option(_if("o.description is not none", "{% set ns.criteria = true %}"))
 
 
 def _prompt() -> str:
     """What the model is asked: a state, a question, and options by code, by yes and no, or by a digit."""
-    described = _shown("o.description")
+    described = shown("o.description")
     named = _if("o.description", described, "{{ o.key | replace('_', ' ') }}")
     break_between = _if("not loop.last", _text("\n"))
     choice = (
@@ -80,7 +76,7 @@ def _prompt() -> str:
         "<|startoftext|><|im_start|>user\n"
         "{% for image in images %}{{ image }}{% endfor %}"
         + _if("state is not none", state + _text("\n\n\nQUESTION:\n"))
-        + _shown("instructions")
+        + shown("instructions")
         + f"{{% if type == 'choice' %}}{choice}{{% elif type == 'noul' %}}{yes_or_no}{{% else %}}{score}{{% endif %}}"
         + _text("<|im_end|>\n<|im_start|>assistant\n")
     )
@@ -104,7 +100,7 @@ D1 = replace(
 def _omni_prompt() -> str:
     """What d1-omni is given: marks around a state, a question and its options, and `sep` where a reader may cut."""
     is_described = "o.description is not none and o.description != ''"
-    described, yes_no = _shown("o.description"), "{{ 'yes' if o.key == 'true' else 'no' }}"
+    described, yes_no = shown("o.description"), "{{ 'yes' if o.key == 'true' else 'no' }}"
     code = "{% if loop.index0 < 10 %}00{% elif loop.index0 < 100 %}0{% endif %}{{ loop.index0 }}"
     statement = (
         "{% elif images and not ns.criteria %}"
@@ -130,7 +126,7 @@ def _omni_prompt() -> str:
         + "<|startoftext|><|reserved_7|>{{ sep }}{{ mark_state }}"
         + state
         + "{{ sep }}{{ mark_question }}<|reserved_8|>"
-        + _shown("instructions")
+        + shown("instructions")
         + _each_option(
             "{{ sep }}<|reserved_9|><|mask|>{{ sep }}{{ mark_option }} " + option + "{{ sep }}<|reserved_10|>"
         )

@@ -15,7 +15,7 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import interleave_halves
 
 from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GATED, QKV, SILU, WRAPPERS, layer
-from .rotary import LLAMA3, head_dim, rope_value
+from .rotary import LLAMA3, head_dim, rope_value, width_by_heads
 
 Block = Mapping[str, Any]
 
@@ -54,10 +54,6 @@ def _heads_kv(facts: Facts) -> int:
     return facts.number("num_key_value_heads", "num_attention_heads")
 
 
-def _size(facts: Facts) -> int:
-    return facts.number("hidden_size") // facts.number("num_attention_heads")
-
-
 SIZES = Table((u32("vocab_size", "vocab_size", required=True), u32("rope.dimension_count", value=head_dim)))
 
 DECI = Arch(
@@ -88,8 +84,8 @@ NEMOTRON = replace(
             u32("context_length", "max_position_embeddings", required=True),
             u32("embedding_length", "hidden_size", required=True),
             f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", required=True),
-            u32("attention.key_length", value=_size),
-            u32("attention.value_length", value=_size),
+            u32("attention.key_length", value=width_by_heads),
+            u32("attention.value_length", value=width_by_heads),
             FILE_TYPE,
         )
     )

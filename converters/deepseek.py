@@ -8,7 +8,7 @@ from __future__ import annotations
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Hparam, Table, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 
 from . import mla
 from .common import (
@@ -40,8 +40,8 @@ DEEPSEEK = Arch(
     | f32("expert_weights_scale", value=lambda facts: 1.0)
     | u32("expert_shared_count", "n_shared_experts", required=True),
     tensors=DECODER
-    | rule("blk.{l}.attn_q", f"{mla.LAYER}.self_attn.q_proj", verb=interleave_halves(heads_of(*HEADS)))
-    | rule("blk.{l}.attn_k", f"{mla.LAYER}.self_attn.k_proj", verb=interleave_halves(heads_of(*HEADS_KV, *HEADS)))
+    | rule("blk.{l}.attn_q", f"{mla.LAYER}.self_attn.q_proj", verb=interleave_halves(number_of(*HEADS)))
+    | rule("blk.{l}.attn_k", f"{mla.LAYER}.self_attn.k_proj", verb=interleave_halves(number_of(*HEADS_KV, *HEADS)))
     | mla.MOE,
     needs=(*TRUNK, *QKV, mla.FEEDS),
     vocab=(vocab.spm, vocab.bpe),

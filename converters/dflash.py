@@ -35,8 +35,8 @@ from .common import (
     TRUNK,
     WRAPPERS,
     main_layers,
+    sliding_layers,
 )
-from .muse_glimmer import sliding_layers
 from .rotary import head_dim
 
 MASK_FILE = "mask_embedding.pt"

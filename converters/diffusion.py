@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Hparam, Table, boolean, rule, u32
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 
 from .common import (
     BASE,
@@ -78,11 +78,11 @@ LLADA = Arch(
                     ("ffn_down", "ff_out"),
                 )
             ),
-            rule("blk.{l}.attn_q", "model.transformer.blocks.{l}.q_proj", verb=interleave_halves(heads_of(*HEADS))),
+            rule("blk.{l}.attn_q", "model.transformer.blocks.{l}.q_proj", verb=interleave_halves(number_of(*HEADS))),
             rule(
                 "blk.{l}.attn_k",
                 "model.transformer.blocks.{l}.k_proj",
-                verb=interleave_halves(heads_of(*HEADS_KV, *HEADS)),
+                verb=interleave_halves(number_of(*HEADS_KV, *HEADS)),
             ),
         )
     ),

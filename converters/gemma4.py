@@ -41,7 +41,7 @@ from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
 
-from .common import BUFFERS, DECODER, GATED, GELU, MULTIMODAL, QK_NORM, WRAPPERS, layer, pooling
+from .common import BUFFERS, DECODER, GATED, GELU, MULTIMODAL, QK_NORM, WRAPPERS, layer, pooling, sliding_layers
 from .dflash import DSPARK, MARKOV
 from .dflash import KEYS as DRAFT_KEYS
 from .gemma import GEMMA3, vocab_rows
@@ -74,11 +74,6 @@ TRUNK = (
 KEYS_VALUES = layer("attn_k", "attn_k_norm", "attn_v")
 
 
-def _slides(facts: Facts) -> list[bool]:
-    """Which layers see a window of the text only."""
-    return [kind == "sliding_attention" for kind in need(facts.config, "layer_types")]
-
-
 def _without_keys(facts: Facts) -> int:
     """How many last layers use the keys and values of layers before them; those before must have their own."""
     shared = facts.number("num_kv_shared_layers") if facts.config.get("num_kv_shared_layers") else 0
@@ -92,7 +87,7 @@ def _without_keys(facts: Facts) -> int:
 
 
 SHARED = u32("attention.shared_kv_layers", value=_without_keys)
-PATTERN = array("attention.sliding_window_pattern", ValueType.BOOL, value=_slides)
+PATTERN = array("attention.sliding_window_pattern", ValueType.BOOL, value=sliding_layers)
 PER_LAYER_WIDTH = u32(
     "embedding_length_per_layer_input", value=lambda facts: facts.config.get("hidden_size_per_layer_input") or 0
 )
@@ -212,7 +207,7 @@ def _of_full(key: str, per_layer: str) -> Callable[[Facts], Any]:
         if facts.config.get(key) is not None:
             return facts.config[key]
         said = facts.config.get("per_layer_config") or {}
-        full = [said.get(str(number)) or {} for number, slides in enumerate(_slides(facts)) if not slides]
+        full = [said.get(str(number)) or {} for number, slides in enumerate(sliding_layers(facts)) if not slides]
         return next((at[per_layer] for at in full if per_layer in at), None)
 
     return value
@@ -232,7 +227,7 @@ def _heads_kv(facts: Facts) -> list[int] | None:
     full, sliding = _full_heads_kv(facts), facts.config.get("num_key_value_heads")
     if full is None or sliding is None:
         return None
-    return [sliding if slides else full for slides in _slides(facts)]
+    return [sliding if slides else full for slides in sliding_layers(facts)]
 
 
 def _widths(facts: Facts) -> list[int] | None:

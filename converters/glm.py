@@ -13,7 +13,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Either, Table, boolean, exact, f32, optional, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Rows
-from gguf_forge.convert.rows import grouped
+from gguf_forge.convert.rows import grouped, number_of
 from gguf_forge.convert.view import Numbers
 
 from . import mla
@@ -154,7 +154,7 @@ GLM_DSA = replace(
     hf=("GlmMoeDsaForCausalLM",),
     hparams=KEYS
     | mla.BLOCKS
-    | u32("rope.dimension_count", value=turned(1.0, mla.number("qk_rope_head_dim")))
+    | u32("rope.dimension_count", value=turned(1.0, number_of("qk_rope_head_dim")))
     | mla.KEPT_FURTHER
     | mla.INDEXER_KEYS
     | INDEXER_TYPES,

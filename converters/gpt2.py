@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import Arch, Table, f32, rule, u32
+from gguf_forge.convert.arch import Arch, Rule, Table, f32, rule, u32
 from gguf_forge.convert.ops import CONCAT, TRANSPOSE
 
 from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, layer
@@ -18,6 +18,18 @@ LINEAR = (
 )
 
 NORMS = ("attn_norm", "ffn_norm")
+
+#: All but the linear layers.
+TRUNK: Table[Rule] = Table(
+    (
+        rule("token_embd", "wte"),
+        rule("position_embd", "wpe"),
+        rule("output_norm", "ln_f"),
+        rule("output", "lm_head"),
+        rule("blk.{l}.attn_norm", "h.{l}.ln_1"),
+        rule("blk.{l}.ffn_norm", "h.{l}.ln_2"),
+    )
+)
 
 GPT2 = Arch(
     "gpt2",
@@ -33,17 +45,8 @@ GPT2 = Arch(
             FILE_TYPE,
         )
     ),
-    tensors=Table(
-        (
-            rule("token_embd", "wte"),
-            rule("position_embd", "wpe"),
-            rule("output_norm", "ln_f"),
-            rule("output", "lm_head"),
-            rule("blk.{l}.attn_norm", "h.{l}.ln_1"),
-            rule("blk.{l}.ffn_norm", "h.{l}.ln_2"),
-            *(rule(f"blk.{{l}}.{out}", f"h.{{l}}.{source}", verb=TRANSPOSE) for out, source in LINEAR),
-        )
-    ),
+    tensors=TRUNK
+    | Table(tuple(rule(f"blk.{{l}}.{out}", f"h.{{l}}.{source}", verb=TRANSPOSE) for out, source in LINEAR)),
     needs=("token_embd", "position_embd", *affine("output_norm"), *layer(*affine(*NORMS, *(out for out, _ in LINEAR)))),
     vocab=(vocab.bpe,),
     renames=((r"^transformer\.", ""),),

@@ -30,7 +30,7 @@ from gguf_forge.convert.arch import (
 from gguf_forge.convert.config import block_count, first_of, need, text_part
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Reshape, Rows, Whole
-from gguf_forge.convert.rows import equal_parts, grouped, heads_of, interleave_halves
+from gguf_forge.convert.rows import equal_parts, grouped, interleave_halves, number_of
 from gguf_forge.convert.view import Numbers
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
@@ -40,7 +40,7 @@ from .llama import LLAMA_VOCAB, NEEDS, TURNED
 from .mamba import STATE, STATE_NORM, state_space
 
 LAYER = "model.layers.{l}"
-QUERY_HEADS, KEY_HEADS = heads_of("num_attention_heads"), heads_of("num_key_value_heads")
+QUERY_HEADS, KEY_HEADS = number_of("num_attention_heads"), number_of("num_key_value_heads")
 
 
 def _has_experts(facts: Facts) -> bool:
@@ -257,7 +257,7 @@ GRANITE_HYBRID = replace(
     tensors=ATTENTION
     | rule("blk.{l}.attn_q", f"{LAYER}.self_attn.q_proj", verb=_turned_part(QUERY_HEADS))
     | rule("blk.{l}.attn_k", f"{LAYER}.self_attn.k_proj", verb=_turned_part(KEY_HEADS))
-    | state_space(f"{LAYER}.mamba", heads_of(*GROUPS))
+    | state_space(f"{LAYER}.mamba", number_of(*GROUPS))
     | EXPERTS
     | ONLY_SHARED
     # Bamba's names.

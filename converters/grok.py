@@ -10,7 +10,7 @@ from gguf_forge.convert.arch import WEIGHT, Arch, Either, Hparam, Rule, Table, e
 from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import TRANSPOSE, Reshape
-from gguf_forge.convert.rows import interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 
 from .common import (
     BASE,
@@ -25,7 +25,7 @@ from .common import (
     WRAPPERS,
     layer,
 )
-from .mla import LAYER, experts, number
+from .mla import LAYER, experts
 from .rotary import head_dim
 
 
@@ -192,7 +192,7 @@ def arctic_pieces(job: vocab.VocabJob) -> vocab.Keys | None:
     return vocab.finish(job, tokens)
 
 
-_HEADS, _HEADS_KV = number("num_attention_heads"), number("num_key_value_heads", "num_attention_heads")
+_HEADS, _HEADS_KV = number_of("num_attention_heads"), number_of("num_key_value_heads", "num_attention_heads")
 #: Beside its experts each layer of Arctic has a dense part, with a norm of its own.
 RESIDUAL = {"ffn_norm": "residual_layernorm", "ffn_norm_exps": "post_attention_layernorm"} | {
     f"ffn_{part}": f"residual_mlp.{name}" for part, name in (("gate", "w1"), ("down", "w2"), ("up", "w3"))

@@ -9,15 +9,15 @@ from math import prod
 from gguf_forge.convert.arch import Either, Hparam, Rule, Table, exact, f32, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import NEG_EXP, Reshape, Verb
-from gguf_forge.convert.rows import first_rows
+from gguf_forge.convert.rows import first_rows, number_of
 
 from .common import HEADS, layer
-from .mla import LATENT, LAYER, number
+from .mla import LATENT, LAYER
 
 #: The kernel of a convolution over channels: (channels, 1, width) or (channels, width) as llama.cpp reads it.
 CONV = Reshape(lambda shape, _: (1, shape[0], 1, shape[-1]))
 #: The logarithm of each head's decay, which some checkpoints pad, as what the state decays by.
-DECAY = Reshape(lambda shape, _: (prod(shape),)) | first_rows(number(*HEADS)) | NEG_EXP
+DECAY = Reshape(lambda shape, _: (prod(shape),)) | first_rows(number_of(*HEADS)) | NEG_EXP
 
 
 def delta(attention: str = f"{LAYER}.self_attn", decay: Verb = DECAY) -> Table[Rule]:

@@ -14,7 +14,7 @@ from gguf_forge.convert.arch import WEIGHT, Arch, Either, Rule, Table, boolean, 
 from gguf_forge.convert.config import block_count, text_part
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 
 from .common import (
     BASE,
@@ -41,8 +41,8 @@ KEYS = BASE | u32("vocab_size", "vocab_size", required=True) | u32("rope.dimensi
 #: Queries and keys, whose halves of a head turn together: llama.cpp turns neighbours.
 TURNED: Table[Rule] = Table(
     (
-        rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=interleave_halves(heads_of(*QUERY_HEADS))),
-        rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(heads_of(*KEY_HEADS))),
+        rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=interleave_halves(number_of(*QUERY_HEADS))),
+        rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(number_of(*KEY_HEADS))),
     )
 )
 DENSE: Table[Rule] = LLAMA3 | DECODER | TURNED

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import WEIGHT, Arch, Table, boolean, f32, rule, u32
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 
 from .common import (
     BASE,
@@ -25,7 +25,7 @@ from .common import (
     main_layers,
     nextn_layers,
 )
-from .mla import LAYER, SHORT_QUERIES, TIED, latent, number, total
+from .mla import LAYER, SHORT_QUERIES, TIED, latent, total
 from .qwen_next import QWEN35
 from .rotary import longrope
 
@@ -42,13 +42,13 @@ MINICPM = Arch(
         "blk.{l}.attn_q",
         f"{LAYER}.self_attn.q_proj",
         ends=WEIGHT,
-        verb=interleave_halves(heads_of(*HEADS)),
+        verb=interleave_halves(number_of(*HEADS)),
     )
     | rule(
         "blk.{l}.attn_k",
         f"{LAYER}.self_attn.k_proj",
         ends=WEIGHT,
-        verb=interleave_halves(heads_of(*HEADS_KV, *HEADS)),
+        verb=interleave_halves(number_of(*HEADS_KV, *HEADS)),
     ),
     needs=(*TRUNK, *QKV, *GATED),
     vocab=(vocab.spm,),
@@ -81,7 +81,7 @@ MINICPM3 = Arch(
             u32("rope.dimension_count", "qk_rope_head_dim", required=True),
         )
     ),
-    tensors=longrope(number("qk_rope_head_dim"))
+    tensors=longrope(number_of("qk_rope_head_dim"))
     | DECODER.without(*QKV)
     | PLAIN.without("blk.{l}.attn_q"),
     needs=(*TRUNK, *SHORT_QUERIES, *LATENT, *GATED),

@@ -47,6 +47,7 @@ from .common import (
     WRAPPERS,
     layer,
     main_layers,
+    sliding_layers,
     windows_unless_usual,
 )
 from .llama import LLAMA_VOCAB
@@ -59,11 +60,7 @@ WINDOW = u32("attention.sliding_window", "sliding_window")
 GATE_FIRST = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 
 
-def _windows(facts: Facts) -> list[bool]:
-    return [kind == "sliding_attention" for kind in need(facts.config, "layer_types")]
-
-
-WINDOWS = array("attention.sliding_window_pattern", ValueType.BOOL, value=_windows)
+WINDOWS = array("attention.sliding_window_pattern", ValueType.BOOL, value=sliding_layers)
 #: A mixture in every layer.
 SPARSE: Table[Rule] = DECODER.without(*GATED) | QK_NORM | ROUTER | experts()
 
@@ -108,7 +105,7 @@ def _slides(facts: Facts) -> bool:
     """Whether any layer has a window. Where none has, its size must not be there: llama.cpp would use or refuse it."""
     if facts.config.get("use_sliding_window") is False or facts.config.get("sliding_window") is None:
         return False
-    return facts.config.get("layer_types") is None or any(_windows(facts))
+    return facts.config.get("layer_types") is None or any(sliding_layers(facts))
 
 
 def _heads(facts: Facts) -> list[int]:
@@ -190,7 +187,11 @@ MELLUM = Arch(
     hparams=BASE
     | WIDTH
     | u32("attention.sliding_window", value=lambda f: f.config["sliding_window"] if _slides(f) else None)
-    | array("attention.sliding_window_pattern", ValueType.BOOL, value=lambda f: _windows(f) if _slides(f) else None),
+    | array(
+        "attention.sliding_window_pattern",
+        ValueType.BOOL,
+        value=lambda f: sliding_layers(f) if _slides(f) else None,
+    ),
     tensors=SPARSE,
     needs=(*TRUNK, "output", *QKV, *QK_NORMS, *MIXTURE),
     vocab=(vocab.bpe,),

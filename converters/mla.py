@@ -31,7 +31,7 @@ from gguf_forge.convert.arch import (
 )
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import COPY, STACK, TRANSPOSE, Each, Rows, Verb
-from gguf_forge.convert.rows import grouped
+from gguf_forge.convert.rows import grouped, number_of
 from gguf_forge.convert.view import Numbers
 from gguf_forge.errors import ConversionError
 
@@ -56,18 +56,13 @@ def key_and_value(heads: Count, key: Count, value: Count) -> Verb:
     return Rows(take) | Each(TRANSPOSE, COPY)
 
 
-def number(*keys: str) -> Count:
-    """The first of these configuration keys that holds a number."""
-    return lambda facts: facts.number(*keys)
-
-
 def total(*keys: str) -> Count:
     """The sum of these configuration keys."""
     return lambda facts: sum(facts.number(key) for key in keys)
 
 
 #: By head, as the configurations of all these models give it.
-KV_B = key_and_value(number("num_attention_heads"), number("qk_nope_head_dim"), number("v_head_dim"))
+KV_B = key_and_value(number_of("num_attention_heads"), number_of("qk_nope_head_dim"), number_of("v_head_dim"))
 
 
 def latent(attention: str = f"{LAYER}.self_attn", kv_b: Verb | None = KV_B, end: str = "o_proj") -> Table[Rule]:
@@ -151,7 +146,7 @@ def latent_keys(*, turned: bool = False, value: bool = True) -> Table[Hparam]:
         u32("attention.value_length_mla", "v_head_dim", required=True),
     ]
     rope = [u32("rope.dimension_count", "qk_rope_head_dim", required=True)] if turned else []
-    one = [u32("attention.value_length", value=number("kv_lora_rank"), again=True)] if value else []
+    one = [u32("attention.value_length", value=number_of("kv_lora_rank"), again=True)] if value else []
     return Table((*first, *rope, key, *one, *last))
 
 

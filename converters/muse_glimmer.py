@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule, Table, array, exact, f32, rule, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Computed, add
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 from gguf_forge.format.layout import ValueType
 
 from .common import (
@@ -25,15 +25,11 @@ from .common import (
     TRUNK,
     WRAPPERS,
     layer,
+    sliding_layers,
 )
 
 QUERY = "model.layers.{l}.self_attn.q_proj"
 SHIFTED = add(1.0)
-
-
-def sliding_layers(facts: Facts) -> list[bool]:
-    """Which layers see a window only."""
-    return [kind == "sliding_attention" for kind in facts.config["layer_types"]]
 
 
 def _queries_scale(facts: Facts) -> np.ndarray:
@@ -71,8 +67,8 @@ MUSE_GLIMMER = Arch(
     | array("attention.sliding_window_pattern", ValueType.BOOL, value=sliding_layers),
     tensors=NORMS
     | DECODER.without("blk.{l}.attn_norm", "blk.{l}.ffn_norm")
-    | rule("blk.{l}.attn_q", QUERY, verb=interleave_halves(heads_of(*HEADS)))
-    | rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(heads_of(*HEADS_KV)))
+    | rule("blk.{l}.attn_q", QUERY, verb=interleave_halves(number_of(*HEADS)))
+    | rule("blk.{l}.attn_k", "model.layers.{l}.self_attn.k_proj", verb=interleave_halves(number_of(*HEADS_KV)))
     | rule("blk.{l}.attn_gate", "model.layers.{l}.self_attn.gate_proj"),
     needs=(*TRUNK, "output", *QKV, *QK_NORMS, *GATED, *layer("attn_gate", "post_attention_norm", "post_ffw_norm")),
     vocab=(vocab.bpe, vocab.ids(eot="<|eot|>")),

@@ -33,7 +33,7 @@ from gguf_forge.convert.config import need, text_part
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK, add
 from gguf_forge.convert.rope import rope_of
-from gguf_forge.convert.rows import heads_of, interleave_halves
+from gguf_forge.convert.rows import interleave_halves, number_of
 from gguf_forge.errors import ConversionError
 
 from . import mamba
@@ -176,13 +176,13 @@ KEYS: Table[Hparam] = (
 MIXER = mamba.MIXER
 ATTENTION: Table[Rule] = Table(
     (
-        rule("blk.{l}.attn_k", f"{MIXER}.k_proj", verb=interleave_halves(heads_of("num_key_value_heads"))),
+        rule("blk.{l}.attn_k", f"{MIXER}.k_proj", verb=interleave_halves(number_of("num_key_value_heads"))),
         rule("blk.{l}.attn_output", f"{MIXER}.o_proj"),
-        rule("blk.{l}.attn_q", f"{MIXER}.q_proj", verb=interleave_halves(heads_of("num_attention_heads"))),
+        rule("blk.{l}.attn_q", f"{MIXER}.q_proj", verb=interleave_halves(number_of("num_attention_heads"))),
         rule("blk.{l}.attn_v", f"{MIXER}.v_proj"),
     )
 )
-HYBRID: Table[Rule] = mamba.TRUNK | mamba.state_space(MIXER, heads_of("n_groups")) | ATTENTION
+HYBRID: Table[Rule] = mamba.TRUNK | mamba.state_space(MIXER, number_of("n_groups")) | ATTENTION
 ATTENDS = (*QKV, *layer("attn_output"))
 STATES = (*mamba.STATE, *mamba.STATE_NORM)
 
@@ -271,7 +271,7 @@ PUZZLE = replace(
     tensors=HYBRID | SPARSE,
     needs=(*mamba.NEEDS, Either((STATES, ATTENDS, MIXTURE)), LATENT),
     drop=(*BUFFERS, *MULTIMODAL, r"^mtp\."),
-    axes={"l": Axis(main_layers), "e": Axis(heads_of("n_routed_experts"))},
+    axes={"l": Axis(main_layers), "e": Axis(number_of("n_routed_experts"))},
     when=None,
 )
 
@@ -320,7 +320,7 @@ NEMOTRON_3 = replace(
             lambda match, facts: facts.options.mtp == "only" and int(match[1]) < main_layers(facts),
         ),
     ),
-    axes={"l": Axis(_further_span), "e": Axis(heads_of("n_routed_experts"))},
+    axes={"l": Axis(_further_span), "e": Axis(number_of("n_routed_experts"))},
     when=_has_experts,
     mtp=True,
 )

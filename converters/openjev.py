@@ -39,14 +39,14 @@ DECISION: Table[Hparam] = Table(
 )
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A text as it is, anything else as JSON."""
     return f"{{{{ {name} if {name} is string else {name} | tojson }}}}"
 
 
 def _prompt() -> str:
     """What the model is asked, as its helper writes it: a state, a question, and options with letters."""
-    described = _shown("o.description")
+    described = shown("o.description")
     option = (
         f"{{% if type != 'noul' %}}{{{{ o.key }}}}: {{% if o.description %}}{described}{{% endif %}}"
         f"{{% elif o.key == 'true' %}}yes: {{% if o.description %}}{described}"
@@ -59,7 +59,7 @@ def _prompt() -> str:
         "<|im_start|>user\n"
         "{% for image in images %}{{ image }}{% endfor %}"
         "{% if images %}{{ 'The screenshot shows the current screen.\\n' }}{% endif %}"
-        f"State:\n{_shown('state')}\n\nQuestion: {_shown('instructions')}"
+        f"State:\n{shown('state')}\n\nQuestion: {shown('instructions')}"
         "{% if type == 'score' %} Rate along the ordered levels below (lowest first).{% endif %}"
         "{{ '\\nOptions:\\n' }}"
         f"{{% for o in options %}}[{{{{ letters[loop.index0] }}}}] {option}{{{{ '\\n' }}}}{{% endfor %}}"

@@ -30,6 +30,11 @@ def head_dim(facts: Facts) -> int:
     """Elements of a head: as declared, or the width divided by the heads."""
     if facts.config.get("head_dim") is not None:
         return facts.number("head_dim")
+    return width_by_heads(facts)
+
+
+def width_by_heads(facts: Facts) -> int:
+    """Elements of a head where none are declared: the width divided by the heads."""
     return facts.number("hidden_size") // facts.number("num_attention_heads")
 
 

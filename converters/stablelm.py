@@ -8,13 +8,9 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK
 
 from .common import BUFFERS, DECODER, FILE_TYPE, GATED, MULTIMODAL, QKV, SILU, WRAPPERS, affine, layer
-from .rotary import turned, unusual_base
+from .rotary import turned, unusual_base, width_by_heads
 
 NORM = "model.layers.{l}.self_attn"
-
-
-def _size(facts: Facts) -> int:
-    return facts.number("hidden_size") // facts.number("num_attention_heads")
 
 
 def _heads(key: str) -> Axis:
@@ -35,7 +31,7 @@ STABLELM = Arch(
             u32("embedding_length", "hidden_size", required=True),
             u32("block_count", "num_hidden_layers", required=True),
             u32("feed_forward_length", "intermediate_size", required=True),
-            u32("rope.dimension_count", value=turned(0.25, _size)),
+            u32("rope.dimension_count", value=turned(0.25, width_by_heads)),
             u32("attention.head_count", "num_attention_heads", required=True),
             u32("attention.head_count_kv", "num_key_value_heads", required=True),
             boolean("use_parallel_residual", "use_parallel_residual", default=_parallel),

@@ -11,6 +11,7 @@ from gguf_forge.convert.rows import equal_parts
 
 from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GATED, GELU, QKV, WRAPPERS, affine, layer
 from .gpt2 import LINEAR, NORMS
+from .gpt2 import TRUNK as GPT2_TRUNK
 
 BOTH_FORWARD = ("ffn_up", "ffn_down")
 NEEDS = (*affine("output_norm"), *layer(*affine(*NORMS, *(out for out, _ in LINEAR))))
@@ -30,18 +31,8 @@ STARCODER = Arch(
             FILE_TYPE,
         )
     ),
-    tensors=Table(
-        (
-            rule("token_embd", "wte"),
-            rule("position_embd", "wpe"),
-            rule("output_norm", "ln_f"),
-            rule("output", "lm_head"),
-            rule("blk.{l}.attn_norm", "h.{l}.ln_1"),
-            rule("blk.{l}.ffn_norm", "h.{l}.ln_2"),
-            # As in GPT-2, but stored as everywhere else.
-            *(rule(f"blk.{{l}}.{out}", f"h.{{l}}.{source}") for out, source in LINEAR),
-        )
-    ),
+    # As in GPT-2, but stored as everywhere else.
+    tensors=GPT2_TRUNK | Table(tuple(rule(f"blk.{{l}}.{out}", f"h.{{l}}.{source}") for out, source in LINEAR)),
     needs=("token_embd", "position_embd", *NEEDS),
     vocab=(vocab.bpe,),
     renames=((r"^transformer\.", ""),),

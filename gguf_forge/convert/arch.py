@@ -245,10 +245,6 @@ class Drop:
 Replacement = str | Callable[[re.Match[str], Facts], str]
 
 
-def _layers(facts: Facts) -> int:
-    return block_count(facts.config)
-
-
 def _experts(facts: Facts) -> int:
     names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     try:
@@ -257,7 +253,7 @@ def _experts(facts: Facts) -> int:
         raise ConversionError(f"config.json does not say how many experts there are: {error.text}") from None
 
 
-LAYERS = Axis(_layers)
+LAYERS = Axis(lambda facts: block_count(facts.config))
 EXPERTS = Axis(_experts)
 
 

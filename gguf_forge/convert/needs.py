@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from gguf_forge.convert.arch import BOTH, Arch, Either, Rule
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.patterns import fill, slots_of
-from gguf_forge.errors import ConversionError
+from gguf_forge.errors import ConversionError, listed
 
 _MAX_NAMED = 6
 
@@ -34,8 +34,8 @@ def require_needs(arch: Arch, made: Collection[str], rows: Sequence[Rule], facts
                 )
                 break
     if missing:
-        rest = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
-        raise ConversionError(f"the checkpoint has no {', no '.join(missing[:_MAX_NAMED])}{rest}; is a file missing?")
+        lacking = listed((f"no {name}" for name in missing), _MAX_NAMED)
+        raise ConversionError(f"the checkpoint has {lacking}; is a file missing?")
 
 
 def require_alike_layers(arch: Arch, made: Collection[str], rows: Iterable[Rule], facts: Facts) -> None:

@@ -278,14 +278,13 @@ def _require_used(
             f"{listed((stored[n] for n in which), 3)}"
         )
     forms = {form_of(re.sub(r"\{[a-z]+\}", "0", t)): t for t in templates}
-    parts = []
-    for name in left[:_MAX_NAMED]:
+    shown = [repr(stored[name]) for name in left]
+    for i, name in enumerate(left[:_MAX_NAMED]):
         near = difflib.get_close_matches(form_of(name), forms, n=1, cutoff=0.0)
-        parts.append(f"{stored[name]!r} (nearest rule: {forms[near[0]]})" if near else repr(stored[name]))
-    rest = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
+        shown[i] += f" (nearest rule: {forms[near[0]]})" if near else ""
     layers = f" ({len(arch.axes['l'].numbers(facts))} layers)" if "l" in arch.axes else ""
     raise ConversionError(
-        f"no rule of {arch.name}{layers} uses {len(left)} of {len(stored)} tensors: {', '.join(parts)}{rest}"
+        f"no rule of {arch.name}{layers} uses {len(left)} of {len(stored)} tensors: {listed(shown, _MAX_NAMED)}"
     )
 
 

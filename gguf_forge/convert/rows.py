@@ -38,7 +38,7 @@ def interleave_halves(heads: Callable[[Facts], int]) -> Rows:
     return Rows(take)
 
 
-def heads_of(*keys: str) -> Callable[[Facts], int]:
+def number_of(*keys: str) -> Callable[[Facts], int]:
     """The number that the first of these configuration keys gives."""
     return lambda facts: facts.number(*keys)
 

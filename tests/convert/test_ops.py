@@ -34,8 +34,8 @@ from gguf_forge.convert.rows import (
     equal_parts,
     every,
     first_rows,
-    heads_of,
     interleave_halves,
+    number_of,
     parts_of,
     parts_of_heads,
     picked_rows,
@@ -102,7 +102,7 @@ def test_rope_permute(pairs: int, width: int, dtype: Any, vector: bool) -> None:
     source = numbered(shape, dtype)
     halves = source.reshape(heads, 2, pairs, *shape[1:])
     expected = np.stack([halves[:, 0], halves[:, 1]], axis=2).reshape(shape)
-    check(interleave_halves(heads_of("none", "heads")), expected, source)
+    check(interleave_halves(number_of("none", "heads")), expected, source)
 
 
 @given(SIZES, SIZES, DTYPES, st.integers(1, 64))
@@ -287,8 +287,8 @@ def test_widening_is_exact() -> None:
 @pytest.mark.parametrize(
     ("verb", "shapes", "message"),
     [
-        (interleave_halves(heads_of("heads")), [(6, 2)], r"source0 \[6, 2\].*6 rows cannot be divided into 2 heads"),
-        (interleave_halves(heads_of("none")), [(4, 2)], "config.json: none is null"),
+        (interleave_halves(number_of("heads")), [(6, 2)], r"source0 \[6, 2\].*6 rows cannot be divided into 2 heads"),
+        (interleave_halves(number_of("none")), [(4, 2)], "config.json: none is null"),
         (STACK, [(2, 2), (2, 3)], r"source1 is F32 \[2, 3\], but source0"),
         (CONCAT, [(2, 2), (2, 3)], "to be joined with it"),
         (equal_parts(2), [(3, 2)], "rows do not fit config.json"),

@@ -69,7 +69,8 @@ def _byte_level(*, regex: bool = True) -> dict[str, Any]:
     return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": regex}
 
 
-def _split(regex: str) -> dict[str, Any]:
+def split(regex: str) -> dict[str, Any]:
+    """A part of tokenizer.json that cuts at every match of an expression."""
     return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
 
 
@@ -109,7 +110,7 @@ _QWEN2 = TokenizerClass(
     model=_BPE,
     tokens={"unk_token": _END, "eos_token": _END, "pad_token": _END},
     normalizer={"type": "NFC"},
-    pre_tokenizer=_sequence(_split(QWEN2_REGEX), _byte_level(regex=False)),
+    pre_tokenizer=_sequence(split(QWEN2_REGEX), _byte_level(regex=False)),
     claims_special=True,
 )
 
@@ -130,7 +131,7 @@ REBUILDING: dict[str, TokenizerClass] = {
         model=_BPE,
         tokens=_QWEN2.tokens,
         normalizer={"type": "NFC"},
-        pre_tokenizer=_sequence(_split(QWEN35_REGEX), _byte_level(regex=False)),
+        pre_tokenizer=_sequence(split(QWEN35_REGEX), _byte_level(regex=False)),
     ),
     "LlamaTokenizer": TokenizerClass(
         model=_BPE

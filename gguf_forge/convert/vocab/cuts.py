@@ -264,13 +264,6 @@ CUTS: tuple[Cut, ...] = (
 
 WORDPIECE = _names("jina-v2-en bert-bge bert-bge-large")
 
-
-
-def split(regex: str) -> Part:
-    """A part of tokenizer.json that cuts at every match of an expression."""
-    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-
-
 CUT_OF: dict[str, Cut] = {name: cut for cut in CUTS for name in cut.names}
 
 NAMES = frozenset(CUT_OF) | frozenset(WORDPIECE)

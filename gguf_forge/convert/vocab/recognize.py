@@ -13,7 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from gguf_forge.convert.vocab.cuts import CUT_OF, CUTS, NAMES, WORDPIECE, Part, split
+from gguf_forge.convert.vocab.classes import split
+from gguf_forge.convert.vocab.cuts import CUT_OF, CUTS, NAMES, WORDPIECE, Part
 from gguf_forge.convert.vocab.hub import HubTokenizer, guarded
 from gguf_forge.convert.vocab.pretokenizers import FINGERPRINTS, PROBE
 from gguf_forge.convert.vocab.probes import chosen_texts, pair_texts
