@@ -6,7 +6,8 @@ Knows arrays, shapes and how rows are read in few pieces; must not know verbs, n
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -158,29 +159,30 @@ def reshaped(source: View, shape: tuple[int, ...]) -> View:
 class RowNumbers:
     """Row numbers computed when they are wanted, and kept only while few others are: a large model has many."""
 
-    _kept: OrderedDict[int, Numbers] = OrderedDict()  # noqa: RUF012 - shared on purpose: a bound on all of them
+    _kept: deque[weakref.ref[RowNumbers]] = deque()  # noqa: RUF012 - shared on purpose: a bound on all of them
     _lock = threading.Lock()
 
     def __init__(self, make: Callable[[], Numbers]) -> None:
         self._make = make
+        self._numbers: Numbers | None = None
 
     def get(self) -> Numbers:
         """The numbers, flat."""
-        key = id(self)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        numbers = self._make().reshape(-1)
-        with self._lock:
-            self._kept[key] = numbers
-            while len(self._kept) > _KEPT_NUMBERS:
-                self._kept.popitem(last=False)
+        numbers = self._numbers
+        if numbers is None:
+            numbers = self._numbers = self._make().reshape(-1)
+            self._keep(weakref.ref(self))
         return numbers
 
-    def __del__(self) -> None:
-        with self._lock:
-            self._kept.pop(id(self), None)
+    @classmethod
+    def _keep(cls, newest: weakref.ref[RowNumbers]) -> None:
+        """Lets the oldest forget their numbers. Holds no one alive, and needs no finalizer that would want the lock."""
+        with cls._lock:
+            cls._kept.append(newest)
+            oldest = [cls._kept.popleft()() for _ in range(len(cls._kept) - _KEPT_NUMBERS)]
+        for one in oldest:
+            if one is not None:
+                one._numbers = None
 
 
 def gathered(source: View, shape: tuple[int, ...], numbers: RowNumbers) -> View:

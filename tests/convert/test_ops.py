@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from gguf_forge.convert.rows import (
     picked_rows,
     rows_from,
 )
-from gguf_forge.convert.view import BF16, F16, F32, View, changed, of_array, widen
+from gguf_forge.convert.view import BF16, F16, F32, RowNumbers, View, changed, of_array, widen
 from gguf_forge.errors import ConversionError
 from gguf_forge.types import tensor_type
 
@@ -327,3 +328,27 @@ def test_scattered_rows_are_read_in_few_pieces(order: list[int], start: int, cou
     stop = min(40, start + count)
     np.testing.assert_array_equal(view.rows(start, stop), source[order][start:stop])
     assert sum(b - a for a, b in reads) <= 2 * max(1, stop - start)
+
+
+def test_row_numbers_are_forgotten_while_many_others_are_read_and_leave_with_their_view() -> None:
+    made: list[int] = []
+
+    def numbers(which: int) -> RowNumbers:
+        def make() -> Array:
+            made.append(which)
+            return np.arange(3)
+
+        return RowNumbers(make)
+
+    kept = [numbers(i) for i in range(20)]
+    for one in kept:
+        np.testing.assert_array_equal(one.get(), [0, 1, 2])
+    kept[-1].get()
+    assert made == list(range(20))
+    kept[0].get()
+    assert made[20:] == [0]
+    assert sum(one._numbers is not None for one in kept) == 8
+    gone = weakref.ref(kept[-1])
+    kept.clear()
+    del one
+    assert gone() is None
