@@ -1,0 +1,199 @@
+"""compressed-tensors (llm-compressor): whole numbers, 8-bit floats, MXFP4, MXFP6, MXFP8, NVFP4, several of them in one.
+
+`weight_packed` I32 (out, words): each row's codes plus 2^(bits - 1), from the least significant bit on; since 2026
+codes of 3, 5, 6 and 7 bits run over from word to word, before they did not. `weight_shape` the plain shape;
+`weight_scale` (out, groups); `weight_zero_point` packed along the outputs; `weight_g_idx` each input's group. Unpacked,
+`weight` I8 or F8_E4M3 (out, in). Read off compressed-tensors (compressors/).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gguf_forge.errors import CheckpointError
+from gguf_forge.source.packed import fp4, fp8
+from gguf_forge.source.packed.bits import dense, spaced
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, columns, floats, require
+from gguf_forge.source.tensor import SourceTensor
+
+ENDINGS = (
+    *("weight_packed", "weight", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx"),
+    *("weight_global_scale", "input_global_scale", "input_scale", "input_zero_point"),
+)
+#: Layouts for kernels, or of sparse weights.
+REFUSED = ("marlin-24", "sparse-24-bitmask", "sparse-bitmask")
+
+
+def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
+    """One layer's weight; None where it is plain. CheckpointError where tensors and configuration disagree."""
+    layout = config.get("format")
+    if layout in REFUSED or (config.get("sparsity_config") or {}).get("format") in REFUSED:
+        raise CheckpointError(f"quantization_config: the layout {layout} of compressed-tensors is not read")
+    if (config.get("transform_config") or {}).get("config_groups"):
+        raise CheckpointError(
+            "quantization_config: transform_config asks for rotations while the model runs, which llama.cpp has not"
+        )
+    scale, scheme = parts["weight_scale"], weights_scheme(module, config)
+    codes = parts.get("weight_packed")
+    if codes is None:
+        return _unpacked(module, parts["weight"], scale, parts.get("weight_zero_point"), scheme)
+    if codes.dtype != "U8":
+        return _integers(module, codes, scale, parts, scheme)
+    if scheme.get("num_bits") == 6:
+        return fp4.mx6(module, codes, scale, method="compressed-tensors MXFP6")
+    whole = parts.get("weight_global_scale")
+    if scale.dtype == "U8" and whole is None:
+        return fp4.mx(module, codes, scale, method="compressed-tensors MXFP4")
+    return fp4.nv(
+        module, codes, scale, whole, method="compressed-tensors NVFP4", factor=lambda s: (1 / s, lambda x: x / s)
+    )
+
+
+def weights_scheme(module: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the configuration says of a layer's weights: of the group that names it, or of the one that names all."""
+    groups = [group for group in (config.get("config_groups") or {}).values() if isinstance(group, dict)]
+    named = [group for group in groups if any(_names(target, module) for target in group.get("targets") or ())]
+    chosen = named or [group for group in groups if "Linear" in (group.get("targets") or ())] or groups
+    return (chosen[0].get("weights") or {}) if chosen else {}
+
+
+def _names(target: str, module: str) -> bool:
+    if target.startswith("re:"):
+        return re.match(target[3:], module) is not None
+    return target == module or module.endswith(f".{target}")
+
+
+def _integers(
+    module: str,
+    codes: SourceTensor,
+    scale: SourceTensor,
+    parts: Mapping[str, SourceTensor],
+    scheme: Mapping[str, Any],
+) -> PackedTensor:
+    require("weight_shape" in parts, codes, "needs a weight_shape beside it")
+    out, inputs = (int(n) for n in parts["weight_shape"].read())
+    bits = int(scheme.get("num_bits") or 4)
+    tight, loose = -(-inputs * bits // 32), -(-inputs // (32 // bits))
+    require(
+        codes.shape in ((out, tight), (out, loose)), codes, f"{bits} bits of {[out, inputs]} are {[out, tight]} words"
+    )
+    unpack, half = (dense if codes.shape[1] == tight else spaced), 1 << (bits - 1)
+    require(len(scale.shape) == 2 and scale.shape[0] == out and scale.shape[1] > 0, scale, f"must have {out} rows")
+    groups = scale.shape[1]
+    require(inputs % groups == 0, scale, f"{inputs} inputs are not so many whole groups")
+    group = inputs // groups
+    zeros = parts.get("weight_zero_point")
+
+    def signed(start: int, stop: int) -> Array:
+        found = unpack(codes.stored_rows(start, stop), bits)[:, :inputs]
+        return (found - np.uint8(half)).view(np.int8)
+
+    grid = Grid(
+        Part(inputs, signed),
+        Part(groups, floats(scale)),
+        group,
+        -half,
+        half - 1,
+        zeros=None if zeros is None else Part(groups, _zeros(zeros, bits, out, groups, unpack is dense)),
+    )
+    method = f"compressed-tensors, {bits} bits in groups of {group}"
+    name, index = f"{module}.weight", parts.get("weight_g_idx")
+    if index is None or _trivial(index, inputs, group):
+        return PackedTensor(name, (out, inputs), method, codes, grid.values, scale.dtype, grid=grid)
+    order = np.asarray(index.read(), np.int64)
+    require(bool(((order >= 0) & (order < groups)).all()), index, f"names a group beyond the {groups} there are")
+
+    def values(start: int, stop: int) -> Array:
+        found = signed(start, stop).astype(np.float32)
+        if grid.zeros is not None:
+            found -= grid.zeros.rows(start, stop)[:, order]
+        found *= grid.scales.rows(start, stop)[:, order]
+        return found
+
+    why = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
+    return PackedTensor(name, (out, inputs), method, codes, values, scale.dtype, why=why)
+
+
+def _trivial(index: SourceTensor, inputs: int, group: int) -> bool:
+    require(index.shape == (inputs,), index, f"must name the group of each of {inputs} inputs")
+    found = np.asarray(index.read(), np.int64)
+    return bool((found == -1).all() or (found == np.arange(inputs) // group).all())
+
+
+def _zeros(zeros: SourceTensor, bits: int, out: int, groups: int, is_dense: bool) -> Rows:
+    """Zeros packed along the outputs (or not packed, as I8), as rows of int16."""
+    half = 1 << (bits - 1)
+    if zeros.dtype == "I8":
+        require(zeros.shape == (out, groups), zeros, f"must be {[out, groups]}")
+        return lambda start, stop: zeros.stored_rows(start, stop).astype(np.int16)
+    per = 32 // bits
+    words = -(-out * bits // 32) if is_dense else -(-out // per)
+    require(zeros.shape == (words, groups), zeros, f"{bits} bits of {out} outputs are {[words, groups]} words")
+    run, step = (32, bits) if is_dense else (per, 1)
+
+    def rows(start: int, stop: int) -> Array:
+        low, high = start // run, -(-stop // run)
+        turned = np.ascontiguousarray(zeros.stored_rows(low * step, min(high * step, words)).T)
+        found = (dense if is_dense else spaced)(turned, bits)[:, start - low * run : stop - low * run]
+        return np.ascontiguousarray(found.T.astype(np.int16) - np.int16(half))
+
+    return rows
+
+
+def _unpacked(
+    module: str,
+    weight: SourceTensor,
+    scale: SourceTensor,
+    zeros: SourceTensor | None,
+    scheme: Mapping[str, Any],
+) -> PackedTensor | None:
+    if weight.dtype.startswith("F8_"):
+        block = fp8.tile_of(scheme.get("block_structure"))
+        return fp8.scaled(module, weight, scale, method="compressed-tensors FP8", tile=block)
+    if weight.dtype != "I8":
+        return None
+    return integers8(module, weight, scale, zeros, method="compressed-tensors")
+
+
+def integers8(
+    module: str, weight: SourceTensor, scale: SourceTensor, zeros: SourceTensor | None, *, method: str
+) -> PackedTensor:
+    """Whole numbers of 8 bits (out, in): a scale for all, for each row, or for groups of columns of each."""
+    require(len(weight.shape) == 2, weight, "must be a matrix")
+    out, width = weight.shape
+    if scale.size == 1:
+        one = np.asarray(float_values(scale), np.float32).reshape(1, 1)
+        groups, scales = 1, lambda start, stop: np.repeat(one, stop - start, axis=0)
+    else:
+        flat = scale if len(scale.shape) == 2 else as_column(scale)
+        require(flat.shape[0] == out and width % flat.shape[1] == 0, scale, f"must be a scale for each of {out} rows")
+        groups, scales = flat.shape[1], floats(flat)
+    offsets = None
+    if zeros is not None:
+        column = zeros if len(zeros.shape) == 2 else as_column(zeros)
+        require(column.shape == (out, groups), zeros, f"must be {[out, groups]}")
+        offsets = Part(groups, lambda start, stop: column.rows(start, stop).astype(np.int16))
+    grid = Grid(
+        Part(width, weight.stored_rows), Part(groups, scales), width // groups, -128, 127, zeros=offsets
+    )
+    what = "rows" if groups == 1 else f"groups of {width // groups}"
+    return PackedTensor(
+        f"{module}.weight", (out, width), f"{method}, 8 bits in {what}", weight, grid.values, scale.dtype, grid=grid
+    )
+
+
+def as_column(tensor: SourceTensor) -> SourceTensor:
+    """A vector as a matrix of one column."""
+    return SourceTensor(tensor.name, tensor.element, (tensor.size, 1), tensor.file, tensor.offset, None)
+
+
+def float_values(tensor: SourceTensor) -> Array:
+    """All values of a small tensor of floats, as float32."""
+    values = tensor.read()
+    if tensor.type.name == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(values, np.float32)

@@ -1,0 +1,201 @@
+"""Which format a checkpoint is quantized in, and which of its tensors make one weight. Must not know the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_forge.errors import CheckpointError, escaped, listed
+from gguf_forge.source.checkpoint import Checkpoint
+from gguf_forge.source.packed import (
+    awq,
+    bitnet,
+    bitsandbytes,
+    compressed,
+    exl2,
+    fp8,
+    gptq,
+    hqq,
+    mlx,
+    modelopt,
+    quanto,
+    quark,
+    torchao,
+)
+from gguf_forge.source.packed.form import AnyTensor, PackedTensor
+from gguf_forge.source.tensor import SourceTensor
+
+Parts = Mapping[str, SourceTensor]
+Make = Callable[[str, Parts, Mapping[str, Any]], PackedTensor | None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way of storing weights: the endings of a weight's tensors, and those of which there must be one of each set.
+
+    `make(module, parts, settings)` gives the weight; None where these tensors are a plain weight after all.
+    """
+
+    endings: tuple[str, ...]
+    needed: tuple[tuple[str, ...], ...]
+    make: Make
+
+
+def _fp8(module: str, parts: Parts, config: Mapping[str, Any]) -> PackedTensor | None:
+    weight = parts["weight"]
+    scale = next(parts[end] for end in ("weight_scale_inv", "weight_scale") if end in parts)
+    if not weight.dtype.startswith("F8_"):
+        return None
+    return fp8.scaled(module, weight, scale, method="FP8", tile=fp8.tile_of(config.get("weight_block_size")))
+
+
+def _native(module: str, parts: Parts, config: Mapping[str, Any]) -> PackedTensor | None:
+    weight = parts["weight"]
+    return fp8.scaled(module, weight, parts["qscale_weight"], method="FP8") if weight.dtype.startswith("F8_") else None
+
+
+_SCALED = (("weight",), ("weight_scale",))
+GPTQ = Format(gptq.ENDINGS, (("qweight",), ("qzeros",), ("scales",)), gptq.packed)
+AWQ = Format(awq.ENDINGS, (("qweight",), ("scales",), ("qzeros", "scaled_zeros")), awq.packed)
+COMPRESSED = Format(compressed.ENDINGS, (("weight_packed", "weight"), ("weight_scale",)), compressed.packed)
+FP8 = Format(
+    ("weight", "weight_scale_inv", "weight_scale", "input_scale", "activation_scale", "input_scale_ub"),
+    (("weight",), ("weight_scale_inv", "weight_scale")),
+    _fp8,
+)
+NATIVE = Format(("weight", "qscale_weight", "qscale_act"), (("weight",), ("qscale_weight",)), _native)
+BITSANDBYTES = Format(
+    bitsandbytes.ENDINGS, (("weight",), ("weight.absmax", "SCB")), bitsandbytes.packed
+)
+MLX = Format(mlx.ENDINGS, (("weight",), ("scales",)), mlx.packed)
+HQQ = Format(hqq.ENDINGS, (("W_q",), ("scale",), ("zero",)), hqq.packed)
+QUANTO = Format(quanto.ENDINGS, (("weight._data", "weight._data._data"), ("weight._scale",)), quanto.packed)
+TORCHAO = Format(torchao.ENDINGS, (("_weight_qdata",), ("_weight_scale",)), torchao.packed)
+QUARK = Format(quark.ENDINGS, _SCALED, quark.packed)
+EXL2 = Format(exl2.ENDINGS, tuple((end,) for end in exl2.ENDINGS[:5]), exl2.packed)
+BITNET = Format(bitnet.ENDINGS, _SCALED, bitnet.packed)
+MODELOPT = Format(modelopt.ENDINGS, _SCALED, modelopt.packed)
+
+#: By the configuration's quant_method.
+METHODS: Mapping[str, Format] = {
+    "gptq": GPTQ,
+    "awq": AWQ,
+    "compressed-tensors": COMPRESSED,
+    "fp8": FP8,
+    "fbgemm_fp8": FP8,
+    "bitsandbytes": BITSANDBYTES,
+    "hqq": HQQ,
+    "torchao": TORCHAO,
+    "quark": QUARK,
+    "exl2": EXL2,
+    "bitnet": BITNET,
+    "modelopt": MODELOPT,
+    "mlx": MLX,
+    "quanto": QUANTO,
+    "mistral": NATIVE,
+}
+#: Recognised, and not read: why.
+REFUSED: Mapping[str, str] = {
+    "exl3": "its weights are paths through a trellis, rotated",
+    "aqlm": "its weights are sums of codebook entries",
+    "vptq": "its weights are codebook entries",
+    "quip": "its weights are codebook entries, rotated",
+    "quip_sharp": "its weights are codebook entries, rotated",
+    "spqr": "its weights lie on two grids with outliers beside them",
+    "higgs": "its weights are codebook entries, rotated",
+    "eetq": "its codes are interleaved for one kernel",
+    "vbq": "its weights are codebook entries",
+    "fp_quant": "its weights are rotated",
+    "sinq": "its scales run along both axes",
+    "paroquant": "its weights are rotated",
+}
+
+
+def unpacked(checkpoint: Checkpoint, keep: Iterable[str] = ()) -> dict[str, AnyTensor]:
+    """The checkpoint's tensors by name, in its order, with each quantized weight under its plain name.
+
+    Tensors named in `keep` stay what they are (a family's own rules read them). CheckpointError for a method that is
+    not read, and where tensors disagree with each other or with the configuration.
+    """
+    settings = settings_of(checkpoint)
+    if settings is None:
+        return dict(checkpoint.tensors)
+    method = str(settings.get("quant_method"))
+    if method in REFUSED:
+        raise CheckpointError(
+            f"weights are quantized by {method}, which no GGUF type can hold and is not read: {REFUSED[method]}; "
+            "convert the original checkpoint",
+            path=checkpoint.path,
+        )
+    form = _format(method, settings)
+    if form is None:
+        return dict(checkpoint.tensors)
+    return _gathered(checkpoint, form, settings, frozenset(keep))
+
+
+def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What the folder says of its quantization, under `quant_method`; None where it says nothing."""
+    config = checkpoint.config
+    found = config.get("quantization_config")
+    parts = [part for part in config.values() if isinstance(part, dict)]
+    found = found or next((p["quantization_config"] for p in parts if p.get("quantization_config")), None)
+    mlx_said = config.get("quantization")
+    if isinstance(mlx_said, dict) and "group_size" in mlx_said:
+        return {**mlx_said, "quant_method": "mlx"}
+    if isinstance(mlx_said, dict) and "qformat_weight" in mlx_said:
+        return {**mlx_said, "quant_method": "mistral"}
+    for name in ("quantize_config.json", "hf_quant_config.json") if found is None else ():
+        beside = checkpoint.read_json(name)
+        if beside is not None:
+            found = {"quant_method": "gptq" if name.startswith("quantize") else "modelopt", **beside}
+            break
+    if found is None and checkpoint.read_json("quanto_qmap.json") is not None:
+        found = {"quant_method": "quanto"}
+    if not isinstance(found, dict):
+        return None
+    if found.get("quant_method") is None and "quant_algo" in found:
+        found = {**found, "quant_method": "modelopt"}
+    hidden = config.get("hidden_size") or (config.get("text_config") or {}).get("hidden_size")
+    return {"hidden_size": hidden, **found}
+
+
+def _format(method: str, settings: Mapping[str, Any]) -> Format | None:
+    packing = str(settings.get("packing_format") or "")
+    if method == "auto-round":
+        if packing.endswith("auto_awq"):
+            return AWQ
+        return COMPRESSED if packing.endswith("llm_compressor") else GPTQ
+    return METHODS.get(method)
+
+
+def _gathered(
+    checkpoint: Checkpoint, form: Format, settings: Mapping[str, Any], keep: frozenset[str]
+) -> dict[str, AnyTensor]:
+    """Tensors with those of each weight as one, at the place of the first of them."""
+    modules: dict[str, dict[str, SourceTensor]] = {}
+    place: dict[str, str] = {}
+    endings = sorted(form.endings, key=len, reverse=True)
+    for name, tensor in checkpoint.tensors.items():
+        end = next((end for end in endings if name.endswith(f".{end}")), None)
+        if end is not None and name not in keep:
+            module = name.removesuffix(f".{end}")
+            modules.setdefault(module, {})[end] = tensor
+            place[name] = module
+    made: dict[str, PackedTensor] = {}
+    for module, parts in modules.items():
+        if all(any(end in parts for end in ends) for ends in form.needed):
+            weight = form.make(module, parts, settings)
+            if weight is not None:
+                made[module] = weight
+        elif any(end in parts for ends in form.needed for end in ends if end != "weight"):
+            lacking = listed("/".join(ends) for ends in form.needed if not any(end in parts for end in ends))
+            raise CheckpointError(f"{escaped(module)} lacks {lacking}", path=checkpoint.path)
+    found: dict[str, AnyTensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        module = place.get(name, "")
+        if module in made:
+            found.setdefault(made[module].name, made[module])
+        else:
+            found[name] = tensor
+    return found

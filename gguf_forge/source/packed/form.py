@@ -1,0 +1,183 @@
+"""The one form in which quantized weights of any tool are handed on: codes, scales of groups of columns, offsets.
+
+Knows arrays of rows; must not know how a tool packs them, nor what GGUF makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gguf_forge.errors import CheckpointError
+from gguf_forge.source.input_file import InputFile
+from gguf_forge.source.tensor import SourceTensor, tensor_field
+from gguf_forge.types import TensorType, tensor_type
+
+Array = npt.NDArray[Any]
+Rows = Callable[[int, int], Array]
+"""Rows start..stop-1 over the flattened leading axes, as a C-contiguous array (stop - start, width)."""
+
+F32 = tensor_type("F32")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of one kind of number, `width` of them in each."""
+
+    width: int
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Weights on a grid: in each group of `group` columns of a row, scale * (code - zero) or scale * code + minimum.
+
+    `codes` are whole numbers from `low` to `high` (uint8, int8 or int16), one for each element; `scales` float32, one
+    for each group; `zeros` whole numbers (int16) and `minima` float32 likewise, at most one of the two.
+    """
+
+    codes: Part
+    scales: Part
+    group: int
+    low: int
+    high: int
+    zeros: Part | None = None
+    minima: Part | None = None
+
+    def values(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """The weights of these rows: the exact value of each, rounded once to float32."""
+        codes, scales = self.codes.rows(start, stop), self.scales.rows(start, stop)
+        shape = (stop - start, -1, self.group)
+        if self.minima is not None:
+            wide = codes.reshape(shape) * scales.astype(np.float64)[..., None]
+            wide += self.minima.rows(start, stop)[..., None]
+            return wide.astype(np.float32).reshape(stop - start, -1)
+        steps = codes.reshape(shape).astype(np.float32)
+        if self.zeros is not None:
+            steps -= self.zeros.rows(start, stop)[..., None]
+        # A scale of 24 bits times a small whole number is rounded once, here.
+        steps *= scales[..., None]
+        return steps.reshape(stop - start, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Weights whose bits are those of a GGUF type: `rows` are its blocks, uint8. `scale` multiplies all, if given."""
+
+    type: TensorType
+    rows: Rows
+    scale: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTensor:
+    """A weight of a checkpoint quantized by another tool, under the name and shape that the plain one would have.
+
+    `rows` gives float32 values. `grid` or `blocks` is how they are stored, where that is a form GGUF might hold;
+    otherwise `why` says what stands in the way. `dtype` is the element type of the floats that stand for the weight,
+    `method` a word or two for reports, `stored` the largest tensor that it is made of.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    method: str
+    stored: SourceTensor
+    values: Rows
+    dtype: str = "F32"
+    grid: Grid | None = None
+    blocks: Blocks | None = None
+    why: str = ""
+    strides: None = None
+
+    @property
+    def type(self) -> TensorType:
+        """The type of the values that `rows` gives."""
+        return F32
+
+    @property
+    def file(self) -> InputFile:
+        """Where its codes lie."""
+        return self.stored.file
+
+    @property
+    def offset(self) -> int:
+        """At which byte its codes begin."""
+        return self.stored.offset
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes."""
+        return self.stored.nbytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Values of rows start..stop-1 over the flattened leading axes, float32 (stop - start, width)."""
+        return self.values(start, stop)
+
+    def read(self) -> Array:
+        """All values, in the tensor's shape."""
+        return self.values(0, prod(self.shape[:-1])).reshape(self.shape)
+
+
+AnyTensor = SourceTensor | PackedTensor
+
+
+def require(condition: bool, tensor: SourceTensor, rule: str) -> None:
+    """CheckpointError naming the tensor and the rule, unless the condition holds."""
+    if not condition:
+        raise CheckpointError(
+            f"{tensor.dtype} {list(tensor.shape)}: {rule}", path=tensor.file.path, field=tensor_field(tensor.name)
+        )
+
+
+def floats(tensor: SourceTensor) -> Rows:
+    """Rows of a matrix of floats as float32."""
+
+    def rows(start: int, stop: int) -> Array:
+        values = tensor.rows(start, stop)
+        if tensor.type.name == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float32, copy=False)
+
+    return rows
+
+
+def column_floats(tensor: SourceTensor) -> Rows:
+    """Columns of a matrix of floats, as rows of float32."""
+    read = columns(tensor)
+
+    def rows(start: int, stop: int) -> Array:
+        values = np.ascontiguousarray(read(start, stop).T)
+        if tensor.type.name == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float32, copy=False)
+
+    return rows
+
+
+def columns(tensor: SourceTensor) -> Rows:
+    """Columns start..stop-1 of a matrix as its file holds them: an array (height, stop - start)."""
+    stored = tensor.element.stored
+    if stored is None or tensor.strides is not None or len(tensor.shape) != 2:
+        return lambda start, stop: tensor.stored_rows(0, tensor.shape[0])[:, start:stop]
+    height, width = tensor.shape
+
+    def read(start: int, stop: int) -> Array:
+        if stop - start == width:
+            return tensor.stored_rows(0, height)
+        found = np.empty((height, stop - start), stored)
+        at, step = tensor.offset + start * stored.itemsize, width * stored.itemsize
+        for row in range(height):
+            tensor.file.read_into(found[row], at + row * step)
+        return found
+
+    return read

@@ -1,0 +1,100 @@
+"""8-bit floats beside scales: FP8 of transformers, FBGEMM, compressed-tensors, ModelOpt, Quark, torchao, Mistral; MXFP8.
+
+`weight` F8_E4M3 or F8_E5M2 (out, in); the scale multiplies: one for all, one for each row, or one for each tile of rows
+and columns, the last of which may be smaller. Scales are floats, or powers of two as bytes (E8M0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gguf_forge.source.dtypes import DTYPES
+from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, Rows, floats, require
+from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.types import tensor_type
+
+F16 = tensor_type("F16")
+_E8M0 = np.asarray(DTYPES["F8_E8M0"].table)
+WHY = "8-bit floats have no GGUF type"
+
+
+def scaled(
+    module: str, weight: SourceTensor, scale: SourceTensor, *, method: str, tile: tuple[int, int] | None = None
+) -> PackedTensor:
+    """The weight times its scales. `tile`: rows and columns of one scale, where the shapes do not say.
+
+    ConversionError where the scales are not as many as rows, tiles, or one. A scale for the whole tensor leaves 8-bit
+    floats that F16 holds, to be multiplied by it.
+    """
+    require(len(weight.shape) == 2 and weight.dtype.startswith("F8_"), weight, "must be a matrix of 8-bit floats")
+    out, width = weight.shape
+    if scale.size == 1:
+        factor = float(np.asarray(_all(scale)).reshape(()))
+        require(np.isfinite(factor), scale, "must be finite")
+        values = floats(weight)
+
+        def half(start: int, stop: int) -> Array:
+            return values(start, stop).astype(np.float16).view(np.uint8)
+
+        return PackedTensor(
+            f"{module}.weight",
+            weight.shape,
+            f"{method}, one scale",
+            weight,
+            lambda start, stop: values(start, stop) * np.float32(factor),
+            blocks=Blocks(F16, half, factor) if weight.dtype == "F8_E4M3" else None,
+            why=WHY,
+        )
+    rows, columns = _tile(weight, scale, tile)
+    read, scales = floats(weight), _all(scale).reshape(-(-out // rows), -(-width // columns))
+    require(bool(np.isfinite(scales).all()), scale, "must be finite")
+
+    def tiled(start: int, stop: int) -> Array:
+        found = read(start, stop)
+        by_row = scales[np.arange(start, stop) // rows]
+        if by_row.shape[1] > 1:
+            by_row = np.repeat(by_row, columns, axis=1)[:, :width]
+        found *= by_row
+        return found
+
+    what = "rows" if (rows, columns) == (1, width) else f"tiles of {rows} x {columns}"
+    return PackedTensor(f"{module}.weight", weight.shape, f"{method}, {what}", weight, tiled, why=WHY)
+
+
+def _tile(weight: SourceTensor, scale: SourceTensor, tile: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns that share a scale."""
+    out, width = weight.shape
+    shape = scale.shape if len(scale.shape) == 2 else (*scale.shape, 1)
+    if shape == (out, 1):
+        return 1, width
+    found = tile or (128, 128)
+    if shape == (out, -(-width // 32)):
+        found = 1, 32
+    wanted = (-(-out // found[0]), -(-width // found[1]))
+    require(shape == wanted, scale, f"{weight.name} {list(weight.shape)} wants {list(wanted)} of tiles {list(found)}")
+    return found
+
+
+def _all(scale: SourceTensor) -> Array:
+    """All scales as float32; bytes are exponents."""
+    if scale.dtype == "U8":
+        flat = scale.read().astype(np.uint8)
+        return _E8M0[flat]
+    values = scale.read()
+    if scale.type.name == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(values, np.float32)
+
+
+def tile_of(config: object) -> tuple[int, int] | None:
+    """A configuration's size of tiles, [rows, columns]."""
+    if isinstance(config, list) and len(config) == 2 and all(isinstance(n, int) and n > 0 for n in config):
+        return config[0], config[1]
+    return None
+
+
+def rows_of(scale: SourceTensor) -> Rows:
+    """Rows of a matrix of scales, which may be bytes of exponents, as float32."""
+    if scale.dtype == "U8":
+        return lambda start, stop: _E8M0[scale.stored_rows(start, stop)]
+    return floats(scale)

@@ -1,0 +1,148 @@
+"""GPTQ: AutoGPTQ's and GPTQModel's layouts (gptq, gptq_v2, gptq_p), and AutoRound's of the same tensors.
+
+Of each linear layer of `in` inputs and `out` outputs: `qweight` I32 (in * bits / 32, out), packed along the inputs;
+`qzeros` I32 (groups, out * bits / 32), along the outputs; `scales` (groups, out); `g_idx` I32 (in), each input's group.
+A weight is scale * (code - zero). Read off AutoGPTQ (qlinear_cuda_old.py) and GPTQModel (utils/model.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gguf_forge.errors import CheckpointError
+from gguf_forge.source.packed.bits import dense, planar
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, column_floats, columns, require
+from gguf_forge.source.tensor import SourceTensor
+
+ENDINGS = ("qweight", "qzeros", "scales", "g_idx")
+#: Widths that `gptq_p` alone has.
+_PLANAR_ONLY = (5, 6, 7)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a configuration says of all layers.
+
+    `zeros`: how stored zeros are meant: "as stored"; "less one", one subtracted from each and taken modulo the width;
+    "word less one", one subtracted from every field with the borrow running through the word. `planar`: codes lie in
+    planes.
+    """
+
+    bits: int
+    zeros: str
+    planar: bool
+    dynamic: Mapping[str, Any]
+
+    def bits_of(self, module: str) -> int | None:
+        """The width that the configuration gives a layer; None where it says that the layer is not quantized."""
+        bits = self.bits
+        for pattern, rule in self.dynamic.items():
+            sign, text = (pattern[0], pattern[2:]) if pattern[:2] in ("+:", "-:") else ("+", pattern)
+            if re.match(text, module):
+                if sign == "-":
+                    return None
+                bits = rule.get("bits", bits) if isinstance(rule, dict) else bits
+                break
+        return bits
+
+
+def settings_of(config: Mapping[str, Any]) -> Settings:
+    """The settings in a configuration of quant_method gptq or auto-round."""
+    layout = config.get("checkpoint_format") or config.get("format") or "gptq"
+    packing = str(config.get("packing_format") or "")
+    if config.get("quant_method") == "auto-round":
+        # AutoRound's own packings keep zeros as they are; the one for AutoGPTQ does as that does.
+        layout = "gptq" if packing.endswith("auto_gptq") else "gptq_v2"
+    if layout not in ("gptq", "gptq_v2", "gptq_p"):
+        raise CheckpointError(f"quantization_config: the layout {layout!r} of GPTQ is not read: it is made for kernels")
+    quantizer = (config.get("meta") or {}).get("quantizer") or ""
+    first = quantizer[0] if isinstance(quantizer, list) and quantizer else quantizer
+    by_word = str(first).startswith("gptqmodel")
+    zeros = "as stored" if layout != "gptq" else "word less one" if by_word else "less one"
+    dynamic = config.get("dynamic") or {}
+    extra = {f"{re.escape(name)}$": rule for name, rule in (config.get("extra_config") or {}).items()}
+    return Settings(int(config["bits"]), zeros, layout == "gptq_p", {**extra, **dynamic})
+
+
+def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
+    """One layer's weight. CheckpointError where its tensors disagree with each other or with the configuration."""
+    settings = settings_of(config)
+    qweight, qzeros, scales = parts["qweight"], parts["qzeros"], parts["scales"]
+    for tensor in (qweight, qzeros, scales):
+        require(len(tensor.shape) == 2, tensor, "must have two axes")
+    out, groups = scales.shape[1], scales.shape[0]
+    require(qweight.shape[1] == out, qweight, f"scales say {out} outputs")
+    require(qzeros.shape[0] == groups, qzeros, f"scales say {groups} groups")
+    bits = qzeros.shape[1] * 32 // out if out else 0
+    require(1 <= bits <= 8 and bits * out <= qzeros.shape[1] * 32 < bits * out + 32, qzeros, f"no width fits {out} outputs")
+    wanted = settings.bits_of(module)
+    require(wanted == bits, qzeros, f"holds {bits} bits, and the configuration says {wanted}")
+    inputs = qweight.shape[0] * 32 // bits
+    require(inputs * bits == qweight.shape[0] * 32 and inputs % groups == 0, qweight, f"no whole groups: {groups} scales")
+    group = inputs // groups
+    index = parts.get("g_idx")
+    order = None if index is None else _order(index, inputs, groups, group)
+    unpack = planar if settings.planar or bits in _PLANAR_ONLY else dense
+    grid = Grid(
+        Part(inputs, _codes(qweight, bits, unpack)),
+        Part(groups, column_floats(scales)),
+        group,
+        0,
+        (1 << bits) - 1,
+        zeros=Part(groups, _zeros(qzeros, out, bits, unpack, settings.zeros)),
+    )
+    method = f"GPTQ, {bits} bits in groups of {group}"
+    if order is None:
+        return PackedTensor(f"{module}.weight", (out, inputs), method, qweight, grid.values, scales.dtype, grid=grid)
+    # Groups are made of inputs that do not lie together: which is which, GGUF cannot say.
+    sorted_grid = grid
+
+    def values(start: int, stop: int) -> Array:
+        codes = sorted_grid.codes.rows(start, stop).astype(np.float32)
+        assert sorted_grid.zeros is not None
+        codes -= sorted_grid.zeros.rows(start, stop)[:, order]
+        codes *= sorted_grid.scales.rows(start, stop)[:, order]
+        return codes
+
+    why = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
+    return PackedTensor(f"{module}.weight", (out, inputs), method, qweight, values, scales.dtype, why=why)
+
+
+def _order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array | None:
+    """Each input's group, or None where they are those of inputs that lie together."""
+    require(index.shape == (inputs,), index, f"must name the group of each of {inputs} inputs")
+    found = np.asarray(index.read(), np.int64)
+    require(bool(((found >= 0) & (found < groups)).all()), index, f"names a group beyond the {groups} there are")
+    return None if bool((found == np.arange(inputs) // group).all()) else found
+
+
+def _codes(qweight: SourceTensor, bits: int, unpack: Callable[[Array, int], Array]) -> Callable[[int, int], Array]:
+    read = columns(qweight)
+    return lambda start, stop: unpack(np.ascontiguousarray(read(start, stop).T), bits)
+
+
+def _zeros(
+    qzeros: SourceTensor, out: int, bits: int, unpack: Callable[[Array, int], Array], rule: str
+) -> Callable[[int, int], Array]:
+    """Zeros of outputs as rows of int16, one for each group."""
+    per, mask = 32, np.uint8((1 << bits) - 1)
+    read = columns(qzeros)
+    every = sum(1 << shift for shift in range(0, 32, bits)) & 0xFFFFFFFF
+
+    def rows(start: int, stop: int) -> Array:
+        # Whole words: fields of some widths run over from one into the next, and again after 32 of them.
+        low, high = start // per, -(-stop // per)
+        words = read(low * bits, min(high * bits, qzeros.shape[1])).astype(np.uint32, copy=False)
+        if rule == "word less one" and 8 % bits == 0:
+            words = words + np.uint32(every)
+        found = unpack(words, bits)[:, start - low * per : stop - low * per]
+        if rule == "less one" or (rule == "word less one" and 8 % bits):
+            found = (found + np.uint8(1)) & mask
+        return np.ascontiguousarray(found.T.astype(np.int16))
+
+    return rows

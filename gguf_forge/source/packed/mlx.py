@@ -1,0 +1,63 @@
+"""MLX: affine grids of 1 to 8 bits, MXFP4, MXFP8, NVFP4; any module, embeddings and stacks of experts too.
+
+`weight` U32 (..., out, in * bits / 32) from the least significant bit on; `scales` and `biases` (..., out, groups): a
+weight is scale * code + bias. The configuration's `quantization` has group_size, bits and mode, and by module what
+differs. Read off mlx (ops.cpp: affine_dequantize, fp_dequantize).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gguf_forge.source.packed import fp4, fp8
+from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.form import Grid, PackedTensor, Part, floats, require
+from gguf_forge.source.tensor import SourceTensor
+
+ENDINGS = ("weight", "scales", "biases", "global_scale")
+
+
+def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
+    """One module's weight; None where it is plain. CheckpointError where tensors and configuration disagree."""
+    weight, scales = parts["weight"], parts["scales"]
+    if weight.dtype != "U32":
+        return None
+    own = config.get(module)
+    said = {**config, **own} if isinstance(own, dict) else config
+    mode, group = said.get("mode") or "affine", int(said.get("group_size") or 64)
+    if mode == "mxfp4":
+        return fp4.mx(module, weight, scales, method="MLX MXFP4")
+    if mode == "nvfp4":
+        whole = parts.get("global_scale")
+        return fp4.nv(module, weight, scales, whole, method="MLX NVFP4", factor=_of_global)
+    groups = scales.shape[-1]
+    width = groups * group
+    bits = weight.shape[-1] * 32 // width
+    require(bits * width == weight.shape[-1] * 32, weight, f"{groups} scales of groups of {group} fit no width of codes")
+    if mode == "mxfp8":
+        octets = SourceTensor(
+            weight.name, fp8.DTYPES["F8_E4M3"], (*weight.shape[:-1], width), weight.file, weight.offset, None
+        )
+        return fp8.scaled(module, octets, scales, method="MLX MXFP8")
+    require(mode == "affine", weight, f"the mode {mode!r} of MLX is not read")
+    wanted = int(said.get("bits") or 4)
+    require(bits == wanted, weight, f"holds {bits} bits in groups of {group}, and the configuration says {wanted}")
+    require("biases" in parts, weight, "needs biases beside its scales")
+    codes, scale, bias = (fp4.flat(t) for t in (weight, scales, parts["biases"]))
+    grid = Grid(
+        Part(width, lambda start, stop: dense(codes.stored_rows(start, stop), bits)),
+        Part(groups, floats(scale)),
+        group,
+        0,
+        (1 << bits) - 1,
+        minima=Part(groups, floats(bias)),
+    )
+    shape = (*weight.shape[:-1], width)
+    method = f"MLX, {bits} bits in groups of {group}"
+    return PackedTensor(f"{module}.weight", shape, method, weight, grid.values, scales.dtype, grid=grid)
+
+
+def _of_global(scale: float) -> Any:
+    """Scales are given as if the largest weight were 448 * 6."""
+    return scale / (448 * 6), lambda x: x * scale / (448 * 6)

@@ -1,0 +1,122 @@
+"""AMD Quark: int4 and uint4 by groups or rows, int8, FP8, MXFP4.
+
+By groups: `weight` I32 (in, out / 8), `weight_zero_point` (groups, out / 8), packed along the outputs, in AWQ's order
+where pack_method is "reorder"; `weight_scale` (groups, out). By rows: `weight` I32 (out, in / 8), `weight_zero_point`
+(out / 8), `weight_scale` (out). Codes of int4 are in two's complement; a weight is scale * (code - zero). Read off
+amd-quark (torch/utils/pack.py, export).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+
+from gguf_forge.source.packed import fp4, fp8
+from gguf_forge.source.packed.awq import interleaved
+from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.compressed import as_column, integers8
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, column_floats, columns, floats, require
+from gguf_forge.source.tensor import SourceTensor
+
+ENDINGS = ("weight", "weight_scale", "weight_zero_point", "input_scale", "output_scale", "input_zero_point")
+
+
+def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
+    """One layer's weight; None where it is plain. CheckpointError where its tensors disagree."""
+    weight, scale, zeros = parts["weight"], parts["weight_scale"], parts.get("weight_zero_point")
+    if weight.dtype.startswith("F8_"):
+        return fp8.scaled(module, weight, scale, method="Quark FP8")
+    if weight.dtype == "I8":
+        return integers8(module, weight, scale, zeros, method="Quark")
+    if weight.dtype == "U8":
+        return fp4.mx(module, weight, scale, method="Quark MXFP4")
+    if weight.dtype != "I32":
+        return None
+    scheme = _scheme(module, config)
+    signed = str(scheme.get("dtype") or "int4") == "int4"
+    order = None if (config.get("export") or {}).get("pack_method") == "order" else "awq"
+    if len(scale.shape) == 1:
+        return _by_rows(module, weight, scale, zeros, signed, order)
+    groups, out = scale.shape
+    inputs = weight.shape[0]
+    require(weight.shape[1] * 8 == out, weight, f"scales say {out} outputs")
+    require(inputs % groups == 0, scale, f"{inputs} inputs are not so many whole groups")
+    require(zeros is None or zeros.shape == (groups, weight.shape[1]), zeros or weight, "zeros must be as the scales")
+    grid = Grid(
+        Part(inputs, _two(_along_outputs(weight, order), signed)),
+        Part(groups, column_floats(scale)),
+        inputs // groups,
+        -8 if signed else 0,
+        7 if signed else 15,
+        zeros=None if zeros is None else Part(groups, _wide(_two(_along_outputs(zeros, order), signed))),
+    )
+    method = f"Quark, 4 bits in groups of {inputs // groups}"
+    return PackedTensor(f"{module}.weight", (out, inputs), method, weight, grid.values, scale.dtype, grid=grid)
+
+
+def _by_rows(
+    module: str, weight: SourceTensor, scale: SourceTensor, zeros: SourceTensor | None, signed: bool, order: str | None
+) -> PackedTensor:
+    out, width = weight.shape[0], weight.shape[1] * 8
+    require(scale.shape == (out,), scale, f"must be a scale for each of {out} rows")
+    fields = np.asarray(_FIELDS[order])
+
+    def codes(start: int, stop: int) -> Array:
+        found = dense(weight.stored_rows(start, stop), 4)
+        return found.reshape(len(found), -1, 8)[..., fields].reshape(len(found), -1)
+
+    offsets = None
+    if zeros is not None:
+        require(zeros.size * 8 == out, zeros, f"must be {out // 8} words")
+        stored = zeros.stored_rows(0, zeros.shape[0]).reshape(1, -1)
+        every = dense(stored, 4).reshape(-1, 8)[:, fields].reshape(out, 1)
+        offsets = Part(1, _wide(_two(lambda start, stop: every[start:stop].copy(), signed)))
+    grid = Grid(
+        Part(width, _two(codes, signed)),
+        Part(1, floats(as_column(scale))),
+        width,
+        -8 if signed else 0,
+        7 if signed else 15,
+        zeros=offsets,
+    )
+    return PackedTensor(
+        f"{module}.weight", (out, width), "Quark, 4 bits in rows", weight, grid.values, scale.dtype, grid=grid
+    )
+
+
+_FIELDS = {"awq": [0, 4, 1, 5, 2, 6, 3, 7], None: list(range(8))}
+
+
+def _along_outputs(tensor: SourceTensor, order: str | None) -> Rows:
+    if order is not None:
+        return interleaved(tensor, 4)
+    read = columns(tensor)
+
+    def rows(start: int, stop: int) -> Array:
+        low, high = start // 8, -(-stop // 8)
+        fields = dense(read(low, high), 4)
+        return np.ascontiguousarray(fields[:, start - low * 8 : stop - low * 8].T)
+
+    return rows
+
+
+def _two(read: Rows, signed: bool) -> Rows:
+    """Fields of 4 bits in two's complement as whole numbers, or as they are."""
+    if not signed:
+        return read
+    return lambda start, stop: ((read(start, stop) ^ np.uint8(8)) - np.uint8(8)).view(np.int8)
+
+
+def _wide(read: Rows) -> Rows:
+    return lambda start, stop: read(start, stop).astype(np.int16)
+
+
+def _scheme(module: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the configuration says of a layer's weights: by name, or of all."""
+    for pattern, scheme in (config.get("layer_quant_config") or {}).items():
+        if fnmatch(module, pattern) and isinstance(scheme, dict) and scheme.get("weight"):
+            return dict(scheme["weight"])
+    return dict((config.get("global_quant_config") or {}).get("weight") or {})
