@@ -46,14 +46,17 @@ TURNED: Table[Rule] = Table(
     )
 )
 DENSE: Table[Rule] = LLAMA3 | DECODER | TURNED
-#: Mixtral's experts.
+#: Mixtral's experts, also under the names that transformers 5 gives them in memory, as tools that quantize save them.
 SPARSE: Table[Rule] = Table(
     (
-        rule("blk.{l}.ffn_gate_inp", "model.layers.{l}.block_sparse_moe.gate"),
+        rule("blk.{l}.ffn_gate_inp", ("model.layers.{l}.block_sparse_moe.gate", "model.layers.{l}.mlp.gate")),
         *(
             rule(
                 f"blk.{{l}}.ffn_{out}_exps",
-                f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}",
+                (
+                    f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}",
+                    f"model.layers.{{l}}.mlp.experts.{{e}}.{out}_proj",
+                ),
                 ends=WEIGHT,
                 verb=STACK,
                 group="experts",

@@ -49,6 +49,18 @@ from gguf_forge.cli.terminal import Terminal
 @click.option(
     "--check-tokenizer", is_flag=True, help="Say where the written vocabulary makes other tokens than the checkpoint's."
 )
+@click.option(
+    "--prefer", type=click.Choice(["exact", "small"]), default="exact", show_default=True,
+    help="For weights that another tool quantized: the smallest type that holds them exactly, or one still smaller, "
+    "in which scales or minima are rounded.",
+)  # fmt: skip
+@click.option(
+    "--require", type=click.Choice(["lossless", "code-exact"]),
+    help="Fail where a weight that another tool quantized is held less well.",
+)  # fmt: skip
+@click.option(
+    "--requantize", is_flag=True, help="Quantize by the recipe what another tool had quantized, from its values."
+)
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
 @shared
 def command(

@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
+    from gguf_forge.convert.imported import Prefer
     from gguf_forge.convert.job import Quantization
     from gguf_forge.format.values import Value
     from gguf_forge.quant.imatrix import Imatrix
@@ -52,6 +53,9 @@ class Request:
     threads: int
     no_overwrite: bool
     dry_run: bool
+    prefer: str = "exact"
+    require: str | None = None
+    requantize: bool = False
 
     def load_imatrix(self) -> Imatrix | None:
         """The importance matrix asked for, less what --include-weights and --exclude-weights leave out."""
@@ -83,6 +87,9 @@ class Request:
             leave_output=self.leave_output_tensor,
             fallback=not self.no_fallback,
             allow_nonfinite=self.allow_nonfinite,
+            prefer=cast("Prefer", self.prefer),
+            require=cast("Literal['lossless', 'code-exact'] | None", self.require),
+            requantize=self.requantize,
         )
 
 

@@ -43,12 +43,19 @@ def show(terminal: Terminal, plans: Iterable[Planned]) -> None:
 
 def remark(terminal: Terminal, plans: Iterable[Planned], imatrix: Imatrix | None) -> None:
     """What a reader should know of each plan: fallbacks, coverage of the importance matrix, notes of the reading."""
+    from gguf_forge.convert.imported import summary
     from gguf_forge.quant.budget import budget
     from gguf_forge.quant.imatrix import coverage
 
     said: set[str] = set()
     most = None if terminal.verbose else MOST_NAMED
     for planned in plans:
+        for line in summary(planned.imports):
+            terminal.note(f"{planned.type}: {line}")
+        for one in planned.imports:
+            kind = one.type.name if one.type else "floats"
+            error = "" if one.rmse is None else f", relative RMSE {one.rmse:.3g}"
+            terminal.detail(f"{planned.type}: {one.name}: {one.method}: {one.status} as {kind}{error} ({one.rule})")
         names = planned.dropped if terminal.verbose else grouped(planned.dropped)
         lines = [*planned.notes, *(f"left out: {name}" for name in names)]
         lines += [f"{planned.type}: {line}" for line in budget(planned.choices).fallback_lines()]

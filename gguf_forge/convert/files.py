@@ -23,7 +23,8 @@ from gguf_forge.convert.destination import (
     require_other,
 )
 from gguf_forge.convert.facts import USUAL, Options
-from gguf_forge.convert.job import Job, Quantization, type_name
+from gguf_forge.convert.imported import Import, measured
+from gguf_forge.convert.job import AUTO, Job, Quantization, type_name
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
 from gguf_forge.errors import RecipeError, UnsupportedError, escaped
@@ -45,7 +46,10 @@ MOST_BLEMISHED = 8
 
 @dataclass(frozen=True)
 class Planned:
-    """One output file: where, of which type, what is in it, and why each tensor has its type."""
+    """One output file: where, of which type, what is in it, and why each tensor has its type.
+
+    `imports` say of each weight that another tool quantized how well the file holds it.
+    """
 
     path: Path
     type: str
@@ -54,6 +58,7 @@ class Planned:
     file: FilePlan
     dropped: Sequence[str] = ()
     notes: Sequence[str] = field(default=())
+    imports: Sequence[Import] = ()
 
     @property
     def bpw(self) -> float:
@@ -109,7 +114,9 @@ def convert_checkpoint(
             allow_unused=allow_unused,
         )
         how = quantization or Quantization()
-        jobs = {name: Job.of_type(name, model, how, dry_run) for name in _type_names(types, model.auto)}
+        names = _type_names(types, AUTO if model.packed else model.auto)
+        made = [(name, Job.of_type(name, model, how, dry_run)) for name in names]
+        jobs = {job.type if name == AUTO else name: job for name, job in made}
         paths = output_paths(output, checkpoint.path, jobs)
         require_other((file for file in checkpoint.path.iterdir() if file.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
@@ -177,8 +184,10 @@ def _execute(
             if endian == "big":
                 _require_no_blocks(path, job.choices)
             notes = (*model.notes, *job.notes)
-            plans.append(Planned(path, job.type, job.metadata, job.choices, writer.plan(), model.dropped, notes))
-            targets.append(Target(writer, {c.name: c.type for c in job.choices}, job.weights, job.strict))
+            plan, kinds = writer.plan(), {c.name: c.type for c in job.choices}
+            plans.append(Planned(path, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports))
+            again = {one.name for one in job.imports} - job.packs.keys()
+            targets.append(Target(writer, kinds, job.weights, job.strict, packs=job.packs, measured=again))
         if dry_run:
             return plans
         made: list[Path] = []
@@ -189,7 +198,7 @@ def _execute(
             unfinished.callback(target.writer.abort)
             target.writer.begin()
         run(model.views, targets, threads=threads, progress=progress)
-        plans = [replace(p, notes=(*p.notes, *_blemishes(t))) for p, t in zip(plans, targets, strict=True)]
+        plans = [_as_made(p, t) for p, t in zip(plans, targets, strict=True)]
         model.verify()
         for target in targets:
             target.writer.seal()
@@ -197,6 +206,12 @@ def _execute(
             target.writer.publish()
         unfinished.pop_all()
     return plans
+
+
+def _as_made(planned: Planned, target: Target) -> Planned:
+    """The plan with what was seen while the file was written."""
+    imports = [measured(one, target.errors) for one in planned.imports]
+    return replace(planned, notes=(*planned.notes, *_blemishes(target)), imports=imports)
 
 
 def _require_no_blocks(path: Path, choices: Iterable[Choice]) -> None:

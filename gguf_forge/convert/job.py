@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
 from gguf_forge import names
+from gguf_forge.convert.imported import (
+    FILE_TYPES_OF_BLOCKS,
+    Holdings,
+    Import,
+    Prefer,
+    file_type_of,
+    holdings,
+    provenance,
+    require_status,
+    settled,
+)
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.ops import FLOATS
 from gguf_forge.convert.run import Weights
-from gguf_forge.convert.view import View
+from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import RecipeError, escaped, listed
 from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, u32
@@ -44,8 +57,9 @@ FILE_TYPE_KEY = "general.file_type"
 F32 = tensor_type("F32")
 #: Why a tensor has its type.
 STORED = "kept as it is stored"
-#: File types that tell of blocks of a checkpoint's own, however the rest is stored (MOSTLY_NVFP4, MOSTLY_MXFP4_MOE).
-FILE_TYPES_OF_BLOCKS = {"NVFP4": 39, "MXFP4": 38}
+KEPT = "and keep their bits"
+#: The outtype that keeps a checkpoint's precision.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,10 @@ class Quantization:
     `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
     `allow_nonfinite`: NaNs and infinities are written where the type can hold them, and noted, not refused.
+
+    Of weights that another tool quantized: `prefer` "exact" takes the smallest type that holds them exactly, "small" a
+    smaller one in which only scales or minima are rounded, if there is one; `require` "lossless" or "code-exact" makes
+    it an error where one is held less well; `requantize` quantizes their values anew, by the recipe.
     """
 
     imatrix: Imatrix | str | os.PathLike[str] | None = None
@@ -66,6 +84,9 @@ class Quantization:
     leave_output: bool = False
     fallback: bool = True
     allow_nonfinite: bool = False
+    prefer: Prefer = "exact"
+    require: Literal["lossless", "code-exact"] | None = None
+    requantize: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +94,8 @@ class Job:
     """What one output file shall hold: tensors in order with their types, importances, metadata.
 
     `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
-    infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted.
+    infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted. `imports` say
+    what becomes of each weight that another tool quantized; `packs` make the blocks of those whose codes are kept.
     """
 
     type: str
@@ -82,23 +104,30 @@ class Job:
     weights: Mapping[str, Weights]
     notes: Sequence[str] = ()
     strict: bool = True
+    imports: Sequence[Import] = ()
+    packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
 
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
         """The outtype or recipe of this name, as `type_name` gives it."""
+        held = holdings(model, how.prefer, keep=not how.requantize and (name == AUTO or name not in OUTTYPES))
         if name in OUTTYPES:
-            return cls.of_outtype(name, model, how)
-        kept = {v.name: v.type for v in model.views if v.type not in FLOATS}
-        f32 = Model([v if v.name in kept else _as_f32(v) for v in model.views], model.metadata)
-        job = cls.of_recipe(name, f32, how, {}, dry_run, kept=kept)
-        stored = {v.name: v.type for v in model.views}
-        return replace(job, choices=[replace(choice, source=stored[choice.name]) for choice in job.choices])
+            job = cls.of_outtype(model.auto if name == AUTO else name, model, how, held.types)
+        else:
+            kept = {v.name: v.type for v in model.views if v.type not in FLOATS} | dict(held.types)
+            f32 = Model([v if v.type not in FLOATS else _as_f32(v) for v in model.views], model.metadata)
+            job = cls.of_recipe(name, f32, how, {}, dry_run, kept=kept)
+            stored = {v.name: held.types.get(v.name, v.type) for v in model.views}
+            job = replace(job, choices=[replace(choice, source=stored[choice.name]) for choice in job.choices])
+        return job if not model.packed else _importing(job, held, how, named=name)
 
     @classmethod
-    def of_outtype(cls, name: str, model: Model, how: Quantization) -> Job:
-        """What convert_hf_to_gguf.py makes."""
+    def of_outtype(
+        cls, name: str, model: Model, how: Quantization, kept: Mapping[str, TensorType] = MappingProxyType({})
+    ) -> Job:
+        """What convert_hf_to_gguf.py makes. `kept` are imported tensors whose codes stay what they are."""
         which = outtype_recipe(name)
-        choices = [_converters_choice(v, name, model.types.get(v.name, False)) for v in model.views]
+        choices = [_kept(_converters_choice(v, name, model.types.get(v.name, False)), kept) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
         # A family whose table has no place for the type says nothing of it, as the reference's converter.
@@ -179,6 +208,27 @@ class Job:
         return cls("COPY", metadata, choices, {}, notes, not how.allow_nonfinite)
 
 
+def _importing(job: Job, held: Holdings, how: Quantization, named: str) -> Job:
+    """The job with types, report and metadata of imported weights. RecipeError where `require` is not met."""
+    kinds = {choice.name: choice.type for choice in job.choices}
+    imports = [settled(one, kinds[one.name]) for one in held.imports]
+    require_status(imports, how.require)
+    kept = Counter(kinds[one.name].name for one in imports if one.name in held.packs)
+    metadata = dict(job.metadata)
+    if named == AUTO and kept and FILE_TYPE_KEY in metadata:
+        metadata[FILE_TYPE_KEY] = u32(file_type_of(kept.most_common(1)[0][0]))
+        job = replace(job, type=kept.most_common(1)[0][0])
+    metadata.update(provenance(imports))
+    stored = {name: kinds[name] for name in held.packs}
+    notes = [*(note for note in job.notes if not note.endswith(KEPT)), *_packed_notes(job, stored)]
+    return replace(job, metadata=metadata, notes=notes, imports=imports, packs=held.packs)
+
+
+def _packed_notes(job: Job, imported: Mapping[str, TensorType]) -> list[str]:
+    """A line for each type of blocks that the checkpoint itself held, beside what was imported."""
+    return _packed({c.name: c.type for c in job.choices if c.reason == STORED and c.name not in imported})
+
+
 def type_name(name: str, auto: str) -> str:
     """The one name of a type that may have several: for `auto` the outtype it stands for, for an alias its recipe.
 
@@ -220,7 +270,7 @@ def _kept(choice: Choice, kept: Mapping[str, TensorType]) -> Choice:
 def _packed(kept: Mapping[str, TensorType]) -> list[str]:
     """A line for each type of blocks that a checkpoint holds and a recipe leaves."""
     counts = Counter(kind for kind in kept.values() if kind.quantized)
-    return [f"{count} tensors are stored as {kind}, and keep their bits" for kind, count in counts.items()]
+    return [f"{count} tensors are stored as {kind}, {KEPT}" for kind, count in counts.items()]
 
 
 def _file_type(model: Model, which: Recipe) -> Value:

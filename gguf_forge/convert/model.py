@@ -19,7 +19,7 @@ from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
 from gguf_forge.convert.hparams import metadata_of, misfits
 from gguf_forge.convert.naming import ParameterCounts
-from gguf_forge.convert.plan import Outputs, plan_outputs
+from gguf_forge.convert.plan import Outputs, Packing, plan_outputs
 from gguf_forge.convert.registry import find, named
 from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.convert.shapes import check_shapes
@@ -28,15 +28,16 @@ from gguf_forge.convert.target import target_config, target_vocab, with_target
 from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
-from gguf_forge.errors import ConversionError, UnsupportedError, escaped, listed
+from gguf_forge.errors import ConversionError, UnsupportedError, listed
 from gguf_forge.format import reader
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.quant.header import QUANTIZATION_VERSION
 from gguf_forge.quant.outtype import auto_outtype
 from gguf_forge.source.checkpoint import Checkpoint
+from gguf_forge.source.packed import unpacked
 
-#: Endings of tensors that only a checkpoint quantized by another tool has.
-PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".weight_format")
+#: Endings of tensors of a packed form that families' rules may read themselves.
+PACKED = (".weight_packed", ".weight_scale", ".weight_scale_inv")
 VERSION_KEY = "general.quantization_version"
 
 
@@ -45,7 +46,8 @@ class Model:
     """A source as views and metadata, before types are chosen.
 
     `auto` is the checkpoint's own outtype; `types` what the family's rules say of the types of outputs (see
-    `arch.Rule`), for the converter's outtypes; `verify` raises when the source changed since it was opened.
+    `arch.Rule`), for the converter's outtypes; `packed` tells of outputs that another tool quantized, by name; `verify`
+    raises when the source changed since it was opened.
     """
 
     views: Sequence[View]
@@ -55,6 +57,7 @@ class Model:
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
     verify: Callable[[], None] = lambda: None
+    packed: Mapping[str, Packing] = field(default_factory=dict)
 
 
 def checkpoint_model(
@@ -80,9 +83,9 @@ def checkpoint_model(
         arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
-        _require_plain(checkpoint, arch)
         _require_mtp(arch, options)
-        outputs = plan_outputs(arch, with_target(arch, checkpoint, facts), facts, allow_unused=allow_unused)
+        tensors = unpacked(checkpoint, _read_by_rules(checkpoint, arch))
+        outputs = plan_outputs(arch, with_target(arch, checkpoint, facts, tensors), facts, allow_unused=allow_unused)
         early, keys = metadata_of(arch, outputs.facts)
     if not outputs.views:
         raise ConversionError(f"{checkpoint.path}: no tensors")
@@ -91,12 +94,13 @@ def checkpoint_model(
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
     notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, [v.name for v in outputs.views]))
-    auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
+    auto = auto_outtype((t.dtype, len(t.shape)) for t in tensors.values())
     if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
-    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, checkpoint.require_unchanged)
+    verify = checkpoint.require_unchanged
+    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, verify, outputs.packed)
 
 
 def _metadata(
@@ -146,17 +150,10 @@ def _require_mtp(arch: Arch, options: Options) -> None:
         raise ConversionError(f"{arch.name} has no layers that predict further tokens: --mtp and --no-mtp mean nothing")
 
 
-def _require_plain(checkpoint: Checkpoint, arch: Arch) -> None:
-    """ConversionError for weights in another tool's packed form, which no rule could use."""
-    settings = checkpoint.config.get("quantization_config")
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    used = tuple(end for end in PACKED if any(name.endswith(end) for row in arch.tensors for name in row.names))
-    packed = next((n for n in checkpoint.tensors if n.endswith(PACKED) and not n.endswith(used)), None)
-    if method is not None and packed is not None:
-        raise ConversionError(
-            f"{checkpoint.path}: weights are quantized by {escaped(str(method), 40)} (as {packed!r} shows), "
-            "which is not supported; convert the original checkpoint"
-        )
+def _read_by_rules(checkpoint: Checkpoint, arch: Arch) -> list[str]:
+    """The tensors of another tool's packed form that the family's own rules read as they are."""
+    ends = tuple(end for end in PACKED if any(name.endswith(end) for row in arch.tensors for name in row.names))
+    return [name for name in checkpoint.tensors if ends and name.endswith(ends)]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from gguf_forge.convert.origin import float_rows, source_view
 from gguf_forge.convert.patterns import Names, Pattern, Place, fill, form_of, slots_of
 from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import ConversionError, listed
-from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.packed import AnyTensor, PackedTensor
 
 #: Names of another checkpoint's tensors, as rules write them, begin with this.
 TARGET = "target:"
@@ -50,12 +50,20 @@ class Emission:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How an output's sources were quantized, and why its rows are no longer so stored, if they are not."""
+
+    method: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What a checkpoint becomes: output views in the order of the file, and the tensors left out on purpose.
 
     `facts` are those planned with, `types` the outputs' types where a rule gives them (see `Rule.type`), `unused` the
     stored names of tensors that were allowed to be left, `emissions` what made the views, `fusions` what was then put
-    together.
+    together, `packed` tells of the outputs made of weights that another tool quantized.
     """
 
     views: tuple[View, ...]
@@ -65,11 +73,12 @@ class Outputs:
     unused: tuple[str, ...] = ()
     emissions: tuple[Emission, ...] = ()
     fusions: tuple[Fusion, ...] = ()
+    packed: Mapping[str, Packing] = field(default_factory=dict)
 
 
 def plan_outputs(
     arch: Arch,
-    tensors: Mapping[str, SourceTensor],
+    tensors: Mapping[str, AnyTensor],
     facts: Facts,
     *,
     allow_unused: Sequence[str] = (),
@@ -92,17 +101,22 @@ def plan_outputs(
     require_needs(arch, made, rows, facts)
     require_alike_layers(arch, made, rows, facts)
     ordered = _ordered(emissions)
-    views, types = _views(ordered, {n: tensors[s] for n, s in stored.items()}, facts)
+    by_rule_name = {n: tensors[s] for n, s in stored.items()}
+    views, types = _views(ordered, by_rule_name, facts)
+    packed = _packed(ordered, by_rule_name, {view.name: view for view in views})
     alone = {e.names[0] for e in ordered if len(e.names) == 1}
     views, fusions = fused(views, alone, arch.name, facts)
     for fusion in fusions:
         kinds = {types.get(part.name, False) for part in fusion.parts}
         types[fusion.name] = kinds.pop() if len(kinds) == 1 else False
-    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered), tuple(fusions))
+        one = next((packed.pop(part.name) for part in fusion.parts if part.name in packed), None)
+        if one is not None:
+            packed[fusion.name] = one
+    return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered), tuple(fusions), packed)
 
 
 def rename(
-    arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts
+    arch: Arch, tensors: Mapping[str, AnyTensor], facts: Facts
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Names as the rules write them, to stored names; and the stored names of what is dropped.
 
@@ -138,7 +152,7 @@ def rename(
 
 
 def with_headers(
-    arch: Arch, stored: Mapping[str, str], tensors: Mapping[str, SourceTensor], facts: Facts
+    arch: Arch, stored: Mapping[str, str], tensors: Mapping[str, AnyTensor], facts: Facts
 ) -> Facts:
     """The facts with the headers of the renamed tensors, and a look at the small ones the architecture declares."""
     patterns = [Pattern.of(look) for look in arch.looks]
@@ -156,7 +170,7 @@ def with_headers(
     return replace(facts, headers=headers, look=look)
 
 
-def _header(tensor: SourceTensor) -> Header:
+def _header(tensor: AnyTensor) -> Header:
     place = (id(tensor.file), tensor.offset) if tensor.file else None
     return Header(tensor.dtype, tuple(tensor.shape), place)
 
@@ -329,7 +343,7 @@ def _ordered(emissions: Sequence[Emission]) -> list[Emission]:
 
 
 def _views(
-    emissions: Iterable[Emission], tensors: Mapping[str, SourceTensor], facts: Facts
+    emissions: Iterable[Emission], tensors: Mapping[str, AnyTensor], facts: Facts
 ) -> tuple[list[View], dict[str, str | bool]]:
     views: list[View] = []
     types: dict[str, str | bool] = {}
@@ -353,7 +367,22 @@ def _views(
     return views, types
 
 
-def sources_of(emission: Emission, tensors: Mapping[str, SourceTensor]) -> list[View]:
+def _packed(
+    emissions: Iterable[Emission], tensors: Mapping[str, AnyTensor], views: Mapping[str, View]
+) -> dict[str, Packing]:
+    """Of the outputs made of weights that another tool quantized: how, and what took their stored form away."""
+    found = {}
+    for e in emissions:
+        sources = [t for t in (tensors[s] for s in e.sources) if isinstance(t, PackedTensor)]
+        for name in e.names if sources else ():
+            if name in views:
+                lost = next((t.why for t in sources if t.grid is None and t.blocks is None), "")
+                what = lost or f"its rule calculates with the values, or puts unlike weights together ({e.rule.row})"
+                found[name] = Packing(sources[0].method, "" if views[name].stored else what)
+    return found
+
+
+def sources_of(emission: Emission, tensors: Mapping[str, AnyTensor]) -> list[View]:
     """The source views of an emission, by the rules' names; elements of biases are marked as rows."""
     bias = emission.names[0].endswith(BIAS)
     return [source_view(tensors[s], vector=bias) for s in emission.sources]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.convert.blemish import Blemish, first_blemish
-from gguf_forge.convert.view import Array, View
+from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
@@ -36,6 +36,8 @@ class Target:
 
     `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `strict`:
     a NaN or infinity is an error; else `blemishes` receives the first one of each tensor that has any, by name.
+    `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. Of the tensors in
+    `measured`, `errors` receives the sums of squared errors and of squared weights.
     """
 
     writer: GGUFWriter
@@ -43,6 +45,9 @@ class Target:
     weights: Mapping[str, Weights]
     strict: bool = True
     blemishes: dict[str, Blemish] = field(default_factory=dict)
+    packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
+    measured: Collection[str] = ()
+    errors: dict[str, tuple[float, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def blemish(self, name: str, found: Blemish) -> None:
@@ -51,6 +56,13 @@ class Target:
             raise QuantError(f"{found.text} (--allow-nonfinite writes it)", field=f'tensor "{escaped(name)}"')
         with self._lock:
             self.blemishes[name] = min(found, self.blemishes.get(name, found))
+
+
+    def measure(self, name: str, squared_error: float, squared: float) -> None:
+        """Adds what some rows of a tensor contribute to its error."""
+        with self._lock:
+            error, weight = self.errors.get(name, (0.0, 0.0))
+            self.errors[name] = error + squared_error, weight + squared
 
 
 @dataclass(frozen=True)
@@ -169,9 +181,17 @@ def _runs(views: Iterable[View]) -> Iterator[_Run]:
 
 def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     view = taken.view
+    packed: Array | None = None
+    plain = [target for target in targets if view.name not in target.packs]
+    for target in targets:
+        if view.name in target.packs:
+            packed = target.packs[view.name](taken.start, taken.stop) if packed is None else packed
+            target.writer.write(view.name, packed, taken.start)
+    if not plain:
+        return
     rows = view.rows(taken.start, taken.stop)
     encoded: dict[tuple[TensorType, int, bool], tuple[Array, Blemish | None]] = {}
-    for target in targets:
+    for target in plain:
         kind = target.types[view.name]
         weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
         strict = target.strict and kind.quantized
@@ -182,7 +202,16 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
         made, found = encoded[key]
         if found is not None:
             target.blemish(view.name, found)
+        if view.name in target.measured:
+            target.measure(view.name, *_squares(made, kind, rows, view.type))
         target.writer.write(view.name, _in_order(made, kind, target.writer.endian), taken.start)
+
+
+def _squares(made: Array, kind: TensorType, rows: Array, source: TensorType) -> tuple[float, float]:
+    """The sum of squared errors of encoded rows, and that of the squared values themselves."""
+    values, found = (encode_rows(x, t, F32).view(np.float32).reshape(-1) for x, t in ((rows, source), (made, kind)))
+    error = found.astype(np.float64) - values
+    return float(error @ error), float(values.astype(np.float64) @ values.astype(np.float64))
 
 
 def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:

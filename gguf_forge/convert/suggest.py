@@ -15,7 +15,7 @@ from gguf_forge.convert.patterns import Names, Pattern, form_of
 from gguf_forge.convert.plan import rename
 from gguf_forge.convert.registry import architecture_name, architectures, likeness, nearest
 from gguf_forge.errors import ConversionError, escaped, listed
-from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.packed import AnyTensor
 
 #: A guess that uses less than this part of a checkpoint's kinds of tensors is none.
 _WORTH_NAMING = 0.5
@@ -40,13 +40,13 @@ class Guess:
         return len(self.used) / max(1, len(self.used) + len(self.left)), self.known
 
 
-def guesses(tensors: Mapping[str, SourceTensor], facts: Facts) -> list[Guess]:
+def guesses(tensors: Mapping[str, AnyTensor], facts: Facts) -> list[Guess]:
     """Every architecture tried, the best first."""
     found = (_tried(arch, tensors, facts) for arch in architectures())
     return sorted((guess for guess in found if guess is not None), key=lambda guess: guess.fit, reverse=True)
 
 
-def unknown_class(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor], facts: Facts) -> ConversionError:
+def unknown_class(config: Mapping[str, Any], tensors: Mapping[str, AnyTensor], facts: Facts) -> ConversionError:
     """The error for a class that no family serves: the nearest architecture, what it would leave, and what to do."""
     name = architecture_name(config)
     said = f"architecture {escaped(name, 80)!r} is not supported"
@@ -71,7 +71,7 @@ def _best_of_name(name: str, tried: Sequence[Guess]) -> Guess:
     return max(equal, key=lambda guess: max(likeness(name, known) for known in guess.arch.hf))
 
 
-def _tried(arch: Arch, tensors: Mapping[str, SourceTensor], facts: Facts) -> Guess | None:
+def _tried(arch: Arch, tensors: Mapping[str, AnyTensor], facts: Facts) -> Guess | None:
     try:
         stored, _ = rename(arch, tensors, facts)
     except (ConversionError, KeyError, TypeError, ValueError, AttributeError):

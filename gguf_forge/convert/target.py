@@ -20,8 +20,8 @@ from gguf_forge.convert.suggest import unknown_class
 from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
+from gguf_forge.source.packed import AnyTensor, unpacked
 from gguf_forge.source.strict_json import read_json_object
-from gguf_forge.source.tensor import SourceTensor
 
 
 def target_config(options: Options) -> dict[str, Any] | None:
@@ -50,10 +50,12 @@ def _raw(options: Options) -> dict[str, Any] | None:
     return read_json_object(path)
 
 
-def with_modules(arch: Arch, checkpoint: Checkpoint, facts: Facts) -> Mapping[str, SourceTensor]:
-    """The checkpoint's tensors, and after them those of folders within it that rules name, as `folder/name`."""
+def with_modules(
+    arch: Arch, checkpoint: Checkpoint, facts: Facts, given: Mapping[str, AnyTensor] | None = None
+) -> Mapping[str, AnyTensor]:
+    """The checkpoint's tensors, or those `given`, then those of folders within it that rules name, `folder/name`."""
     sources = (name for row in applied_rows(arch, facts) for name in row.names if "/" in name)
-    tensors = dict(checkpoint.tensors)
+    tensors = dict(checkpoint.tensors if given is None else given)
     for folder in dict.fromkeys(name.partition("/")[0] for name in sources):
         if os.path.isdir(checkpoint.path / folder):
             module = open_checkpoint(checkpoint.path / folder)
@@ -62,14 +64,16 @@ def with_modules(arch: Arch, checkpoint: Checkpoint, facts: Facts) -> Mapping[st
     return tensors
 
 
-def with_target(arch: Arch, checkpoint: Checkpoint, facts: Facts) -> Mapping[str, SourceTensor]:
-    """The checkpoint's tensors, and where a rule asks for some before them the target's, under `TARGET` and their name.
+def with_target(
+    arch: Arch, checkpoint: Checkpoint, facts: Facts, given: Mapping[str, AnyTensor] | None = None
+) -> Mapping[str, AnyTensor]:
+    """The checkpoint's tensors, or those `given`; before them, where a rule asks, the target's: `TARGET` and the name.
 
     A rule that asks for `1_Dense/linear` has the tensors of the folder of that name within the checkpoint's, if it is
     there. The files are the checkpoint's from then on: closed with it, and not to be changed. ConversionError where a
     rule asks for a target's tensors and no target is named.
     """
-    tensors = with_modules(arch, checkpoint, facts)
+    tensors = with_modules(arch, checkpoint, facts, given)
     stored, _ = rename(arch, tensors, facts)
     rows = applied_rows(arch, with_headers(arch, stored, tensors, facts))
     sources = (source for row in rows for source in row.sources if isinstance(source, str))
@@ -83,4 +87,4 @@ def with_target(arch: Arch, checkpoint: Checkpoint, facts: Facts) -> Mapping[str
         )
     target = open_checkpoint(facts.options.target)
     checkpoint.hold(target)
-    return {**{TARGET + name: tensor for name, tensor in target.tensors.items()}, **tensors}
+    return {**{TARGET + name: tensor for name, tensor in unpacked(target).items()}, **tensors}

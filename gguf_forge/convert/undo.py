@@ -13,11 +13,11 @@ from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.ops import Computed
 from gguf_forge.convert.plan import Outputs, rename, sources_of
 from gguf_forge.convert.view import View
-from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.packed import AnyTensor
 
 
 def source_views(
-    arch: Arch, outputs: Outputs, views: Mapping[str, View], tensors: Mapping[str, SourceTensor]
+    arch: Arch, outputs: Outputs, views: Mapping[str, View], tensors: Mapping[str, AnyTensor]
 ) -> dict[str, View]:
     """The source tensors that `views` (the outputs' rows by name) were made of, by their stored names.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,8 @@ class View:
     `rows(start, stop)` counts rows over the flattened leading axes and gives a C-contiguous array
     (stop - start, width) of the type's NumPy form (BF16 as uint16, packed blocks as uint8). Of a `vector` (a bias, one
     of each expert, too) every element counts as a row where rows are moved. `raw`, where the tensor is as its file
-    holds it, gives rows in the file's own element type (8-bit floats and bytes as uint8).
+    holds it, gives rows in the file's own element type (8-bit floats and bytes as uint8). `stored`, of weights that
+    another tool quantized, is the same rows as that tool stored them, wherever rows were only moved.
     """
 
     name: str
@@ -49,6 +50,7 @@ class View:
     rows: Callable[[int, int], Array]
     vector: bool = False
     raw: Callable[[int, int], Array] | None = field(default=None, compare=False)
+    stored: Stored | None = field(default=None, compare=False)
 
     @property
     def width(self) -> int:
@@ -71,6 +73,28 @@ class View:
         return values.reshape(self.shape if not self.type.quantized else (*self.shape[:-1], values.shape[-1]))
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Rows of quantized weights as codes and scales, or as blocks of a GGUF type; `parts` are moved as the rows are.
+
+    Of a grid (see `source.packed.Grid`, whose fields these are) `parts` are codes, scales and, with `offset`, zeros or
+    minima. Of blocks they are the blocks, and `factors` what multiplies each matrix of a stack, if anything does.
+    `method` names the format, for reports.
+    """
+
+    method: str
+    parts: tuple[View, ...]
+    offset: Literal["", "zeros", "minima"] = ""
+    group: int = 0
+    low: int = 0
+    high: int = 0
+    factors: tuple[float, ...] = ()
+
+    def moved(self, shape: tuple[int, ...], move: Callable[[View, tuple[int, ...]], View]) -> Stored:
+        """The parts moved each by `move(part, its shape)`; `shape` is the tensor's new one, of the width it had."""
+        return replace(self, parts=tuple(move(part, (*shape[:-1], part.width)) for part in self.parts))
+
+
 def of_array(name: str, values: Array) -> View:
     """A view of an array in memory: float32, float16, or uint16 standing for BF16."""
     kinds = {"f4": F32, "f2": F16, "u2": BF16}
@@ -88,7 +112,9 @@ def only(sources: Sequence[View]) -> View:
 
 
 def changed(source: View, **fields: Any) -> View:
-    """The source with other fields; no longer as its file holds it."""
+    """The source with other fields; no longer as its file holds it, nor, if rows are others, as a tool stored it."""
+    if not fields.keys().isdisjoint(("rows", "type")):
+        fields.setdefault("stored", None)
     return replace(source, raw=None, **fields)
 
 
@@ -129,12 +155,31 @@ def joined(sources: Sequence[View], shape: tuple[int, ...]) -> View:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    return View(sources[0].name, shape, sources[0].type, rows, sources[0].vector)
+    stored = _stored_together([source.stored for source in sources], shape)
+    return View(sources[0].name, shape, sources[0].type, rows, sources[0].vector, stored=stored)
+
+
+def _stored_together(given: Sequence[Stored | None], shape: tuple[int, ...]) -> Stored | None:
+    """Stored forms of sources one below the other, where they are of one kind; None where they are not."""
+    forms = [form for form in given if form is not None]
+    if len(forms) != len(given):
+        return None
+    first, stacked = forms[0], len(shape) > 2 and shape[0] == len(forms)
+    kinds = {(form.offset, form.group, *((part.type, part.width) for part in form.parts)) for form in forms}
+    if len(kinds) > 1 or (not stacked and len({form.factors for form in forms}) > 1):
+        return None
+    parts = tuple(
+        joined(pieces, (*shape[:-1], pieces[0].width)) for pieces in zip(*(form.parts for form in forms), strict=True)
+    )
+    factors = tuple(factor for form in forms for factor in form.factors) if stacked else first.factors
+    low, high = min(form.low for form in forms), max(form.high for form in forms)
+    return replace(first, parts=parts, low=low, high=high, factors=factors)
 
 
 def sliced(source: View, start: int, shape: tuple[int, ...]) -> View:
     """`shape` rows of the source from row `start` on."""
-    return changed(source, shape=shape, rows=lambda a, b: source.rows(start + a, start + b))
+    stored = source.stored and source.stored.moved(shape, lambda part, at: sliced(part, start, at))
+    return changed(source, shape=shape, rows=lambda a, b: source.rows(start + a, start + b), stored=stored)
 
 
 def reshaped(source: View, shape: tuple[int, ...]) -> View:
@@ -143,7 +188,7 @@ def reshaped(source: View, shape: tuple[int, ...]) -> View:
         raise ConversionError(f"{source.name} {list(source.shape)} cannot take the shape {list(shape)}")
     width, old = (shape[-1] if shape else 1), source.width
     if width == old or not source.elements:
-        return changed(source, shape=shape)
+        return changed(source, shape=shape, stored=source.stored and source.stored.moved(shape, reshaped))
     if source.type.quantized:
         raise ConversionError(f"{source.name}: rows of {source.type} blocks cannot get another width")
 
@@ -191,7 +236,8 @@ def gathered(source: View, shape: tuple[int, ...], numbers: RowNumbers) -> View:
     def rows(start: int, stop: int) -> Array:
         return _read(source, numbers.get()[start:stop])
 
-    return changed(source, shape=shape, rows=rows)
+    stored = source.stored and source.stored.moved(shape, lambda part, at: gathered(part, at, numbers))
+    return changed(source, shape=shape, rows=rows, stored=stored)
 
 
 def _read(source: View, wanted: Numbers) -> Array:

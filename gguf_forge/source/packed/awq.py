@@ -1,6 +1,6 @@
 """AWQ: AutoAWQ's layouts gemm, gemv and gemv_fast, llm-awq's, and AutoRound's of the first.
 
-gemm: `qweight` I32 (in, out * bits / 32) and `qzeros` (groups, out * bits / 32), packed along the outputs, eight of them
+gemm: `qweight` I32 (in, out * bits / 32), `qzeros` (groups, out * bits / 32), packed along the outputs, eight of them
 in the order 0 2 4 6 1 3 5 7; `scales` (groups, out). gemv: `qweight` I32 (out, in / 8), `qzeros` (out, words), `scales`
 (out, 8 * words), all in natural order. A weight is scale * (code - zero). gemv_fast and llm-awq: `qweight` I16
 (out / 4, in), four outputs interleaved; `scales` (groups, out); `qzeros` or `scaled_zeros` the minimum of each group.
@@ -47,7 +47,8 @@ def _gemm(
 ) -> PackedTensor:
     inputs, (groups, out) = qweight.shape[0], scales.shape
     bits = qweight.shape[1] * 32 // out if out else 0
-    require(out % 32 == 0 and 1 <= bits <= 8 and bits * out == qweight.shape[1] * 32, qweight, f"scales say {out} outputs")
+    fits = out % 32 == 0 and 1 <= bits <= 8 and bits * out == qweight.shape[1] * 32
+    require(fits, qweight, f"scales say {out} outputs")
     wanted = _bits_of(module, config)
     require(wanted == bits, qweight, f"holds {bits} bits, and the configuration says {wanted}")
     require(qzeros.shape == (groups, qweight.shape[1]), qzeros, f"must be {[groups, qweight.shape[1]]}")
@@ -91,7 +92,7 @@ def _gemv(
     groups = -(-inputs // group)
     require(inputs % group == 0, qweight, f"{inputs} inputs are no whole groups of {group}")
     require(scales.shape[0] == out and scales.shape[1] >= groups, scales, f"must be {out} rows of {groups} or more")
-    require(qzeros.shape[0] == out and qzeros.shape[1] * 8 >= groups, qzeros, f"must have {out} rows for {groups} groups")
+    require(qzeros.shape[0] == out and qzeros.shape[1] * 8 >= groups, qzeros, f"must be {out} rows of {groups} or more")
     read = floats(scales)
     grid = Grid(
         Part(inputs, lambda start, stop: dense(qweight.stored_rows(start, stop), 4)),

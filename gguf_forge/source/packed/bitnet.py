@@ -1,6 +1,6 @@
 """BitNet: weights of -1, 0 and 1 beside one scale, as transformers packs them.
 
-`weight` U8 (out / 4, in): bits 2 k and 2 k + 1 of row r are output r + k * out / 4, plus one. `weight_scale` (1) divides
+`weight` U8 (out / 4, in): bits 2 k and 2 k + 1 of row r are output r + k * out / 4, plus 1. `weight_scale` (1) divides
 in layers of class bitlinear and multiplies in those of autobitlinear. Read off transformers (integrations/bitnet.py).
 """
 

@@ -17,7 +17,7 @@ import numpy as np
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed import fp4, fp8
 from gguf_forge.source.packed.bits import dense, spaced
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, columns, floats, require
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, floats, require
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = (
@@ -160,9 +160,18 @@ def _unpacked(
 
 
 def integers8(
-    module: str, weight: SourceTensor, scale: SourceTensor, zeros: SourceTensor | None, *, method: str
+    module: str,
+    weight: SourceTensor,
+    scale: SourceTensor,
+    zeros: SourceTensor | None,
+    *,
+    method: str,
+    bits: int = 8,
 ) -> PackedTensor:
-    """Whole numbers of 8 bits (out, in): a scale for all, for each row, or for groups of columns of each."""
+    """Whole numbers of 8 bits (out, in), of which `bits` are used: a scale for all, for rows, or for groups of columns.
+
+    Rows raise CheckpointError where a code is out of range.
+    """
     require(len(weight.shape) == 2, weight, "must be a matrix")
     out, width = weight.shape
     if scale.size == 1:
@@ -177,13 +186,18 @@ def integers8(
         column = zeros if len(zeros.shape) == 2 else as_column(zeros)
         require(column.shape == (out, groups), zeros, f"must be {[out, groups]}")
         offsets = Part(groups, lambda start, stop: column.rows(start, stop).astype(np.int16))
-    grid = Grid(
-        Part(width, weight.stored_rows), Part(groups, scales), width // groups, -128, 127, zeros=offsets
-    )
-    what = "rows" if groups == 1 else f"groups of {width // groups}"
-    return PackedTensor(
-        f"{module}.weight", (out, width), f"{method}, 8 bits in {what}", weight, grid.values, scale.dtype, grid=grid
-    )
+    half = 1 << (bits - 1)
+
+    def codes(start: int, stop: int) -> Array:
+        found = weight.stored_rows(start, stop)
+        if bits < 8 and found.size:
+            inside = -half <= int(found.min()) and int(found.max()) < half
+            require(inside, weight, f"has codes that {bits} bits have not")
+        return found
+
+    grid = Grid(Part(width, codes), Part(groups, scales), width // groups, -half, half - 1, zeros=offsets)
+    what = f"{method}, {bits} bits in {'rows' if groups == 1 else f'groups of {width // groups}'}"
+    return PackedTensor(f"{module}.weight", (out, width), what, weight, grid.values, scale.dtype, grid=grid)
 
 
 def as_column(tensor: SourceTensor) -> SourceTensor:

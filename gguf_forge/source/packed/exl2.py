@@ -3,8 +3,8 @@
 `q_weight` I32 (words, out) packs the inputs, in that order, group by group, each group's codes from the least
 significant bit on; `q_groups` I16 (2 * groups): bits and the first row of words of each group; `q_invperm` I32 (in):
 the place of each input in the order; `q_scale` I32 (groups, out / 8), 4 bits each, beside `q_scale_max` F16 (groups).
-A scale is half((s + 1)^2) * half(max / 256), in halves; a weight is (code - 2^(bits - 1)) * scale. Read off exllamav2
-(cuda/q_matrix.cu, cuda/quant/qdq_util.cuh).
+A scale is half((s + 1)^2) * half(max / 256), a weight (code - 2^(bits - 1)) * scale, all in halves: each is a number of
+F16. Read off exllamav2 (cuda/q_matrix.cu, cuda/quant/qdq_util.cuh).
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed.bits import dense
-from gguf_forge.source.packed.form import Array, PackedTensor, columns, require
+from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, columns, require
 from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.types import tensor_type
+
+F16 = tensor_type("F16")
 
 ENDINGS = ("q_weight", "q_groups", "q_invperm", "q_scale", "q_scale_max", "q_group_map", "q_perm")
 
@@ -27,7 +30,8 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     weight, scale = parts["q_weight"], parts["q_scale"]
     pairs = parts["q_groups"].read().reshape(-1, 2).astype(np.int64)
     edges = [*pairs[:, 1].tolist(), weight.shape[0]]
-    counts = [(high - low) * 32 // bits for bits, (low, high) in zip(pairs[:, 0].tolist(), pairwise(edges), strict=True)]
+    spans = list(zip(pairs[:, 0].tolist(), pairwise(edges), strict=True))
+    counts = [(high - low) * 32 // bits for bits, (low, high) in spans]
     place = np.asarray(parts["q_invperm"].read(), np.int64)
     inputs, out = place.size, scale.shape[1] * 8
     require(sum(counts) == inputs, weight, f"its groups are of {sum(counts)} inputs, and q_invperm has {inputs}")
@@ -43,17 +47,25 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
         codes = np.concatenate(
             [
                 dense(np.ascontiguousarray(words[:, low:high]), bits).astype(np.int16) - (1 << (bits - 1))
-                for bits, (low, high) in zip(pairs[:, 0].tolist(), pairwise(edges), strict=True)
+                for bits, (low, high) in spans
             ],
             axis=1,
         )
         low, high = start // 8, -(-stop // 8)
         small = dense(read_scale(low, high), 4)[:, start - low * 8 : stop - low * 8].astype(np.int32) + 1
-        scales = (small * small).astype(np.float32) * largest[:, None].astype(np.float32)
-        return np.ascontiguousarray((codes * scales.T[:, group_of])[:, place], np.float32)
+        scales = (small * small).astype(np.float16) * largest[:, None]
+        return np.ascontiguousarray((codes.astype(np.float16) * scales.T[:, group_of])[:, place])
 
-    why = "inputs are in an order of their own, in groups of several widths"
-    return PackedTensor(f"{module}.weight", (true_out, inputs), "EXL2", weight, values, "F16", why=why)
+    return PackedTensor(
+        f"{module}.weight",
+        (true_out, inputs),
+        "EXL2",
+        weight,
+        lambda start, stop: values(start, stop).astype(np.float32),
+        "F16",
+        blocks=Blocks(F16, lambda start, stop: values(start, stop).view(np.uint8)),
+        why="inputs are in an order of their own, in groups of several widths",
+    )
 
 
 def _outputs(weight: SourceTensor, padded: int) -> int:

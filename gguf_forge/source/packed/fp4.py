@@ -25,7 +25,7 @@ _E4M3 = np.asarray(DTYPES["F8_E4M3"].table)
 
 
 def regrouped(octets: Array, run: int) -> Array:
-    """Codes two in a byte, the first low, as bytes of element i (low) and i + run / 2 (high) of each run of elements."""
+    """Codes two in a byte, the first low, as bytes of element i (low) and i + run / 2 (high) of each run."""
     values = dense(octets, 4).reshape(*octets.shape[:-1], -1, 2, run // 2)
     return values[..., 0, :] | values[..., 1, :] << np.uint8(4)
 
@@ -60,7 +60,7 @@ def nv(
     method: str,
     factor: Callable[[float], tuple[float, Callable[[Array], Array]]] = lambda s: (s, lambda x: x * s),
 ) -> PackedTensor:
-    """NVFP4: a scale of E4M3 for each 16 inputs, and one for the whole tensor, which `factor` turns into a multiplier."""
+    """NVFP4: a scale of E4M3 for each 16 inputs, and one of the whole tensor, which `factor` makes a multiplier."""
     shape, octets = _shape(codes), _octets(codes)
     groups = shape[-1] // 16
     require(shape[-1] % 16 == 0, codes, "its inputs must come in groups of 16")
@@ -100,7 +100,13 @@ def mx6(module: str, codes: SourceTensor, scales: SourceTensor, *, method: str) 
         -60,
         60,
     )
-    return PackedTensor(f"{module}.weight", (out, width), method, codes, grid.values, grid=grid)
+
+    def values(start: int, stop: int) -> Array:
+        found = grid.values(start, stop)
+        negative = dense(codes.stored_rows(start, stop), 6) & 32
+        return np.copysign(found, np.where(negative, np.float32(-1), np.float32(1)))  # zero has a sign, too
+
+    return PackedTensor(f"{module}.weight", (out, width), method, codes, values, grid=grid)
 
 
 def _shape(codes: SourceTensor) -> tuple[int, ...]:

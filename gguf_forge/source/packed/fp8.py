@@ -1,4 +1,4 @@
-"""8-bit floats beside scales: FP8 of transformers, FBGEMM, compressed-tensors, ModelOpt, Quark, torchao, Mistral; MXFP8.
+"""8-bit floats beside scales: FP8 of transformers, FBGEMM, llm-compressor, ModelOpt, Quark, torchao, Mistral; MXFP8.
 
 `weight` F8_E4M3 or F8_E5M2 (out, in); the scale multiplies: one for all, one for each row, or one for each tile of rows
 and columns, the last of which may be smaller. Scales are floats, or powers of two as bytes (E8M0).

@@ -79,11 +79,13 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     require(qweight.shape[1] == out, qweight, f"scales say {out} outputs")
     require(qzeros.shape[0] == groups, qzeros, f"scales say {groups} groups")
     bits = qzeros.shape[1] * 32 // out if out else 0
-    require(1 <= bits <= 8 and bits * out <= qzeros.shape[1] * 32 < bits * out + 32, qzeros, f"no width fits {out} outputs")
+    fits = 1 <= bits <= 8 and bits * out <= qzeros.shape[1] * 32 < bits * out + 32
+    require(fits, qzeros, f"no width of codes fits {out} outputs")
     wanted = settings.bits_of(module)
     require(wanted == bits, qzeros, f"holds {bits} bits, and the configuration says {wanted}")
     inputs = qweight.shape[0] * 32 // bits
-    require(inputs * bits == qweight.shape[0] * 32 and inputs % groups == 0, qweight, f"no whole groups: {groups} scales")
+    whole = inputs * bits == qweight.shape[0] * 32 and inputs % groups == 0
+    require(whole, qweight, f"{groups} groups do not divide its inputs")
     group = inputs // groups
     index = parts.get("g_idx")
     order = None if index is None else _order(index, inputs, groups, group)

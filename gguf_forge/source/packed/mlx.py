@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed import fp4, fp8
 from gguf_forge.source.packed.bits import dense
 from gguf_forge.source.packed.form import Grid, PackedTensor, Part, floats, require
@@ -34,10 +35,11 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     groups = scales.shape[-1]
     width = groups * group
     bits = weight.shape[-1] * 32 // width
-    require(bits * width == weight.shape[-1] * 32, weight, f"{groups} scales of groups of {group} fit no width of codes")
+    fits = bits * width == weight.shape[-1] * 32
+    require(fits, weight, f"{groups} scales of groups of {group} fit no width of codes")
     if mode == "mxfp8":
         octets = SourceTensor(
-            weight.name, fp8.DTYPES["F8_E4M3"], (*weight.shape[:-1], width), weight.file, weight.offset, None
+            weight.name, DTYPES["F8_E4M3"], (*weight.shape[:-1], width), weight.file, weight.offset, None
         )
         return fp8.scaled(module, octets, scales, method="MLX MXFP8")
     require(mode == "affine", weight, f"the mode {mode!r} of MLX is not read")

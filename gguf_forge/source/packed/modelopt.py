@@ -1,6 +1,6 @@
 """NVIDIA ModelOpt: FP8, NVFP4, and int4 of AWQ.
 
-FP8: `weight` F8_E4M3 times `weight_scale`, one or one for each row. NVFP4: `weight` U8 (out, in / 2) with `weight_scale`
+FP8: `weight` F8_E4M3 times `weight_scale`, one or one a row. NVFP4: `weight` U8 (out, in / 2) with `weight_scale`
 F8_E4M3 (out, in / 16), times `weight_scale_2`. int4: `weight` U8 (out / 2, in), output 2 r in the low half of row r and
 2 r + 1 in the high one, in two's complement; `weight_scale` (out, groups). `pre_quant_scale` (in) multiplies inputs.
 Read off ModelOpt (torch/export/quant_utils.py).
