@@ -73,15 +73,15 @@ def _nibbles(fields: Bytes) -> Bytes:
     """Element i in the low half of byte i, and i + half a block in the high one."""
     half = fields.shape[-1] // 2
     fifteen, four = np.uint8(15), np.uint8(4)
-    made: Bytes = (fields[..., :half] & fifteen) | (fields[..., half:] & fifteen) << four
-    return made
+    return (fields[..., :half] & fifteen) | (fields[..., half:] & fifteen) << four
 
 
 def _quarters(fields: Bytes) -> Bytes:
     """Runs of 128 elements: element i in the lowest bits of byte i, i + 32, 64 and 96 above it."""
     runs: Bytes = fields.reshape(len(fields), -1, 4, 32) & np.uint8(3)
     found = runs[:, :, 0] | runs[:, :, 1] << np.uint8(2) | runs[:, :, 2] << np.uint8(4) | runs[:, :, 3] << np.uint8(6)
-    return found.reshape(len(fields), -1)
+    made: Bytes = found.reshape(len(fields), -1)
+    return made
 
 
 def _fifth_bits(fields: Bytes) -> Bytes:

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from gguf_forge.convert.files import convert_checkpoint, quantize_file
 from gguf_forge.convert.job import Quantization
-from gguf_forge.errors import ConversionError, ForgeError, OutputError, QuantError, RecipeError, RequestError
+from gguf_forge.errors import (
+    CheckpointError,
+    ConversionError,
+    ForgeError,
+    OutputError,
+    QuantError,
+    RecipeError,
+    RequestError,
+)
 from gguf_forge.format import reader, values
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.overrides import parse_override
@@ -336,14 +344,22 @@ def test_a_null_where_a_number_is_needed_is_said_in_the_words_of_json(checkpoint
         convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
 
 
-def test_weights_packed_by_another_tool_are_refused(checkpoint: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "refusal"),
+    [
+        ("gptq", r"model.layers.0.self_attn.q_pro lacks qzeros, scales"),
+        ("aqlm", r"quantized by aqlm, which no GGUF type can hold and is not read: its weights are sums of codebook"),
+        ("new", r"quantized by new \(as 'model.layers.0.self_attn.q_pro.qweight' shows\), which is not read"),
+    ],
+)
+def test_weights_packed_so_that_they_cannot_be_read_are_refused(checkpoint: Path, method: str, refusal: str) -> None:
     weights = (MODEL / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors").write_bytes(
         weights.replace(b'self_attn.q_proj.weight"', b'self_attn.q_pro.qweight"')
     )
-    (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "gptq"}}))
-    with pytest.raises(ConversionError, match=r"quantized by gptq \(as 'model.layers.0.self_attn.q_pro.qweight' shows"):
+    (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": method}}))
+    with pytest.raises(CheckpointError, match=refusal):
         convert_checkpoint(checkpoint, checkpoint / "out.gguf", "f16")
 
 

@@ -110,6 +110,12 @@ REFUSED: Mapping[str, str] = {
     "sinq": "its scales run along both axes",
     "paroquant": "its weights are rotated",
 }
+#: Read by the rules of the families that have it.
+OWN = ("mxfp4",)
+_FORMS = (GPTQ, AWQ, COMPRESSED, FP8, NATIVE, BITSANDBYTES, HQQ, QUANTO, TORCHAO, EXL2, MODELOPT)
+#: Endings of names that only a quantized weight's tensors have.
+_PLAIN = {".weight", ".scale", ".scales", ".zero"}
+_MARKS = tuple({f".{end}" for form in _FORMS for ends in form.needed for end in ends} - _PLAIN)
 
 
 def unpacked(checkpoint: Checkpoint, keep: Iterable[str] = ()) -> dict[str, AnyTensor]:
@@ -130,6 +136,13 @@ def unpacked(checkpoint: Checkpoint, keep: Iterable[str] = ()) -> dict[str, AnyT
         )
     form = _format(method, settings)
     if form is None:
+        packed = next((name for name in checkpoint.tensors if name.endswith(_MARKS) and name not in set(keep)), None)
+        if packed is not None and method not in OWN:
+            raise CheckpointError(
+                f"weights are quantized by {escaped(method, 40)} (as {packed!r} shows), which is not read; convert the "
+                "original checkpoint",
+                path=checkpoint.path,
+            )
         return dict(checkpoint.tensors)
     return _gathered(checkpoint, form, settings, frozenset(keep))
 
