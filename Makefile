@@ -23,6 +23,9 @@ test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): e
 test-vocabs: $(VENV)/.test ## VOCABS=folder (.gguf with .gguf.inp, .gguf.out): published vocabularies and texts
 	GGUF_VOCABS=$(VOCABS) $(BIN)/python -m pytest tests/convert/test_check.py
 
+test-imports: $(VENV)/.test build/quant-zoo/.made ## QUANT_ZOO=folder (unpack.py, truth.json): quantized checkpoints, every tensor
+	QUANT_ZOO=build/quant-zoo $(BIN)/python -m pytest tests/source/test_packed.py tests/convert/test_imported.py
+
 test-run: $(VENV)/.test ## converted files opened and run by llama.cpp, of the test suite
 	$(BIN)/python -m pytest tests/cli/test_generation.py
 
@@ -74,8 +77,14 @@ build/zoo/.made:
 	build/torch/bin/python $(ZOO)/make.py build/zoo
 	touch $@
 
+build/quant-zoo/.made:
+	test -f "$(QUANT_ZOO)/unpack.py" || { echo "make test-imports needs QUANT_ZOO=folder with unpack.py" >&2; exit 2; }
+	$(PYTHON) "$(QUANT_ZOO)/unpack.py" build/quant-zoo
+	cp "$(QUANT_ZOO)/truth.json" build/quant-zoo/
+	touch $@
+
 build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-run test-runtime sanitize test-neon count-neon lint types bench clean help
+.PHONY: run test test-zoo test-imports test-run test-runtime sanitize test-neon count-neon lint types bench clean help

@@ -251,6 +251,8 @@ def settled(one: Import, kind: TensorType) -> Import:
     """What became of a weight in a file in which its tensor has this type."""
     if one.type is kind:
         return one
+    if kind.name == "F32":  # the values are float32
+        return replace(one, type=kind, status="lossless")
     return replace(one, type=kind, status="near" if kind.quantized else "dequantized")
 
 

@@ -35,7 +35,7 @@ from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.input_file import InputFile
-from gguf_forge.source.tensor import SourceTensor
+from gguf_forge.source.packed import AnyTensor
 
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "headers"
 #: Files besides config.json on which planning depends; large ones only by their being there.
@@ -99,12 +99,12 @@ class Case:
     differs: dict[str, Any] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
 
-    def headers(self) -> dict[str, SourceTensor]:
+    def headers(self) -> dict[str, AnyTensor]:
         """Source tensors that know everything but their values, save those of `values`."""
 
-        def tensor(name: str, dtype: str, shape: list[int]) -> SourceTensor:
+        def tensor(name: str, dtype: str, shape: list[int]) -> AnyTensor:
             file = cast(InputFile, Held(bytes.fromhex(self.values[name])) if name in self.values else None)
-            return SourceTensor(name, DTYPES[dtype], tuple(shape), file, 0)
+            return AnyTensor(name, DTYPES[dtype], tuple(shape), file, 0)
 
         return {name: tensor(name, dtype, shape) for name, dtype, shape in self.source}
 
@@ -177,7 +177,7 @@ def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) ->
         )
 
 
-def _with_target(source: Checkpoint, options: Options) -> Mapping[str, SourceTensor]:
+def _with_target(source: Checkpoint, options: Options) -> Mapping[str, AnyTensor]:
     arch = find(source.config, draft=options.draft)
     facts = Facts(resolve(source.config), source.path, options=options, target=target_config(options))
     return source.tensors if arch is None else with_target(arch, source, facts)

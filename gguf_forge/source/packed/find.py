@@ -182,6 +182,18 @@ def _format(method: str, settings: Mapping[str, Any]) -> Format | None:
     return METHODS.get(method)
 
 
+def _made(form: Format, module: str, parts: Parts, settings: Mapping[str, Any]) -> PackedTensor | None:
+    """What the format makes of a weight's tensors. CheckpointError, too, where it stumbles over them."""
+    try:
+        return form.make(module, parts, settings)
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
+        shapes = listed(f"{end} {tensor.dtype} {list(tensor.shape)}" for end, tensor in parts.items())
+        path = next(iter(parts.values())).file.path
+        raise CheckpointError(
+            f"{escaped(module)}: {shapes} are no weight of {escaped(str(settings.get('quant_method')), 40)}", path=path
+        ) from error
+
+
 def _gathered(
     checkpoint: Checkpoint, form: Format, settings: Mapping[str, Any], keep: frozenset[str]
 ) -> dict[str, AnyTensor]:
@@ -198,7 +210,7 @@ def _gathered(
     made: dict[str, PackedTensor] = {}
     for module, parts in modules.items():
         if all(any(end in parts for end in ends) for ends in form.needed):
-            weight = form.make(module, parts, settings)
+            weight = _made(form, module, parts, settings)
             if weight is not None:
                 made[module] = weight
         elif any(end in parts for ends in form.needed for end in ends if end != "weight"):

@@ -1,0 +1,239 @@
+"""Weights that other tools quantized, in blocks of GGUF: which type each gets, and that the file holds what it claims."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import gguf_forge
+from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.imported import choose, pack
+from gguf_forge.convert.job import Quantization
+from gguf_forge.convert.ops import CONCAT, STACK, add
+from gguf_forge.convert.origin import source_view
+from gguf_forge.convert.rows import equal_parts, interleave_halves
+from gguf_forge.convert.view import View
+from gguf_forge.errors import ConversionError, RecipeError
+from gguf_forge.quant.codec import dequantize
+from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.packed import PackedTensor, unpacked
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+PACKED, MODEL = FIXTURES / "packed", FIXTURES / "models/PyLlama-7M"
+FACTS = Facts({}, Path())
+#: Type and status with `prefer` "exact", and with "small" where that is another.
+EXPECTED = {
+    "autoround-2b-g64-sym": ("Q2_0 lossless",),
+    "autoround-4b-g128-asym": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "autoround-to-autoawq-5b": ("Q8_0 lossless", "Q5_1 code-exact"),
+    "awq-gemm-g32": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "awq-gemv-g64": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "awq-gemvfast-g128": ("Q4_1 lossless",),
+    "bitnet-autobitlinear-offline": ("TQ2_0 lossless",),
+    "bnb-int8-bf16-qwen2": ("Q8_0 code-exact",),
+    "ct-int3-g64-oldpack": ("Q4_0 lossless",),
+    "ct-int4-channel-asym": ("Q4_K lossless",),
+    "ct-int4-g128-asym": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "ct-int4-g32-sym": ("Q4_0 lossless",),
+    "ct-int5-g64-asym": ("Q8_0 lossless", "Q5_1 code-exact"),
+    "ct-int8-g128-sym-packed": ("Q8_0 lossless",),
+    "ct-mxfp4a16": ("MXFP4 lossless",),
+    "ct-mxfp6a16": ("Q8_0 lossless",),
+    "ct-w8a8-int8": ("Q8_0 lossless",),
+    "exl2-mixed": ("F16 lossless",),
+    "gptq-3b-g64-sym": ("Q4_0 lossless",),
+    "gptq-4b-g128-asym": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "gptq-4b-g128-sym": ("Q4_0 lossless",),
+    "gptq-8b-g64-asym": ("floats dequantized",),
+    "gptq-p-7b-g128-asym": ("Q8_0 lossless",),
+    "hqq-hf-4b-g64-ax1": ("Q4_1 code-exact",),
+    "mlx-affine-2b-g64": ("Q4_1 lossless",),
+    "mlx-affine-4b-g64": ("Q4_1 lossless",),
+    "mlx-affine-5b-g64": ("Q5_1 lossless",),
+    "mlx-affine-8b-g64": ("floats dequantized",),
+    "mlx-mxfp4": ("MXFP4 lossless",),
+    "mlx-nvfp4": ("NVFP4 lossless",),
+    "quanto-int4": ("Q4_1 lossless",),
+    "quanto-int8": ("Q8_0 lossless",),
+    "quark-int4-channel": ("Q4_0 lossless",),
+    "quark-uint4-g128": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "torchao-int4tensor-g128": ("Q4_1 code-exact",),
+    "torchao-intx2-g32": ("Q4_0 lossless",),
+    "torchao-intx4-asym-g64": ("Q5_0 lossless", "Q4_1 code-exact"),
+    "torchao-intx4-g32": ("Q4_0 code-exact",),
+}
+#: Floats that no grid holds.
+WITHOUT = ("bnb-nf4-dq", "fp8-block128-ue8m0", "fbgemm-fp8", "torchao-float8wo", "gptq-4b-g128-sym-actorder")
+
+
+@contextmanager
+def opened(case: str) -> Iterator[View]:
+    with open_checkpoint(PACKED / case) as checkpoint:
+        (tensor,) = unpacked(checkpoint).values()
+        assert isinstance(tensor, PackedTensor)
+        yield source_view(tensor)
+
+
+@pytest.mark.parametrize("prefer", ["exact", "small"])
+@pytest.mark.parametrize("case", EXPECTED)
+def test_the_type_of_a_grid_and_what_it_holds(case: str, prefer: Any) -> None:
+    with opened(case) as view:
+        made, choice = choose(view, prefer)
+        kind = made.type.name if made.type else "floats"
+        assert f"{kind} {made.status}" == EXPECTED[case][-1 if prefer == "small" else 0]
+        if made.type is None:
+            return
+        values = view.read()
+        rows = pack(view, choice, 0, view.count)
+        found = dequantize(rows, made.type) if made.type.quantized else rows.astype(np.float32)
+        if made.status == "lossless":
+            assert np.array_equal(found.reshape(values.shape), values)
+        else:
+            assert np.linalg.norm(found.reshape(values.shape) - values) < 1e-3 * np.linalg.norm(values)
+        pieces = [pack(view, choice, a, b) for a, b in ((0, 3), (3, 70), (70, view.count))]
+        assert np.array_equal(np.concatenate(pieces), rows)
+
+
+@pytest.mark.parametrize("case", WITHOUT)
+def test_what_no_type_holds_has_no_stored_form(case: str) -> None:
+    with open_checkpoint(PACKED / case) as checkpoint:
+        (tensor,) = unpacked(checkpoint).values()
+        assert isinstance(tensor, PackedTensor)
+        assert tensor.why
+        assert source_view(tensor).stored is None
+
+
+def _held(view: View) -> np.ndarray[Any, Any]:
+    made, choice = choose(view)
+    assert made.type is not None
+    assert made.status == "lossless"
+    return dequantize(pack(view, choice, 0, view.count), made.type).reshape(view.shape)
+
+
+@pytest.mark.parametrize("case", ["gptq-4b-g128-asym", "ct-int4-g32-sym", "awq-gemm-g32", "mlx-mxfp4", "quanto-int4"])
+def test_codes_move_with_their_rows(case: str) -> None:
+    with opened(case) as view:
+        turned = interleave_halves(lambda _: 4).views([view], FACTS)[0]
+        assert np.array_equal(_held(turned), turned.read())
+        for part in equal_parts(2).views([view], FACTS):
+            assert np.array_equal(_held(part), part.read())
+        stack = STACK.views([view, turned], FACTS)[0]
+        assert stack.shape == (2, *view.shape)
+        assert np.array_equal(_held(stack), stack.read())
+        both = CONCAT.views([turned, view], FACTS)[0]
+        assert np.array_equal(_held(both), both.read())
+        assert add(1.0).views([view], FACTS)[0].stored is None
+
+
+def test_a_scale_that_is_no_number_is_named(tmp_path: Path) -> None:
+    shutil.copytree(PACKED / "ct-int4-g32-sym", tmp_path / "ct")
+    path = tmp_path / "ct/model.safetensors"
+    raw = bytearray(path.read_bytes())
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    at = 8 + size + header["model.layers.0.self_attn.k_proj.weight_scale"]["data_offsets"][0]
+    raw[at : at + 2] = b"\xc0\x7f"
+    path.write_bytes(raw)
+    with open_checkpoint(tmp_path / "ct") as checkpoint:
+        (tensor,) = unpacked(checkpoint).values()
+        with pytest.raises(ConversionError, match=r"row 0 is not finite"):
+            choose(source_view(tensor))
+
+
+GROUP = 32
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PyLlama-7M with its projections as compressed-tensors stores 4 bits in groups of 32."""
+    folder = tmp_path_factory.mktemp("quantized") / "model"
+    shutil.copytree(MODEL, folder)
+    weights = _floats(MODEL / "model.safetensors")
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for name, values in weights.items():
+        if not name.endswith("_proj.weight"):
+            tensors[name] = values.astype(np.float16)
+            continue
+        out, width = values.shape
+        groups = values.reshape(out, -1, GROUP)
+        scales = (np.abs(groups).max(axis=2) / 7).astype(np.float16)
+        steps = np.where(scales == 0, np.float16(1), scales).astype(np.float32)
+        codes = np.clip(np.rint(groups / steps[..., None]), -8, 7).astype(np.int64).reshape(out, -1, 8) + 8
+        words = (codes << (np.arange(8) * 4)).sum(axis=2).astype(np.uint32).view(np.int32)
+        module = name.removesuffix(".weight")
+        tensors |= {f"{module}.weight_packed": words, f"{module}.weight_scale": scales}
+        tensors[f"{module}.weight_shape"] = np.array([out, width], np.int64)
+    (folder / "model.safetensors").unlink()
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    scheme = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": GROUP}
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": scheme}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _floats(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    with open_checkpoint(path) as checkpoint:
+        views = {name: source_view(tensor) for name, tensor in checkpoint.tensors.items()}
+        bits = {name: view.read() for name, view in views.items()}
+    return {n: (b.astype(np.uint32) << 16).view(np.float32) if b.dtype == np.uint16 else b for n, b in bits.items()}
+
+
+def _convert(source: Path, into: Path, types: str, **how: Any) -> gguf_forge.Planned:
+    return gguf_forge.convert_checkpoint(source, into, types, quantization=Quantization(**how))[0]
+
+
+def test_a_whole_model_keeps_its_codes(quantized: Path, tmp_path: Path) -> None:
+    plan = _convert(quantized, tmp_path / "auto.gguf", "auto", require="lossless")
+    _convert(quantized, tmp_path / "f32.gguf", "f32")
+    assert plan.type == "Q4_0"
+    assert {(one.status, one.type.name if one.type else "") for one in plan.imports} == {("lossless", "Q4_0")}
+    with gguf_forge.open(tmp_path / "auto.gguf") as held, gguf_forge.open(tmp_path / "f32.gguf") as plain:
+        kept = {name for name, tensor in held.tensors.items() if tensor.type.name == "Q4_0"}
+        assert len(kept) == len(plan.imports) == 42
+        for name in kept:
+            assert np.array_equal(held.tensors[name].dequantize(), plain.tensors[name].dequantize()), name
+        assert held.metadata["general.file_type"] == 2
+        assert held.metadata["general.imported.status"] == "lossless (42)"
+
+
+def test_a_recipe_leaves_codes_and_quantizes_the_rest(quantized: Path, tmp_path: Path) -> None:
+    kept = _convert(quantized, tmp_path / "kept.gguf", "Q6_K")
+    assert {c.type.name for c in kept.choices if c.name.startswith("blk.0.ffn")} == {"Q4_0", "F32"}
+    assert next(c.type.name for c in kept.choices if c.name == "token_embd.weight") == "Q6_K"
+    anew = _convert(quantized, tmp_path / "anew.gguf", "Q6_K", requantize=True)
+    assert {c.type.name for c in anew.choices if c.name.startswith("blk.0.ffn")} == {"Q6_K", "F32"}
+    assert {one.status for one in anew.imports} == {"near"}
+    assert all(one.rmse is not None and 0 < one.rmse < 0.05 for one in anew.imports)
+
+
+def test_floats_that_hold_every_weight_are_called_lossless(quantized: Path, tmp_path: Path) -> None:
+    plan = _convert(quantized, tmp_path / "f32.gguf", "f32", require="lossless")
+    assert {(one.status, one.rmse) for one in plan.imports} == {("lossless", 0.0)}
+    plan = _convert(quantized, tmp_path / "bf16.gguf", "bf16")
+    assert {one.status for one in plan.imports} == {"dequantized"}
+
+
+def test_what_is_required_is_refused_before_anything_is_written(quantized: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--require lossless: 42 weights are not: .*near"):
+        _convert(quantized, tmp_path / "no.gguf", "Q6_K", requantize=True, require="lossless")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_files_come_of_one_reading(quantized: Path, tmp_path: Path) -> None:
+    plans = gguf_forge.convert_checkpoint(quantized, tmp_path / "{ftype}.gguf", "auto,f16,Q5_K_M")
+    assert [plan.type for plan in plans] == ["Q4_0", "F16", "Q5_K_M"]
+    alone = _convert(quantized, tmp_path / "alone.gguf", "auto")
+    assert plans[0].path.read_bytes() == alone.path.read_bytes()
