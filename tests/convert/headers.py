@@ -36,6 +36,7 @@ from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.packed import AnyTensor
+from gguf_forge.source.tensor import SourceTensor
 
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "headers"
 #: Files besides config.json on which planning depends; large ones only by their being there.
@@ -99,12 +100,12 @@ class Case:
     differs: dict[str, Any] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
 
-    def headers(self) -> dict[str, AnyTensor]:
+    def headers(self) -> dict[str, SourceTensor]:
         """Source tensors that know everything but their values, save those of `values`."""
 
-        def tensor(name: str, dtype: str, shape: list[int]) -> AnyTensor:
+        def tensor(name: str, dtype: str, shape: list[int]) -> SourceTensor:
             file = cast(InputFile, Held(bytes.fromhex(self.values[name])) if name in self.values else None)
-            return AnyTensor(name, DTYPES[dtype], tuple(shape), file, 0)
+            return SourceTensor(name, DTYPES[dtype], tuple(shape), file, 0)
 
         return {name: tensor(name, dtype, shape) for name, dtype, shape in self.source}
 

@@ -1,4 +1,4 @@
-"""Weights that other tools quantized, in blocks of GGUF: which type each gets, and that the file holds what it claims."""
+"""Weights that other tools quantized, in blocks of GGUF: which type each gets, and whether the file holds them."""
 
 from __future__ import annotations
 
