@@ -116,3 +116,55 @@ def first_not_finite(type: int, data: Any, count: int) -> int:
     """Calls forge_first_not_finite on a contiguous buffer of `count` blocks, or elements of a float type."""
     found: int = _lib.forge_first_not_finite(type, _ffi.from_buffer(data), count)
     return found
+
+
+def fields(packed: Any, size: int, bits: int, out: Any) -> None:
+    """Calls forge_fields on contiguous buffers: `size` bytes of fields of 1, 2 or 4 bits, to a byte each."""
+    _lib.forge_fields(_ffi.from_buffer("uint8_t[]", packed), size, bits, _ffi.from_buffer("uint8_t[]", out, True))
+
+
+def fields_down(words: Any, bits: int, out: Any) -> None:
+    """Calls forge_fields_down: words (height, width), rows contiguous, to bytes (width, height * 32 / bits)."""
+    height, width = words.shape
+    at = _ffi.cast("uint32_t *", words.ctypes.data)
+    _lib.forge_fields_down(at, height, words.strides[0] // 4, width, bits, _ffi.from_buffer("uint8_t[]", out, True))
+
+
+def fields_across(words: Any, order: bytes, out: Any) -> None:
+    """Calls forge_fields_across: words (height, width), rows contiguous, to bytes (8 * width, height)."""
+    height, width = words.shape
+    at = _ffi.cast("uint32_t *", words.ctypes.data)
+    _lib.forge_fields_across(at, height, words.strides[0] // 4, width, order, _ffi.from_buffer("uint8_t[]", out, True))
+
+
+def table_values(codes: Any, rows: int, width: int, group: int, table: Any, scales: Any, out: Any) -> None:
+    """Calls forge_table_values on contiguous buffers: bytes, a float32 table of 256, float32 scales, float32 values."""
+    _lib.forge_table_values(
+        _ffi.from_buffer("uint8_t[]", codes),
+        rows,
+        width,
+        group,
+        _ffi.from_buffer("float[]", table),
+        _ffi.from_buffer("float[]", scales),
+        _ffi.from_buffer("float[]", out, True),
+    )
+
+
+def grid_blocks(
+    type: int, codes: Any, rows: int, width: int, group: int, zeros: Any, flip: bool, scales: Any, minima: Any, out: Any
+) -> int:
+    """Calls forge_grid_blocks on contiguous buffers: codes of 8 bits, int16 zeros, float16 scales, minima; or None."""
+    return int(
+        _lib.forge_grid_blocks(
+            type,
+            _ffi.from_buffer("uint8_t[]", codes),
+            rows,
+            width,
+            group,
+            _NULL if zeros is None else _ffi.from_buffer("int16_t[]", zeros),
+            flip,
+            _ffi.from_buffer("uint16_t[]", scales),
+            _NULL if minima is None else _ffi.from_buffer("uint16_t[]", minima),
+            _ffi.from_buffer("uint8_t[]", out, True),
+        )
+    )

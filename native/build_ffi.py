@@ -29,7 +29,7 @@ ffi.cdef(cdef)
 ffi.set_source(
     "gguf_forge._core",
     '#include "forge.h"',
-    sources=["native/core.c", "native/lattice.c", *(f"native/isa/{isa}.c" for isa in ISA)],
+    sources=["native/core.c", "native/grid.c", "native/lattice.c", *(f"native/isa/{isa}.c" for isa in ISA)],
     include_dirs=["native"],
     depends=[str(p.relative_to(HERE.parent)) for p in HERE.rglob("*.*") if p.suffix in {".h", ".def", ".py"}],
     extra_compile_args=flags,

@@ -193,8 +193,9 @@ def pack(view: View, choice: Choice | None, start: int, stop: int) -> Array:
         return parts[0].view(np.float16) if stored.parts[0].type is F16 else parts[0]
     codes, scales, *rest = parts
     offsets = rest[0] if rest else None
-    home, given = choice.home, None
-    repeat = stored.group // home.span
+    home = choice.home
+    given: Array | None = None
+    zeros: Array | None = None
     if home.offset and stored.low:  # such types count codes from zero
         codes = (codes.astype(np.int16) - np.int16(stored.low)).astype(np.uint8)
     if home.offset == "minimum":
@@ -203,16 +204,14 @@ def pack(view: View, choice: Choice | None, start: int, stop: int) -> Array:
             offsets = (stored.low - offsets.astype(np.float64)) * scales
         elif stored.low:
             offsets = offsets.astype(np.float64) + stored.low * scales.astype(np.float64)
-        given = np.repeat(offsets.astype(np.float16), repeat, axis=1)
+        given = offsets.astype(np.float16)
     elif home.offset == "steps":
-        zeros = np.zeros(scales.shape, np.int16) if offsets is None else offsets.astype(np.int16)
-        given = np.repeat(zeros - np.int16(stored.low), repeat, axis=1)
-    elif offsets is not None:
-        shape = (stop - start, -1, stored.group)
-        codes = (codes.reshape(shape).astype(np.int16) - offsets.astype(np.int16)[..., None]).reshape(codes.shape)
-    if choice.flipped:
-        codes, scales = -codes.astype(np.int16), -scales
-    return blocks(home, codes, np.repeat(scales.astype(np.float16), repeat, axis=1), given)
+        steps = np.zeros(scales.shape, np.int16) if offsets is None else offsets.astype(np.int16)
+        given = steps - np.int16(stored.low)
+    else:
+        zeros = offsets
+    halves = (-scales if choice.flipped else scales).astype(np.float16)
+    return blocks(home, codes, halves, given, zeros=zeros, flip=choice.flipped)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gguf_forge import _native
 from gguf_forge.types import TensorType, tensor_type
 
 Array = npt.NDArray[Any]
@@ -44,17 +45,44 @@ class Home:
         return self.type.bpw
 
 
-def blocks(home: Home, codes: Array, scales: Array, offsets: Array | None) -> Bytes:
-    """Rows of blocks: uint8 (rows, bytes). `codes` whole numbers (rows, width), `scales` float16 and `offsets` by span,
-    (rows, width / span).
+#: Types whose blocks the core makes.
+_NATIVE = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+
+
+def blocks(
+    home: Home,
+    codes: Array,
+    scales: Array,
+    offsets: Array | None = None,
+    *,
+    zeros: Array | None = None,
+    flip: bool = False,
+) -> Bytes:
+    """Rows of blocks: uint8 (rows, bytes). `codes` are whole numbers (rows, width); `scales` float16, `offsets` as the
+    home takes them and `zeros`, to be subtracted from codes, by group of columns, (rows, groups). `flip` changes the
+    sign of code - zero. What does not fit is cut off: the caller has looked.
     """
     count, width = codes.shape
-    made = home.encode(
-        codes.reshape(-1, home.type.block_size),
-        np.ascontiguousarray(scales).reshape(-1),
-        None if offsets is None else np.ascontiguousarray(offsets).reshape(-1),
-    )
-    return made.reshape(count, width // home.type.block_size * home.type.block_bytes)
+    groups = scales.shape[1]
+    made = np.empty((count, home.type.row_bytes(width)), np.uint8)
+    if home.type.name in _NATIVE and codes.dtype.itemsize == 1:
+        halves = [None if x is None else np.ascontiguousarray(x, np.float16) for x in (scales, offsets)]
+        less = None if zeros is None else np.ascontiguousarray(zeros, np.int16)
+        codes = np.ascontiguousarray(codes)
+        _native.grid_blocks(
+            home.type.id, codes, count, width, width // groups, less, flip, halves[0], halves[1], made
+        )
+        return made
+    if zeros is not None or flip:
+        by_group = codes.reshape(count, groups, -1).astype(np.int16)
+        if zeros is not None:
+            by_group -= zeros.astype(np.int16)[..., None]
+        codes = (-by_group if flip else by_group).reshape(count, width)
+    repeat = width // groups // home.span
+    given = None if offsets is None else np.repeat(offsets, repeat, axis=1).reshape(-1)
+    by_span = np.repeat(scales, repeat, axis=1).reshape(-1)
+    made[:] = home.encode(codes.reshape(-1, home.type.block_size), by_span, given).reshape(made.shape)
+    return made
 
 
 def _halves(values: Array) -> Bytes:

@@ -11,7 +11,7 @@ from gguf_forge._native import isa_names
 from tests.bench.report import Report, machine
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("memory", "opening", "codecs", "conversion", "mixtures")
+SECTIONS = ("memory", "opening", "codecs", "conversion", "mixtures", "imports")
 
 
 def main(wanted: list[str]) -> None:
@@ -22,7 +22,7 @@ def main(wanted: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for name in wanted or SECTIONS:
-            place = folder if name in ("conversion", "mixtures") else Path(scratch)
+            place = folder if name in ("conversion", "mixtures", "imports") else Path(scratch)
             importlib.import_module(f"tests.bench.{name}").bench(report, place)
     if not wanted:
         report.write(ROOT / "docs" / "benchmarks.md")

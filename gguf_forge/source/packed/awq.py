@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import CheckpointError
-from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.bits import across, dense
 from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, column_floats, columns, floats, require
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("qweight", "qzeros", "scaled_zeros", "scales")
 #: Which field of eight holds output 0, 1, ... 7.
-_FIELD = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+_FIELD = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
@@ -75,13 +75,17 @@ def interleaved(tensor: SourceTensor, bits: int, dtype: type[np.generic] = np.ui
     """Fields along the outputs, eight of them in AWQ's order, as rows of outputs."""
     read = columns(tensor)
 
+    def four(start: int, stop: int) -> Array:
+        low, high = start // 8, -(-stop // 8)
+        return across(read(low, high), _FIELD)[start - low * 8 : stop - low * 8].astype(dtype, copy=False)
+
     def rows(start: int, stop: int) -> Array:
         low, high = start // 32, -(-stop // 32)
         fields = dense(read(low * bits, high * bits), bits)
-        natural = fields.reshape(len(fields), -1, 8)[..., _FIELD].reshape(len(fields), -1)
+        natural = fields.reshape(len(fields), -1, 8)[..., list(_FIELD)].reshape(len(fields), -1)
         return np.ascontiguousarray(natural[:, start - low * 32 : stop - low * 32].T.astype(dtype, copy=False))
 
-    return rows
+    return four if bits == 4 else rows
 
 
 def _gemv(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gguf_forge import _native
+
 Array = npt.NDArray[Any]
 
 
@@ -24,13 +26,48 @@ def dense(words: Array, bits: int) -> npt.NDArray[np.uint8]:
         count = single.shape[-1] // bits
         fields = single[..., : count * bits].reshape(*single.shape[:-1], count, bits)
         return np.packbits(fields, axis=-1, bitorder="little")[..., 0]
-    per = 8 // bits
-    fields = np.empty((*octets.shape, per), np.uint8)
-    mask = (1 << bits) - 1
-    for i in range(per):
-        np.right_shift(octets, i * bits, out=fields[..., i])
-    fields &= np.uint8(mask)
-    return fields.reshape(*octets.shape[:-1], octets.shape[-1] * per)
+    fields = np.empty((*octets.shape[:-1], octets.shape[-1] * 8 // bits), np.uint8)
+    _native.fields(octets, octets.size, bits, fields)
+    return fields
+
+
+def down(words: Array, bits: int) -> npt.NDArray[np.uint8]:
+    """Fields that run down the columns of a matrix of 32-bit words (height, width): (width, height * 32 / bits)."""
+    if bits not in (4, 8):
+        return dense(np.ascontiguousarray(words.T), bits)
+    height, width = words.shape
+    fields = np.empty((width, height * 32 // bits), np.uint8)
+    _native.fields_down(_by_rows(words), bits, fields)
+    return fields
+
+
+def across(words: Array, order: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Fields of 4 bits along the rows of a matrix of 32-bit words (height, width), turned: (8 * width, height).
+
+    Of the eight of a word, row i of the result is field order[i].
+    """
+    height, width = words.shape
+    fields = np.empty((8 * width, height), np.uint8)
+    _native.fields_across(_by_rows(words), bytes(order), fields)
+    return fields
+
+
+def looked_up(codes: Array, table: Array, scales: Array, group: int) -> npt.NDArray[np.float32]:
+    """table[code] * scale: bytes (rows, width), 256 float32 numbers or fewer, scales (rows, ceil(width / group))."""
+    rows, width = codes.shape
+    values = np.empty((rows, width), np.float32)
+    numbers = np.zeros(256, np.float32)
+    numbers[: table.size] = table
+    _native.table_values(
+        np.ascontiguousarray(codes), rows, width, group, numbers, np.ascontiguousarray(scales, np.float32), values
+    )
+    return values
+
+
+def _by_rows(words: Array) -> Array:
+    """A matrix of 32-bit words whose rows are contiguous, whatever lies between them."""
+    fits = words.itemsize == 4 and (words.strides[1] == 4 or words.shape[1] == 1) and words.strides[0] >= 0
+    return words if fits else np.ascontiguousarray(words, np.uint32)
 
 
 def spaced(words: Array, bits: int) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,8 @@ Knows arrays of rows; must not know how a tool packs them, nor what GGUF makes o
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -165,19 +167,57 @@ def column_floats(tensor: SourceTensor) -> Rows:
 
 
 def columns(tensor: SourceTensor) -> Rows:
-    """Columns start..stop-1 of a matrix as its file holds them: an array (height, stop - start)."""
+    """Columns start..stop-1 of a matrix as its file holds them: an array (height, stop - start), not to be written to.
+
+    Neighbouring columns are read together and kept for a while: a row of few is too little for one call.
+    """
     stored = tensor.element.stored
     if stored is None or tensor.strides is not None or len(tensor.shape) != 2:
         return lambda start, stop: tensor.stored_rows(0, tensor.shape[0])[:, start:stop]
     height, width = tensor.shape
+    step = max(1, _SLAB_BYTES // max(1, height * stored.itemsize))
 
-    def read(start: int, stop: int) -> Array:
-        if stop - start == width:
+    def slab(number: int) -> Array:
+        first, last = number * step, min(width, number * step + step)
+        if last - first == width:
             return tensor.stored_rows(0, height)
-        found = np.empty((height, stop - start), stored)
-        at, step = tensor.offset + start * stored.itemsize, width * stored.itemsize
+        found = np.empty((height, last - first), stored)
+        at, row_bytes = tensor.offset + first * stored.itemsize, width * stored.itemsize
         for row in range(height):
-            tensor.file.read_into(found[row], at + row * step)
+            tensor.file.read_into(found[row], at + row * row_bytes)
         return found
 
+    def read(start: int, stop: int) -> Array:
+        pieces = []
+        for number in range(start // step, -(-stop // step)):
+            piece = _SLABS.get((tensor, number), slab)
+            pieces.append(piece[:, max(0, start - number * step) : stop - number * step])
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+
     return read
+
+
+#: Bytes of columns read together, and how many such slabs are kept.
+_SLAB_BYTES, _SLABS_KEPT = 8 << 20, 4
+
+
+class _Slabs:
+    """The slabs last read, of whichever tensors: runs of rows that follow each other share them across threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[SourceTensor, int], Array] = OrderedDict()
+
+    def get(self, key: tuple[SourceTensor, int], make: Callable[[int], Array]) -> Array:
+        """The slab of this tensor and number; whoever asks meanwhile waits rather than reading it again."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                found = self._kept[key] = make(key[1])
+                while len(self._kept) > _SLABS_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return found
+
+
+_SLABS = _Slabs()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
+from gguf_forge.source.packed.bits import looked_up
 from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, Rows, floats, require
 from gguf_forge.source.tensor import SourceTensor
 from gguf_forge.types import tensor_type
@@ -46,16 +47,11 @@ def scaled(
             why=WHY,
         )
     rows, columns = _tile(weight, scale, tile)
-    read, scales = floats(weight), _all(scale).reshape(-(-out // rows), -(-width // columns))
+    table, scales = np.asarray(weight.element.table), _all(scale).reshape(-(-out // rows), -(-width // columns))
     require(bool(np.isfinite(scales).all()), scale, "must be finite")
 
     def tiled(start: int, stop: int) -> Array:
-        found = read(start, stop)
-        by_row = scales[np.arange(start, stop) // rows]
-        if by_row.shape[1] > 1:
-            by_row = np.repeat(by_row, columns, axis=1)[:, :width]
-        found *= by_row
-        return found
+        return looked_up(weight.stored_rows(start, stop), table, scales[np.arange(start, stop) // rows], columns)
 
     what = "rows" if (rows, columns) == (1, width) else f"tiles of {rows} x {columns}"
     return PackedTensor(f"{module}.weight", weight.shape, f"{method}, {what}", weight, tiled, why=WHY)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import CheckpointError
-from gguf_forge.source.packed.bits import dense, planar
+from gguf_forge.source.packed.bits import dense, down, planar
 from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, column_floats, columns, require
 from gguf_forge.source.tensor import SourceTensor
 
@@ -125,6 +125,8 @@ def _order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array |
 
 def _codes(qweight: SourceTensor, bits: int, unpack: Callable[[Array, int], Array]) -> Callable[[int, int], Array]:
     read = columns(qweight)
+    if unpack is dense:
+        return lambda start, stop: down(read(start, stop), bits)
     return lambda start, stop: unpack(np.ascontiguousarray(read(start, stop).T), bits)
 
 

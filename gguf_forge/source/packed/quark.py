@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed import fp4, fp8
-from gguf_forge.source.packed.awq import interleaved
-from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.bits import across, dense
 from gguf_forge.source.packed.compressed import as_column, integers8
 from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, column_floats, columns, floats, require
 from gguf_forge.source.tensor import SourceTensor
@@ -91,14 +90,11 @@ _FIELDS = {"awq": [0, 4, 1, 5, 2, 6, 3, 7], None: list(range(8))}
 
 
 def _along_outputs(tensor: SourceTensor, order: str | None) -> Rows:
-    if order is not None:
-        return interleaved(tensor, 4)
     read = columns(tensor)
 
     def rows(start: int, stop: int) -> Array:
         low, high = start // 8, -(-stop // 8)
-        fields = dense(read(low, high), 4)
-        return np.ascontiguousarray(fields[:, start - low * 8 : stop - low * 8].T)
+        return across(read(low, high), _FIELDS[order])[start - low * 8 : stop - low * 8]
 
     return rows
 

@@ -1,0 +1,172 @@
+"""Checkpoints that are quantized already, beside `cp` of what is read and written.
+
+BENCH_IMPORT_MEGABYTES sets the size of the checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench.conversion import THREADS, warm
+from tests.bench.make_checkpoint import PRE, config_of, copy_tokenizer
+from tests.bench.report import Report, run
+
+WIDTH, FORWARD, KEYS, GROUP = 4096, 11008, 1024, 128
+Tensors = dict[str, np.ndarray[Any, Any]]
+
+
+def bench(report: Report, folder: Path) -> None:
+    megabytes = float(os.environ.get("BENCH_IMPORT_MEGABYTES", "1000"))
+    report.section(
+        "Quantized checkpoints",
+        f"Random checkpoints of {megabytes / 1000:.1f} GB, {THREADS} threads, files in the page cache: `convert` "
+        "beside `cp` of the checkpoint and of the file made of it.",
+    )
+    report.table("checkpoint", "options", ">seconds", ">peak MB", ">cp, seconds", ">times cp")
+    for name, (layer, settings, runs) in FORMATS.items():
+        place = folder / f"Bench-{name}"
+        _make(place, layer, settings, int(megabytes * 1e6))
+        warm(place)
+        for options in runs:
+            target = folder / "out.gguf"
+            forge: list[str | Path] = [sys.executable, "-m", "gguf_forge", "convert", place, "-q", "-o", target]
+            done = run([*forge, *options.split(), "--threads", THREADS, "--pre", PRE])
+            weights, copies = place / "model.safetensors", (folder / "copy-1", folder / "copy-2")
+            # What is read and written is half of what copying both would read and write.
+            copied = run(["sh", "-c", 'cp "$1" "$2" && cp "$3" "$4"', "sh", weights, copies[0], target, copies[1]])
+            half = copied.seconds / 2
+            for path in (*copies, target):
+                path.unlink(missing_ok=True)
+            figures = f"{done.seconds:.2f}", f"{done.megabytes:.0f}", f"{half:.2f}", f"{done.seconds / half:.2f}"
+            report.row(name, options, *figures)
+        shutil.rmtree(place)
+
+
+def _words(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return rng.integers(-(2**31), 2**31, shape, dtype=np.int32)
+
+
+def _scales(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.float16]]:
+    return rng.uniform(0.001, 0.01, shape).astype(np.float16)
+
+
+def _gptq(rng: np.random.Generator, out: int, width: int) -> Tensors:
+    groups = width // GROUP
+    return {
+        "qweight": _words(rng, width // 8, out),
+        "qzeros": np.full((groups, out // 8), 0x77777777, np.int32),
+        "scales": _scales(rng, groups, out),
+        "g_idx": (np.arange(width) // GROUP).astype(np.int32),
+    }
+
+
+def _awq(rng: np.random.Generator, out: int, width: int) -> Tensors:
+    groups = width // GROUP
+    return {
+        "qweight": _words(rng, width, out // 8),
+        "qzeros": _words(rng, groups, out // 8),
+        "scales": _scales(rng, groups, out),
+    }
+
+
+def _compressed(rng: np.random.Generator, out: int, width: int) -> Tensors:
+    return {
+        "weight_packed": _words(rng, out, width // 8),
+        "weight_scale": _scales(rng, out, width // GROUP),
+        "weight_shape": np.array([out, width], np.int64),
+    }
+
+
+def _fp8(rng: np.random.Generator, out: int, width: int) -> Tensors:
+    codes = rng.integers(0, 0x7E, (out, width), dtype=np.uint8)
+    scale = rng.uniform(1e-4, 1e-3, (-(-out // 128), -(-width // 128))).astype(np.float32)
+    return {"weight": codes, "weight_scale_inv": scale}
+
+
+Layer = Callable[[np.random.Generator, int, int], Tensors]
+_SCHEME = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": GROUP}
+FORMATS: dict[str, tuple[Layer, dict[str, Any], tuple[str, ...]]] = {
+    "gptq": (_gptq, {"quant_method": "gptq", "bits": 4, "group_size": GROUP}, ("--type auto",)),
+    "awq": (
+        _awq,
+        {"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm"},
+        ("--type auto", "--prefer small"),
+    ),
+    "compressed-tensors": (
+        _compressed,
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {"all": {"targets": ["Linear"], "weights": _SCHEME}},
+        },
+        ("--type auto",),
+    ),
+    "fp8": (_fp8, {"quant_method": "fp8", "weight_block_size": [128, 128]}, ("--type bf16", "--type Q8_0")),
+}
+
+
+def _make(folder: Path, layer: Layer, settings: dict[str, Any], size: int) -> None:
+    """A Qwen3 of as many layers as make about `size` bytes."""
+    rng = np.random.default_rng(0)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tensors: Tensors = {
+        "model.embed_tokens.weight": rng.standard_normal((4096, WIDTH)).astype(np.float16),
+        "lm_head.weight": rng.standard_normal((4096, WIDTH)).astype(np.float16),
+        "model.norm.weight": np.ones(WIDTH, np.float16),
+    }
+    layers = 0
+    while sum(t.nbytes for t in tensors.values()) < size:
+        at = f"model.layers.{layers}"
+        shapes = {
+            "self_attn.q_proj": (WIDTH, WIDTH),
+            "self_attn.k_proj": (KEYS, WIDTH),
+            "self_attn.v_proj": (KEYS, WIDTH),
+            "self_attn.o_proj": (WIDTH, WIDTH),
+            "mlp.gate_proj": (FORWARD, WIDTH),
+            "mlp.up_proj": (FORWARD, WIDTH),
+            "mlp.down_proj": (WIDTH, FORWARD),
+        }
+        for name, (out, width) in shapes.items():
+            tensors |= {f"{at}.{name}.{end}": values for end, values in layer(rng, out, width).items()}
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{at}.{name}.weight"] = np.ones(WIDTH, np.float16)
+        layers += 1
+    config = config_of(layers, "dense") | {
+        "hidden_size": WIDTH,
+        "intermediate_size": FORWARD,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "quantization_config": settings,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    copy_tokenizer(folder, "dense")
+    _write(folder / "model.safetensors", tensors)
+
+
+_NAMES = {"<i4": "I32", "<i8": "I64", "<f2": "F16", "<f4": "F32", "|u1": "F8_E4M3"}
+
+
+def _write(path: Path, tensors: Tensors) -> None:
+    """A safetensors file; bytes are 8-bit floats, which NumPy has no name for."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, values in tensors.items():
+        end = at + values.nbytes
+        header[name] = {"dtype": _NAMES[values.dtype.str], "shape": values.shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for values in tensors.values():
+            file.write(np.ascontiguousarray(values).data)
