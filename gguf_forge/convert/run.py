@@ -208,10 +208,10 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
 
 
 def _squares(made: Array, kind: TensorType, rows: Array, source: TensorType) -> tuple[float, float]:
-    """The sum of squared errors of encoded rows, and that of the squared values themselves."""
+    """The sum of squared errors of encoded rows, and that of the squared values themselves, added up in float32."""
     values, found = (encode_rows(x, t, F32).view(np.float32).reshape(-1) for x, t in ((rows, source), (made, kind)))
-    error = found.astype(np.float64) - values
-    return float(error @ error), float(values.astype(np.float64) @ values.astype(np.float64))
+    error = found - values
+    return float(error @ error), float(values @ values)
 
 
 def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
