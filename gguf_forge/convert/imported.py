@@ -15,17 +15,23 @@ from typing import Literal
 import numpy as np
 
 from gguf_forge.convert.model import Model
+from gguf_forge.convert.plan import Packing
 from gguf_forge.convert.view import F16, Array, Stored, View
 from gguf_forge.errors import ConversionError, RecipeError, escaped, listed
 from gguf_forge.format.values import Value, string
 from gguf_forge.quant.exact import HOMES, Home, blocks
 from gguf_forge.quant.recipe import recipe
-from gguf_forge.types import TensorType
+from gguf_forge.types import TensorType, tensor_type
 
 Status = Literal["lossless", "code-exact", "near", "dequantized"]
 Prefer = Literal["exact", "small"]
 #: Half a unit in the last place of F16: the most by which rounding changes a scale that is no subnormal number.
 _HALF_UNIT = 2.0**-11
+#: The largest number of F16.
+_MOST_HALF = 65504.0
+Q8_0 = tensor_type("Q8_0")
+#: The largest number of blocks: of NVFP4, and of F16 where 8-bit floats (E4M3) were put into it.
+_MOST_IN_BLOCKS = {"NVFP4": 6.0 * 448, "F16": 448.0}
 #: Rows looked at together.
 _RUN = 1 << 20
 
@@ -223,27 +229,59 @@ class Holdings:
 
     @property
     def types(self) -> Mapping[str, TensorType]:
-        """The types of the tensors whose codes are kept."""
-        return {one.name: one.type for one in self.imports if one.type is not None and one.name in self.packs}
+        """The types that are settled: of tensors whose codes are kept, and where floats have no recipe to follow."""
+        return {one.name: one.type for one in self.imports if one.type is not None}
 
 
-def holdings(model: Model, prefer: Prefer, *, keep: bool) -> Holdings:
-    """A type for each quantized weight of a model; without `keep`, none: their values are what counts."""
+def holdings(model: Model, prefer: Prefer, *, keep: bool, recipe: bool) -> Holdings:
+    """A type for each quantized weight of a model; without `keep`, none: their values are what counts.
+
+    Weights that no type holds follow the recipe, if there is one; else they are F16, which rounds them less than BF16
+    does, or, where small files are preferred, Q8_0.
+    """
     imports: list[Import] = []
     packs: dict[str, Callable[[int, int], Array]] = {}
     for view in model.views:
         how = model.packed.get(view.name)
         if how is None:
             continue
-        if view.stored is None or not keep:
-            why = how.why if view.stored is None else "asked for"
-            imports.append(Import(view.name, how.method, None, "dequantized", why))
+        if not keep:
+            imports.append(Import(view.name, how.method, None, "dequantized", how.why or "asked for"))
             continue
-        found, choice = choose(view, prefer)
-        imports.append(found)
+        found, choice = Import(view.name, how.method, None, "dequantized", how.why), None
+        if view.stored is not None:
+            found, choice = choose(view, prefer)
         if found.type is not None and found.type.quantized:
             packs[view.name] = partial(pack, view, choice)
+        elif recipe:
+            found = replace(found, type=None)
+        elif found.type is None:
+            found = _as_floats(found, view, how, prefer)
+        imports.append(found)
     return Holdings(imports, packs)
+
+
+def _as_floats(found: Import, view: View, how: Packing, prefer: Prefer) -> Import:
+    """What becomes of a weight that no type holds, where nothing else says."""
+    if prefer == "small" and view.width % Q8_0.block_size == 0:
+        return replace(found, type=Q8_0, status="near")
+    largest = how.largest() if view.stored is None else _largest(view.stored)
+    return replace(found, type=F16) if largest <= _MOST_HALF else found
+
+
+def _largest(stored: Stored) -> float:
+    """A number that no stored weight exceeds in magnitude."""
+    if len(stored.parts) == 1:
+        return _MOST_IN_BLOCKS.get(stored.parts[0].type.name, float("inf")) * max(stored.factors, default=1.0)
+    most = 0.0
+    for start, stop in _runs(stored.parts[1].count, stored.parts[1].width):
+        scales = np.abs(stored.parts[1].rows(start, stop))
+        span = max(abs(stored.low), abs(stored.high)) * scales
+        if stored.offset:
+            offsets = np.abs(stored.parts[2].rows(start, stop))
+            span = span + (offsets if stored.offset == "minima" else offsets * scales)
+        most = max(most, float(span.max(initial=0)))
+    return most
 
 
 def settled(one: Import, kind: TensorType) -> Import:

@@ -110,7 +110,9 @@ class Job:
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
         """The outtype or recipe of this name, as `type_name` gives it."""
-        held = holdings(model, how.prefer, keep=not how.requantize and (name == AUTO or name not in OUTTYPES))
+        by_recipe = name not in OUTTYPES
+        keep = not how.requantize and (by_recipe or name == AUTO)
+        held = holdings(model, how.prefer, keep=keep, recipe=by_recipe)
         if name in OUTTYPES:
             job = cls.of_outtype(model.auto if name == AUTO else name, model, how, held.types)
         else:
@@ -213,11 +215,11 @@ def _importing(job: Job, held: Holdings, how: Quantization, named: str) -> Job:
     kinds = {choice.name: choice.type for choice in job.choices}
     imports = [settled(one, kinds[one.name]) for one in held.imports]
     require_status(imports, how.require)
-    kept = Counter(kinds[one.name].name for one in imports if one.name in held.packs)
+    most = Counter(one.type.name for one in imports if one.type is not None).most_common(1)
     metadata = dict(job.metadata)
-    if named == AUTO and kept and FILE_TYPE_KEY in metadata:
-        metadata[FILE_TYPE_KEY] = u32(file_type_of(kept.most_common(1)[0][0]))
-        job = replace(job, type=kept.most_common(1)[0][0])
+    if named == AUTO and most and FILE_TYPE_KEY in metadata:
+        metadata[FILE_TYPE_KEY] = u32(file_type_of(most[0][0]))
+        job = replace(job, type=most[0][0])
     metadata.update(provenance(imports))
     stored = {name: kinds[name] for name in held.packs}
     notes = [*(note for note in job.notes if not note.endswith(KEPT)), *_packed_notes(job, stored)]

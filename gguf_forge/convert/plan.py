@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from gguf_forge.convert.arch import AS_READ, BIAS, Arch, Axis, Drop, Rule, Sourc
 from gguf_forge.convert.facts import LOOK_BYTES, Facts, Header
 from gguf_forge.convert.fuse import Fusion, fused
 from gguf_forge.convert.needs import require_alike_layers, require_needs
-from gguf_forge.convert.ops import FLOATS
+from gguf_forge.convert.ops import FLOATS, Concat, Copy, Rows, Stack
 from gguf_forge.convert.origin import float_rows, source_view
 from gguf_forge.convert.patterns import Names, Pattern, Place, fill, form_of, slots_of
 from gguf_forge.convert.view import Array, View
@@ -51,10 +52,14 @@ class Emission:
 
 @dataclass(frozen=True)
 class Packing:
-    """How an output's sources were quantized, and why its rows are no longer so stored, if they are not."""
+    """How an output's sources were quantized, and why its rows are no longer so stored, if they are not.
+
+    `largest()`: of rows not so stored a number that none of their weights exceeds in magnitude.
+    """
 
     method: str
     why: str = ""
+    largest: Callable[[], float] = lambda: float("inf")
 
 
 @dataclass(frozen=True)
@@ -378,8 +383,18 @@ def _packed(
             if name in views:
                 lost = next((t.why for t in sources if t.grid is None and t.blocks is None), "")
                 what = lost or f"its rule calculates with the values, or puts unlike weights together ({e.rule.row})"
-                found[name] = Packing(sources[0].method, "" if views[name].stored else what)
+                moved = isinstance(e.rule.verb, (Copy, Rows, Stack, Concat))
+                most = partial(_largest, sources) if moved and len(sources) == len(e.sources) else _unknown
+                found[name] = Packing(sources[0].method, "" if views[name].stored else what, most)
     return found
+
+
+def _largest(sources: Sequence[PackedTensor]) -> float:
+    return max(source.largest() for source in sources)
+
+
+def _unknown() -> float:
+    return float("inf")
 
 
 def sources_of(emission: Emission, tensors: Mapping[str, AnyTensor]) -> list[View]:

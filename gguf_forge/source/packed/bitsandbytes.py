@@ -56,7 +56,14 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     kind = str(said.get("quant_type") or "nf4").upper()
     why = f"the 16 values of {kind} are on no GGUF type's grid"
     return PackedTensor(
-        f"{module}.weight", shape, f"bitsandbytes {kind}, blocks of {block}", weight, values, "BF16", why=why
+        f"{module}.weight",
+        shape,
+        f"bitsandbytes {kind}, blocks of {block}",
+        weight,
+        values,
+        "BF16",
+        why=why,
+        largest=lambda: float(np.abs(scales).max(initial=0) * np.abs(table).max(initial=0)),
     )
 
 

@@ -115,7 +115,8 @@ def _integers(
         return found
 
     why = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
-    return PackedTensor(name, (out, inputs), method, codes, values, scale.dtype, why=why)
+    most = grid.largest
+    return PackedTensor(name, (out, inputs), method, codes, values, scale.dtype, why=why, largest=lambda: most(out))
 
 
 def _trivial(index: SourceTensor, inputs: int, group: int) -> bool:

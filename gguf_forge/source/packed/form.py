@@ -67,6 +67,12 @@ class Grid:
         return steps.reshape(stop - start, -1)
 
 
+    def largest(self, count: int) -> float:
+        """A number that no weight of `count` rows exceeds in magnitude."""
+        found = np.abs(self.scales.rows(0, count)).max(initial=0) * (self.high - self.low)
+        return float(found if self.minima is None else found + np.abs(self.minima.rows(0, count)).max(initial=0))
+
+
 @dataclass(frozen=True, eq=False)
 class Blocks:
     """Weights whose bits are those of a GGUF type: `rows` are its blocks, uint8. `scale` multiplies all, if given."""
@@ -82,7 +88,8 @@ class PackedTensor:
 
     `rows` gives float32 values. `grid` or `blocks` is how they are stored, where that is a form GGUF might hold;
     otherwise `why` says what stands in the way. `dtype` is the element type of the floats that stand for the weight,
-    `method` a word or two for reports, `stored` the largest tensor that it is made of.
+    `method` a word or two for reports, `stored` the largest tensor that it is made of. Without a grid, `largest()` is a
+    number that no weight exceeds in magnitude: scales are read for it.
     """
 
     name: str
@@ -94,6 +101,7 @@ class PackedTensor:
     grid: Grid | None = None
     blocks: Blocks | None = None
     why: str = ""
+    largest: Callable[[], float] = lambda: float("inf")
     strides: None = None
 
     @property

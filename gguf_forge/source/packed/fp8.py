@@ -45,6 +45,7 @@ def scaled(
             lambda start, stop: values(start, stop) * np.float32(factor),
             blocks=Blocks(F16, half, factor) if weight.dtype == "F8_E4M3" else None,
             why=WHY,
+            largest=lambda: abs(factor) * _most(weight),
         )
     rows, columns = _tile(weight, scale, tile)
     table, scales = np.asarray(weight.element.table), _all(scale).reshape(-(-out // rows), -(-width // columns))
@@ -54,7 +55,21 @@ def scaled(
         return looked_up(weight.stored_rows(start, stop), table, scales[np.arange(start, stop) // rows], columns)
 
     what = "rows" if (rows, columns) == (1, width) else f"tiles of {rows} x {columns}"
-    return PackedTensor(f"{module}.weight", weight.shape, f"{method}, {what}", weight, tiled, why=WHY)
+    return PackedTensor(
+        f"{module}.weight",
+        weight.shape,
+        f"{method}, {what}",
+        weight,
+        tiled,
+        why=WHY,
+        largest=lambda: float(np.abs(scales).max(initial=0)) * _most(weight),
+    )
+
+
+def _most(weight: SourceTensor) -> float:
+    """The largest finite number of an element type."""
+    table = np.asarray(weight.element.table)
+    return float(table[np.isfinite(table)].max())
 
 
 def _tile(weight: SourceTensor, scale: SourceTensor, tile: tuple[int, int] | None) -> tuple[int, int]:

@@ -112,7 +112,9 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
         return codes
 
     why = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
-    return PackedTensor(f"{module}.weight", (out, inputs), method, qweight, values, scales.dtype, why=why)
+    most = sorted_grid.largest
+    name = f"{module}.weight"
+    return PackedTensor(name, (out, inputs), method, qweight, values, scales.dtype, why=why, largest=lambda: most(out))
 
 
 def _order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array | None:
