@@ -13,6 +13,7 @@ from gguf_forge.convert.job import Job
 from gguf_forge.convert.naming import fill_file_name
 from gguf_forge.errors import OutputError, RequestError
 from gguf_forge.format.atomic import names_folder
+from gguf_forge.system import path_key
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 
@@ -31,7 +32,7 @@ def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapp
         else:
             path = Path(output).with_name(_filled(Path(output).name, job.type))
             path = path / default_file_name(job.metadata, job.type) if names_folder(output) else path
-        other = taken.setdefault(os.path.realpath(path), name)
+        other = taken.setdefault(path_key(path), name)
         if other != name:
             alike = other.lower() == name.lower()
             how = "make them in two runs" if alike else "name a folder, or put {ftype} in the name"

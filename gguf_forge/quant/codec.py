@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gguf_forge import _native
+from gguf_forge import _native, system
 from gguf_forge.errors import QuantError
 from gguf_forge.quant.unseen import Importance, importance
 from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
@@ -212,17 +211,10 @@ def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: 
 def thread_count(threads: int | None) -> int:
     """How many threads to use: `threads`, or one a processor. Raises QuantError for what is no number of threads."""
     if threads is None:
-        return available_threads()
+        return system.processors()
     if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads.__index__() < 1:
         raise QuantError(f"threads must be a whole number of at least 1, found {threads!r:.40}")
     return threads.__index__()
-
-
-def available_threads() -> int:
-    """Processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _encode_into(
