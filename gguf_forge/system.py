@@ -62,14 +62,20 @@ def open_itself(path: StrPath) -> FileIO:
     return FileIO(path, "r+", opener=_open_alone)
 
 
-def lock(file: FileIO) -> None:
+def lock(file: FileIO) -> bool:
     """Keeps other writers off a file of `create` or `open_itself` until it is closed; BlockingIOError if one has it.
 
-    On Windows it is so from opening: such a file is shared with readers only, and a second writer cannot open it.
-    The end of a process, however it comes, unlocks.
+    False where the file system has no locks. On Windows it is so from opening: such a file is shared with readers only,
+    and a second writer cannot open it. The end of a process, however it comes, unlocks.
     """
     if sys.platform != "win32":
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (*_LACKING, errno.ENOLCK):
+                raise
+            return False
+    return True
 
 
 def _open_alone(path: StrPath, flags: int) -> int:

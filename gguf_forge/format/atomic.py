@@ -158,16 +158,19 @@ class _Sibling:
         self.output = output
         self.path = path
         self.file: FileIO | None = None
+        self._made = False
         self._process = os.getpid()
 
     def create(self) -> None:
-        """Makes and locks it. What a killed writer left there is unlocked, and taken over.
+        """Makes and locks it. What a killed writer left there is unlocked, and taken over, where there are locks.
 
         Raises OutputError when another writer has it or something else is in the way, OSError when it cannot be made.
         """
         while True:
+            self._made = False
             try:
                 self.file = system.create(self.path)
+                self._made = True
             except FileExistsError:
                 try:
                     self.file = system.open_itself(self.path)
@@ -201,7 +204,7 @@ class _Sibling:
     def _claim(self, file: FileIO) -> bool:
         """Locks an open file, again if it is ours. False if it has lost its name: its writer published or gave up."""
         try:
-            system.lock(file)
+            locked = system.lock(file)
             named = os.stat(self.path, follow_symlinks=False)
         except BlockingIOError as error:
             raise self._taken() from error
@@ -212,6 +215,9 @@ class _Sibling:
             return False
         if not stat.S_ISREG(named.st_mode) or found.st_nlink != 1:
             raise OutputError(f"{self.path.name} is in the way and not a writer's leftover", path=self.output)
+        if not locked and not self._made:
+            text = "is another writer's, or was; remove it if none is at work: this file system has no locks to tell"
+            raise OutputError(f"{self.path.name} {text}", path=self.output)
         return True
 
     def _taken(self) -> OutputError:
