@@ -7,6 +7,7 @@ imitated: its file systems, of which most do not tell upper from lower case. Und
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import importlib
@@ -23,12 +24,12 @@ PREALLOCATE, FULLFSYNC = 42, 51
 
 
 class Requests:
-    """The two requests. `lacking`: the error of a volume that knows neither. `old`: before macOS 11, without preadv."""
+    """The two requests. `lacking`: the error of a volume that knows neither."""
 
     def __init__(self, lacking: int | None = None) -> None:
         self.lacking = lacking
         self.seen: list[int] = []
-        self._fcntl, self._fallocate = fcntl.fcntl, os.posix_fallocate
+        self._fcntl, self._libc = fcntl.fcntl, ctypes.CDLL(None, use_errno=True)
 
     def fcntl(self, fd: Any, request: int, given: Any = 0) -> Any:
         """fcntl.fcntl with the two."""
@@ -44,14 +45,16 @@ class Requests:
         assert (flags, mode, offset, len(given)) == (4, 3, 0, 32)
         if not length:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        before = os.fstat(fd).st_size
-        self._fallocate(fd, before, length)
-        os.ftruncate(fd, before)
+        if self._libc.fallocate(fd, 1, ctypes.c_longlong(0), ctypes.c_longlong(length)):  # 1: keeps the length
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return given
 
 
 def imitate(lacking: int | None = None, old: bool = False) -> Requests:
-    """Makes this process take gguf_forge.system, which must not be imported yet, through its way on macOS."""
+    """Makes this process take gguf_forge.system, which must not be imported yet, through its way on macOS.
+
+    `old`: before version 11, which has no preadv.
+    """
     assert "gguf_forge" not in sys.modules
     requests = Requests(lacking)
     for name in (*LACKING, *(("preadv", "pwritev") if old else ())):
