@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BOTH = ["format/test_write_faults.py", "format/test_reader.py", "convert/test_run.py"]
+BOTH = ["system/test_system.py", "format/test_write_faults.py", "format/test_reader.py", "convert/test_run.py"]
 MORE = ["format/test_shards.py", "source/test_checkpoint.py", "cli/test_outputs.py"]
 #: What is run on each, and the least number of tests that must have passed.
 RUNS = {
