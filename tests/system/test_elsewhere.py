@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PLATFORM
+
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = ["system/test_system.py", "format/test_write_faults.py", "format/test_reader.py", "convert/test_run.py"]
 MORE = ["format/test_shards.py", "source/test_checkpoint.py", "cli/test_outputs.py"]
@@ -20,7 +22,7 @@ RUNS = {
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="imitated under Linux only")
+@pytest.mark.skipif(PLATFORM != "linux", reason="imitated under Linux only")
 @pytest.mark.parametrize("system", RUNS)
 def test_as_on(system: str, tmp_path: Path) -> None:
     files, least = RUNS[system]

@@ -6,6 +6,7 @@ Runs on Windows, and where Windows is imitated: test_elsewhere.py starts it.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from tests.conftest import PLATFORM
 if PLATFORM != "win32":
     pytest.skip("of Windows only", allow_module_level=True)
 
+MODEL = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M"
 OLD = b"the old file"
 IN_USE = "is open in another program, which does not let it be replaced"
 IMITATED: Any = getattr(sys.modules.get("tests.system.as_windows"), "KERNEL", None)
@@ -198,6 +200,16 @@ def test_names_that_windows_makes_something_else_of(name: str, text: str, forge:
     assert text in ended.err
     assert ended.err.count("\n") == 1
     assert os.listdir(tmp_path) == ["source.gguf"]
+
+
+@pytest.mark.parametrize("name", [r"..\..\up", "C:elsewhere", "a|b"])
+def test_a_models_name_that_leads_elsewhere(name: str, forge: Forge, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(MODEL, folder)
+    (folder / "README.md").write_text(f"---\nmodel_basename: '{name}'\n---\n", encoding="utf-8")
+    ended = forge("convert", folder, "--type", "Q8_0", "-o", tmp_path)
+    assert (ended.code, os.listdir(tmp_path)) == (1, ["checkpoint"])
+    assert "the output must be named: a file's name cannot hold" in ended.err
 
 
 def test_devices_and_folders_are_no_inputs(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ print(os.fstat(fd).st_size)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="imitated under Linux only")
+@pytest.mark.skipif(PLATFORM != "linux", reason="imitated under Linux only")
 def test_bytes_at_offsets_where_a_file_has_one_position(tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)])
     command = [sys.executable, "-c", _ONE_POSITION, str(tmp_path / "a")]
