@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -189,21 +188,20 @@ def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: 
                 return
             try:
                 run(start, min(start + step, rows))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised again below
                 failed[start] = error
-                raise
 
-    workers = min(count, -(-rows // step))
-    if workers <= 1:
+    workers = [Thread(target=work) for _ in range(min(count, -(-rows // step)))]
+    if len(workers) <= 1:
         work()
-        return
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for _ in range(workers):
-                pool.submit(work)
-    except BaseException as error:  # an interrupt: chunks in hand are finished, no more are taken
-        failed[-1] = error
-        raise
+    else:
+        try:
+            for worker in workers:
+                worker.start()
+            system.join(workers)
+        except BaseException as error:  # an interrupt: chunks in hand are finished, no more are taken
+            failed[-1] = error
+            raise
     if failed:
         raise failed[min(failed)]
 
