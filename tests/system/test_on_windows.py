@@ -229,7 +229,7 @@ def test_the_signals_of_windows_end_a_run() -> None:
 
 
 def test_a_signal_is_handled_while_threads_are_waited_for() -> None:
-    number = signal.SIGINT if IMITATED is None else signal.SIGUSR1
+    number = signal.Signals["SIGINT" if IMITATED is None else "SIGUSR1"]
     came: list[int] = []
     old = signal.signal(number, lambda *_: came.append(1))
     go_on = threading.Event()
