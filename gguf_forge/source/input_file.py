@@ -81,7 +81,7 @@ class InputFile:
     def unchanged(self) -> bool:
         """Whether device, inode, size and times of the open file, and of the path, are what they were on opening."""
         try:
-            return _identity(os.fstat(self._fd)) == self._identity == _identity(os.stat(self.path))
+            return _identity(os.fstat(self._fd)) == self._identity == _identity(os.stat(system.long_path(self.path)))
         except OSError:
             return False
 
