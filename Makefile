@@ -47,8 +47,9 @@ lint: $(VENV)/.dev ## ruff, and the C core with warnings as errors under each co
 	for cc in gcc clang; do ! command -v $$cc >/dev/null || CC=$$cc GGUF_FORGE_WERROR=1 \
 	  $(BIN)/python setup.py -q build --build-base build/lint-$$cc --force || exit 1; done
 
-types: $(VENV)/.dev ## mypy --strict on package, converters and tests
-	$(BIN)/mypy gguf_forge converters tests setup.py native/build_ffi.py
+types: $(VENV)/.dev ## mypy --strict on package, converters and tests, as on Linux, macOS and Windows
+	for system in linux darwin win32; do \
+	  $(BIN)/mypy --platform $$system gguf_forge converters tests setup.py native/build_ffi.py || exit 1; done
 
 bench: $(VENV)/.bench ## one table against ggml, gguf-py and the reference converter, also in docs/benchmarks.md
 	$(BIN)/python -m tests.bench
