@@ -1,7 +1,7 @@
 /* AVX-512 (F, BW, DQ, VL): sixteen lanes. */
 #include "begin.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include "half.h"
 #include <immintrin.h>
 #include "cpu_x86.h"
