@@ -60,7 +60,7 @@ def find_clang_cl(cl: str, folders: tuple[str, ...] = ("x64", "ARM64")) -> str:
     if found is None:
         raise CompileError(
             "GGUF Forge's core is compiled by clang-cl on Windows and none was found: install 'C++ Clang tools for "
-            "Windows' with Visual Studio's installer, or LLVM, or a wheel (`pip install --only-binary :all: gguf-forge`)"
+            "Windows' with Visual Studio's installer, or LLVM; or a wheel: pip install --only-binary :all: gguf-forge"
         )
     return found
 
@@ -71,14 +71,15 @@ class BuildCore(build_ext):
     def build_extensions(self) -> None:
         """Builds all extensions. Raises CompileError for a compiler or a flag that exact results forbid."""
         compiler: Any = self.compiler
+        links: list[str] = []
         if compiler.compiler_type == "msvc":
             if not compiler.initialized:
                 compiler.initialize(self.plat_name)
             compiler.cc = find_clang_cl(compiler.cc)
-            flags, links = [*CLANG_CL, f"--target={CLANG_TARGETS[self.plat_name]}"], []
+            flags = [*CLANG_CL, f"--target={CLANG_TARGETS[self.plat_name]}"]
             strict, command = "/WX", os.environ.get("CL", "").split()
         else:
-            flags, links = list(GNU), []
+            flags = list(GNU)
             strict, command = "-Werror", list(compiler.compiler_so)
         refuse_inexact(command)
         if os.environ.get("GGUF_FORGE_WERROR"):
