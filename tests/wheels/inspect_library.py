@@ -14,6 +14,7 @@ import lief
 
 from tests.wheels.targets import Form
 
+LINKERS_OWN = {"__dso_handle", "_mh_dylib_header"}  # zig's linker exports the names it gives to a library's beginning
 FUSED = re.compile(r"v?fn?m(add|sub|la|ls)|fn?m(add|sub)|fml[as]")
 MACHINES = {
     "x86_64": (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
@@ -27,7 +28,6 @@ class Library:
 
     machine: str
     exports: frozenset[str]
-    imports: frozenset[str]
     libraries: frozenset[str]
     oldest: tuple[int, ...]
     signed: bool
@@ -55,7 +55,6 @@ def read_elf(binary: Any) -> Library:
     return Library(
         machine={"X86_64": "x86_64", "AARCH64": "aarch64"}[binary.header.machine_type.name],
         exports=frozenset(str(s.name) for s in binary.exported_symbols),
-        imports=frozenset(str(s.name) for s in binary.imported_symbols if s.name),
         libraries=frozenset(map(str, binary.libraries)),
         oldest=max((numbers(n) for n in named if n.startswith("GLIBC_")), default=()),
         signed=False,
@@ -67,9 +66,10 @@ def read_mach_o(binary: Any) -> Library:
     version = binary.build_version.minos if binary.has_build_version else binary.version_min.version
     return Library(
         machine={"X86_64": "x86_64", "ARM64": "aarch64"}[binary.header.cpu_type.name],
-        exports=frozenset(str(s.name).removeprefix("_") for s in binary.exported_symbols),
-        imports=frozenset(str(s.name).removeprefix("_") for s in binary.imported_symbols),
-        libraries=frozenset(str(library.name) for library in binary.libraries[1:]),  # the first names itself
+        exports=frozenset(str(s.name).removeprefix("_") for s in binary.exported_symbols) - LINKERS_OWN,
+        libraries=frozenset(
+            str(library.name) for library in binary.libraries if library.command.name != "ID_DYLIB"  # itself
+        ),
         oldest=tuple(version)[:2],
         signed=bool(binary.has_code_signature),
         code=tuple((s.virtual_address, bytes(s.content)) for s in binary.sections if s.name == "__text"),
@@ -80,7 +80,6 @@ def read_pe(binary: Any) -> Library:
     return Library(
         machine={"AMD64": "x86_64", "ARM64": "aarch64"}[binary.header.machine.name],
         exports=frozenset(str(entry.name) for entry in binary.get_export().entries),
-        imports=frozenset(str(entry.name) for library in binary.imports for entry in library.entries),
         libraries=frozenset(str(library.name).lower() for library in binary.imports),
         oldest=(),
         signed=False,
@@ -93,6 +92,7 @@ READERS = {Form.ELF: read_elf, Form.MACH_O: read_mach_o, Form.PE: read_pe}
 
 def read_library(path: Path, form: Form) -> Library:
     """What is in the file at `path`, a library of that form."""
+    lief.logging.disable()
     binary: Any = lief.parse(str(path))
     if form is Form.MACH_O and isinstance(binary, lief.MachO.FatBinary):
         binary = binary.at(0)
