@@ -3,7 +3,7 @@
 
 #if defined(__x86_64__)
 #include "half.h"
-#include <immintrin.h>
+#include "intrinsics_x86.h"
 #include "cpu_x86.h"
 #include "target.h"
 

@@ -55,7 +55,8 @@ def wheel_of_sdist(sdist: Path, folder: Path) -> Path:
         archive.extractall(unpacked, filter="data")
     (tree,) = unpacked.iterdir()
     install = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    python(*install, "--wheel-dir", str(made), ".", folder=tree, GIT_DIR=str(folder / "no-git"), PATH=path_without_git())
+    without_git = {"GIT_DIR": str(folder / "no-git"), "PATH": path_without_git()}
+    python(*install, "--wheel-dir", str(made), ".", folder=tree, **without_git)
     (wheel,) = made.glob("*.whl")
     return wheel
 

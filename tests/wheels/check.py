@@ -1,4 +1,4 @@
-"""What must hold of each wheel, and of the source distribution: one function a promise, a sentence for each that is broken.
+"""What must hold of each wheel and of the source distribution: a function a promise, a sentence for each broken one.
 Knows files, not how they were made."""
 
 from __future__ import annotations

