@@ -1,6 +1,7 @@
 """Builds gguf_forge._core: one extension from the C core, no per-file flags."""
 
 import os
+import sysconfig
 from pathlib import Path
 
 import cffi
@@ -16,7 +17,8 @@ if os.name == "nt":
     flags = ["/O2", "/fp:precise", "/std:c11"]
 else:
     # Contraction to fused multiply-add would change the last bit of a scale: never allow it.
-    flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    # Debug information, which Python's own flags ask for, would be nine tenths of the library.
+    flags = ["-O3", "-g0", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 if os.environ.get("GGUF_FORGE_WERROR"):
     flags += ["/WX" if os.name == "nt" else "-Werror"]
 links = []
@@ -34,7 +36,7 @@ ffi.set_source(
     depends=[str(p.relative_to(HERE.parent)) for p in HERE.rglob("*.*") if p.suffix in {".h", ".def", ".py"}],
     extra_compile_args=flags,
     extra_link_args=links,
-    py_limited_api=True,
+    py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),  # as in setup.py
 )
 
 if __name__ == "__main__":
