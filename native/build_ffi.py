@@ -1,5 +1,6 @@
 """Describes gguf_forge._core to cffi: one extension from the C core, no per-file flags. compilers.py has the flags."""
 
+import sysconfig
 from pathlib import Path
 
 import cffi
@@ -18,5 +19,5 @@ ffi.set_source(
     sources=["native/core.c", "native/grid.c", "native/lattice.c", *(f"native/isa/{isa}.c" for isa in ISA)],
     include_dirs=["native"],
     depends=[str(p.relative_to(HERE.parent)) for p in HERE.rglob("*.*") if p.suffix in {".h", ".def", ".py"}],
-    py_limited_api=True,
+    py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),  # as in setup.py
 )
