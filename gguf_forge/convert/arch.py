@@ -262,8 +262,9 @@ class Arch:
     """A model architecture: how one kind of checkpoint becomes GGUF.
 
     `hf` are the class names of config.json's `architectures` it serves; where several serve one name, the first whose
-    `when(config)` holds does. `hparams` stand after general.*, those marked `early` right after general.architecture.
-    `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns (regular
+    `when(config)` holds does. `whole` are classes among them, of models in parts, that say more of the text model than
+    the class that its own part names. `hparams` stand after general.*, those marked `early` right after
+    general.architecture. `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns (regular
     expressions, searched in the stored and in the renamed name) are tensors left out on purpose. `axes` are what names
     count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file, those over
     an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
@@ -287,6 +288,7 @@ class Arch:
     axes: Mapping[str, Axis] = field(default_factory=lambda: {"l": LAYERS, "e": EXPERTS})
     implied: tuple[tuple[str, tuple[Any, ...] | Callable[[Mapping[str, Any]], tuple[Any, ...]]], ...] = ()
     when: Callable[[Mapping[str, Any]], bool] | None = None
+    whole: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     mtp: bool = False

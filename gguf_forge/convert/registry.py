@@ -23,17 +23,6 @@ from gguf_forge.errors import ConversionError, escaped
 CONVERTERS = "gguf_forge.converters"
 #: How alike names of families must be for one to be a suggestion: Qwen4 and Qwen3 are, Foo and Qwen2 are not.
 _ALIKE = 0.6
-#: Classes of models in parts that say more of the text model than the class that the text model's part has.
-NAMED_WHOLE = (
-    "DeepseekOCR2ForCausalLM",
-    "DeepseekOCRForCausalLM",
-    "Exaone4_5_ForConditionalGeneration",
-    "KimiK3ForConditionalGeneration",
-    "Sarashina2VisionForCausalLM",
-    "Step3p7ForConditionalGeneration",
-    "StepVLForConditionalGeneration",
-    "UnlimitedOCRForCausalLM",
-)
 
 
 @lru_cache(maxsize=1)
@@ -61,6 +50,12 @@ def _by_class() -> Mapping[str, tuple[Arch, ...]]:
     return MappingProxyType({name: tuple(archs) for name, archs in found.items()})
 
 
+@lru_cache(maxsize=1)
+def _named_whole() -> frozenset[str]:
+    """The classes of models in parts that count more than the class of their text model's part."""
+    return frozenset(name for arch in architectures() for name in arch.whole)
+
+
 def class_names() -> tuple[str, ...]:
     """Every class name of config.json's `architectures` that is served."""
     return tuple(_by_class())
@@ -74,7 +69,7 @@ def _first_class(config: Mapping[str, Any]) -> str | None:
 def architecture_name(config: Mapping[str, Any]) -> str:
     """The class name a configuration gives for its text model. ConversionError when it gives none."""
     own = NATIVE_CLASS if is_params(config) else _first_class(config)
-    part = None if own in NAMED_WHOLE else text_part(config)
+    part = None if own in _named_whole() else text_part(config)
     name = (part and _first_class(part)) or own
     if name:
         return name

@@ -9,7 +9,7 @@ import pytest
 
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.registry import architectures, class_names, named, select
+from gguf_forge.convert.registry import architecture_name, architectures, class_names, named, select
 from gguf_forge.convert.suggest import guesses, unknown_class
 from gguf_forge.errors import ConversionError
 from tests.convert import headers
@@ -57,3 +57,11 @@ def test_every_class_is_served_by_what_serves_it() -> None:
     for arch in architectures():
         assert set(arch.hf) <= set(class_names())
         assert arch.hf
+        assert set(arch.whole) <= set(arch.hf)
+
+
+def test_a_class_that_counts_as_a_whole_hides_that_of_its_text_part() -> None:
+    part = {"text_config": {"architectures": ["LlamaForCausalLM"]}}
+    whole = [name for arch in architectures() for name in arch.whole]
+    assert {architecture_name({"architectures": [name], **part}) for name in whole} == set(whole)
+    assert architecture_name({"architectures": ["LlavaForConditionalGeneration"], **part}) == "LlamaForCausalLM"
