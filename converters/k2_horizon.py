@@ -7,7 +7,20 @@ from __future__ import annotations
 from itertools import takewhile
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, LAYERS, WEIGHT, Arch, Axis, Either, boolean, exact, f32, optional, rule, u32
+from gguf_forge.convert.arch import (
+    EXPERTS,
+    LAYERS,
+    WEIGHT,
+    Arch,
+    Axis,
+    Either,
+    boolean,
+    exact,
+    f32,
+    optional,
+    rule,
+    u32,
+)
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import STACK
 from gguf_forge.errors import ConversionError

@@ -18,6 +18,7 @@ from gguf_forge.convert.view import View
 from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
+from gguf_forge.source.checkpoint import Checkpoint
 
 #: What keys begin with that do not stand under the architecture's name.
 ABSOLUTE = ("general.", "tokenizer.", "diffusion.", "xielu.", "adapter.")
@@ -264,17 +265,18 @@ class Arch:
     `hf` are the class names of config.json's `architectures` it serves; where several serve one name, the first whose
     `when(config)` holds does. `whole` are classes among them, of models in parts, that say more of the text model than
     the class that its own part names. `hparams` stand after general.*, those marked `early` right after
-    general.architecture. `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns (regular
-    expressions, searched in the stored and in the renamed name) are tensors left out on purpose. `axes` are what names
-    count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file, those over
-    an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
-    head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
-    keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the configuration
-    that says which). `looks` are the small source tensors whose values decide something. `shapes` are rows of outputs'
-    shapes that llama.cpp's loaders do not give, or that stand in their place. `mtp` says that the model's layers that
-    predict further tokens can be left out or kept alone, `draft` that it is the draft model of another; `beside` are
-    the class names of checkpoints that hold it beside a model of their own. `configure` makes the configuration of a
-    checkpoint that has none of the shapes of its tensors by name, or None of another family's.
+    general.architecture. `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns
+    (regular expressions, searched in the stored and in the renamed name) are tensors left out on purpose. `axes` are
+    what names count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file,
+    those over an axis for each of its numbers; a name without an ending is that of the weight. What they leave out
+    (biases, a head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are
+    configuration keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the
+    configuration that says which). `looks` are the small source tensors whose values decide something. `shapes` are
+    rows of outputs' shapes that llama.cpp's loaders do not give, or that stand in their place. `mtp` says that the
+    model's layers that predict further tokens can be left out or kept alone, `draft` that it is the draft model of
+    another; `beside` are the class names of checkpoints that hold it beside a model of their own. `configure` makes the
+    configuration of a checkpoint that tells what it is by its tensors, or by files beside them, rather than by the
+    class that config.json names; None of any other checkpoint.
     """
 
     name: str
@@ -294,7 +296,7 @@ class Arch:
     mtp: bool = False
     draft: bool = False
     beside: tuple[str, ...] = ()
-    configure: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
+    configure: Callable[[Checkpoint], dict[str, Any] | None] | None = None
 
     @property
     def covered(self) -> tuple[str, ...]:
