@@ -302,3 +302,17 @@ class Arch:
     def covered(self) -> tuple[str, ...]:
         """What of a checkpoint becomes a file: the model, and its layers that predict further tokens."""
         return ("draft model" if self.draft else "text", *(("multi-token prediction",) if self.mtp else ()))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A class whose checkpoints have no text model: it lies in a repository that config.json names.
+
+    `held` is what they do have, in words; `text` a regular expression for tensors of a text model that may be there all
+    the same; `named_by` are paths of keys in config.json, of which one names the repository.
+    """
+
+    hf: str
+    held: str
+    text: str
+    named_by: tuple[tuple[str, ...], ...]

@@ -1,7 +1,7 @@
 """Which architecture serves a checkpoint. Finds the family files; must not know what is in them.
 
-A family file is a module of `gguf_forge.converters` with `ARCHS`. Several may serve one class name, each for some
-configurations.
+A family file is a module of `gguf_forge.converters` with `ARCHS`, or `ELSEWHERE`. Several may serve one class name,
+each for some configurations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
-from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.arch import Arch, Elsewhere
 from gguf_forge.convert.config import text_part
 from gguf_forge.convert.params import NATIVE_CLASS, is_params
 from gguf_forge.errors import ConversionError, escaped
@@ -26,13 +26,22 @@ _ALIKE = 0.6
 
 
 @lru_cache(maxsize=1)
+def _families() -> tuple[ModuleType, ...]:
+    package = importlib.import_module(CONVERTERS)
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    return tuple(importlib.import_module(f"{CONVERTERS}.{name}") for name in names)
+
+
+@lru_cache(maxsize=1)
 def architectures() -> tuple[Arch, ...]:
     """Every architecture, family by family."""
-    archs: list[Arch] = []
-    package = importlib.import_module(CONVERTERS)
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        archs += getattr(importlib.import_module(f"{CONVERTERS}.{found.name}"), "ARCHS", ())
-    return tuple(archs)
+    return tuple(arch for family in _families() for arch in getattr(family, "ARCHS", ()))
+
+
+@lru_cache(maxsize=1)
+def elsewhere() -> tuple[Elsewhere, ...]:
+    """Every class whose checkpoints have no text model of their own."""
+    return tuple(one for family in _families() for one in getattr(family, "ELSEWHERE", ()))
 
 
 @lru_cache(maxsize=1)

@@ -55,18 +55,26 @@ def with_modules(
 ) -> Mapping[str, AnyTensor]:
     """The checkpoint's tensors, or those `given`, then those of folders within it that rules name, `folder/name`.
 
-    A rule that asks for `head/norm.weight` has the tensors of head.safetensors, too, where there is no such folder.
+    A rule that asks for `head/norm.weight` has those of head.safetensors, or of head.pt, where there is no such folder.
     """
     sources = (name for row in applied_rows(arch, facts) for name in row.names if "/" in name)
     tensors = dict(checkpoint.tensors if given is None else given)
     for folder in dict.fromkeys(name.partition("/")[0] for name in sources):
-        place = checkpoint.path / folder
-        place = place if os.path.isdir(place) else place.with_name(f"{folder}.safetensors")
-        if os.path.exists(place):
-            module = open_checkpoint(place)
-            checkpoint.hold(module)
-            tensors.update({f"{folder}/{name}": tensor for name, tensor in module.tensors.items()})
+        tensors.update({f"{folder}/{name}": tensor for name, tensor in _module(checkpoint, folder).items()})
     return tensors
+
+
+def _module(checkpoint: Checkpoint, name: str) -> Mapping[str, SourceTensor]:
+    """The tensors of a folder or file of this name; none where there is neither."""
+    places = (home / f"{name}{end}" for home in checkpoint.folders for end in ("", ".safetensors", ".pt"))
+    place = next((place for place in places if os.path.exists(place)), None)
+    if place is None:
+        return {}
+    if place.suffix == ".pt":
+        return checkpoint.read_torch_file(place, {})
+    module = open_checkpoint(place)
+    checkpoint.hold(module)
+    return module.tensors
 
 
 def with_target(

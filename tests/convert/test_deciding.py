@@ -25,11 +25,13 @@ from gguf_forge.convert.view import of_array
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.errors import ConversionError
 from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.merged import merge_adapter
 from tests.convert import headers
 
 CASES = headers.load()
 TOKENIZER = Path(__file__).resolve().parents[2] / "fixtures" / "vocab" / "bytelevel"
 SPECIAL = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+HEAD = headers.FOLDER.parent / "torch" / "nested.pt"
 #: The files that tell the class, by case: what they hold is in the case's configuration, under `decision`.
 TOLD_BY = {
     "pplx-decider": "decision_config.json",
@@ -46,6 +48,9 @@ TOLD_BY = {
         ("clef", "083fcf6056ae4489"),
         ("laya", "0a929a0fee116cd6"),
         ("julia", "d4fa8b19df215937"),
+        ("lev", "9f96afb0c960fe51"),
+        ("kev", "40a840ab3c9bd3ae"),
+        ("nimble", "61178ac7793e6d18"),
     ],
 )
 def test_the_prompt_is_the_references(name: str, prompt: str, tmp_path: Path) -> None:
@@ -127,3 +132,69 @@ def test_a_temperature_without_a_place_is_an_error(tmp_path: Path) -> None:
     case = replace(case, config={**case.config, "decision": decision})
     with pytest.raises(ConversionError, match="names 'choice:2-4', for which"):
         metadata_of(case.arch, case.facts(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "found", "decision"),
+    [
+        (
+            {"lev_release.json": {}, "calibration.json": {"temperatures": {"choice:A": 2.0}}},
+            "LevModel",
+            {"temperatures": {"choice:A": 2.0}},
+        ),
+        ({"schema_config.json": {"task": "schema_candidate_classification_v2"}}, "NimbleModel", {}),
+        ({"schema_config.json": {"task": "other"}}, "FooModel", None),
+        ({"training_config.json": {"args": {"head_dim": 8}}}, "FooModel", None),  # and no head
+        ({}, "FooModel", None),
+    ],
+)
+def test_an_adapter_tells_what_the_merged_model_is(
+    files: dict[str, Any], found: str, decision: Any, tmp_path: Path
+) -> None:
+    base, adapter = _base_and_adapter(tmp_path)
+    for name, content in files.items():
+        (adapter / name).write_text(json.dumps(content), encoding="utf-8")
+    with open_checkpoint(base) as checkpoint:
+        merge_adapter(checkpoint, adapter)
+        supply_config(checkpoint)
+        assert checkpoint.config["architectures"] == [found]
+        assert checkpoint.config.get("decision") == decision
+
+
+def test_lev_without_its_temperatures_is_an_error(tmp_path: Path) -> None:
+    base, adapter = _base_and_adapter(tmp_path)
+    (adapter / "lev_release.json").write_text("{}", encoding="utf-8")
+    with open_checkpoint(base) as checkpoint:
+        merge_adapter(checkpoint, adapter)
+        with pytest.raises(ConversionError, match=r"no calibration\.json"):
+            supply_config(checkpoint)
+
+
+def test_kevs_head_is_read_from_its_file_of_torch(tmp_path: Path) -> None:
+    base, adapter = _base_and_adapter(tmp_path)
+    (adapter / "training_config.json").write_text(json.dumps({"args": {"head_dim": 4}}), encoding="utf-8")
+    shutil.copy(HEAD, adapter / "head.pt")
+    with open_checkpoint(base) as checkpoint:
+        merge_adapter(checkpoint, adapter)
+        supply_config(checkpoint)
+        assert checkpoint.config["decision"] == {"head_dim": 4, "temperature": 1.375}
+        tensors = with_target(named("KevModel"), checkpoint, Facts(resolve(checkpoint.config), checkpoint.path))
+        head = {name: tensor.shape for name, tensor in tensors.items() if name.startswith("head/")}
+        sizes = {"weight": (4, 6), "bias": (4,)}
+        assert head == {f"head/head.{x}.{end}": size for x in "qk" for end, size in sizes.items()}
+        assert np.array_equal(tensors["head/head.k.bias"].read(), np.arange(4, dtype=np.float32))
+
+
+def _base_and_adapter(folder: Path) -> tuple[Path, Path]:
+    base, adapter = folder / "base", folder / "adapter"
+    for path in (base, adapter):
+        path.mkdir()
+    config = {"architectures": ["FooModel"], "num_hidden_layers": 1}
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    save_file({"model.layers.0.a.weight": np.ones((4, 6), np.float32)}, base / "model.safetensors")
+    place = "base_model.model.model.layers.0.a.lora_{}.weight"
+    matrices = {place.format("A"): np.ones((2, 6), np.float32), place.format("B"): np.ones((4, 2), np.float32)}
+    save_file(matrices, adapter / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none"}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return base, adapter
