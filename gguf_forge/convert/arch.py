@@ -154,7 +154,8 @@ class Rule:
     stand before all others, a higher number before a lower one, or (AS_READ) in the order of their sources, the `last`
     behind all others. `when` limits a rule to some configurations, or layers (`facts.layer`). `type` is the GGUF type
     that the converter's outtypes store it in whatever they are, or a function of the sources that says so; True means
-    the outtype's even where F32 is usual.
+    the outtype's even where F32 is usual. `caution` says what readers compute otherwise than the model where the rule
+    is used.
     """
 
     out: tuple[str, ...]
@@ -167,6 +168,7 @@ class Rule:
     type: str | bool | Callable[[Sequence[View]], str | bool] = False
     first: int = 0
     last: bool = False
+    caution: str = ""
     again: bool = field(default=False, init=False)
 
     @property
@@ -237,10 +239,19 @@ class Axis:
 
 @dataclass(frozen=True)
 class Drop:
-    """Source tensors left out on purpose: those whose name has the `pattern`, if `when(match, facts)` holds."""
+    """Source tensors left out on purpose: those whose name has the `pattern`, if `when(match, facts)` holds.
+
+    `loss` says what a reader of the file computes otherwise than the model because of it, where it does.
+    """
 
     pattern: str
     when: Callable[[re.Match[str], Facts], bool]
+    loss: str = ""
+
+
+def lost(pattern: str, loss: str) -> Drop:
+    """Tensors for which GGUF's readers have no place though the model uses them; `loss` says what follows."""
+    return Drop(pattern, lambda _match, _facts: True, loss)
 
 
 Replacement = str | Callable[[re.Match[str], Facts], str]

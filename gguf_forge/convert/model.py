@@ -95,7 +95,8 @@ def checkpoint_model(
     metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
-    notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, [v.name for v in outputs.views]))
+    names = [view.name for view in outputs.views]
+    notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, names, outputs.dropped))
     auto = auto_outtype((t.dtype, len(t.shape)) for t in tensors.values())
     if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")

@@ -76,6 +76,7 @@ ZOO: dict[str, Difference] = {
         why=("Nomic's configuration is read as it stands",),
     ),
     "roberta-large-mnli": _differs("bert.classifier.output_labels", why=("How many classes a classifier has",)),
+    "ms-marco-MiniLM-L6-v2": _differs("cls.weight", "cls.bias", why=("BERT's pooler before its classifier",)),
     "WavTokenizer-large-75-dec": _refused("convnext.0.dw.bias"),
     "Laguna-XS.2": _differs(
         "laguna.attention.sliding_window", why=("Layers with windows where llama.cpp supposes others",)
