@@ -32,6 +32,9 @@ _NOT_PLAIN = (
     *("megatron_config", "layer_replication", "trainable_token_indices", "use_qalora", "alora_invocation_tokens"),
 )
 
+#: Element types of weights that are what they say; others have scales beside them.
+_PLAIN = ("F64", "F32", "F16", "BF16")
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -132,5 +135,8 @@ def _merged(own: SourceTensor, down: SourceTensor, up: SourceTensor, scale: floa
     if not fits or own.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
         rule = f"{list(up.shape)} by {list(down.shape)} cannot be added to {own.name!r}, {list(own.shape)}"
         raise CheckpointError(rule, path=down.file.path)
+    if own.dtype not in _PLAIN:
+        rule = f"{own.name!r} is {own.dtype}, and only weights of {listed(_PLAIN)} are merged with an adapter"
+        raise CheckpointError(rule, path=own.file.path)
     place = {"name": own.name, "shape": own.shape, "file": own.file, "offset": own.offset}
     return MergedTensor(**place, element=DTYPES["F32"], own=own, down=down, up=up, scale=scale)

@@ -85,6 +85,16 @@ def test_what_cannot_be_merged_is_said(
         merge_adapter(model, adapter(tmp_path / "adapter", tensors, **settings))
 
 
+def test_weights_that_have_scales_are_not_merged(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    entry = {"dtype": "F8_E4M3", "shape": [8, 6], "data_offsets": [0, 48]}
+    header = json.dumps({f"{NAME}.weight": entry}).encode()
+    file = len(header).to_bytes(8, "little") + header + bytes(48)
+    (tmp_path / "base" / "model.safetensors").write_bytes(file)
+    with open_checkpoint(tmp_path / "base") as model, pytest.raises(CheckpointError, match="is F8_E4M3, and only"):
+        merge_adapter(model, adapter(tmp_path / "adapter", pair()))
+
+
 def test_a_folder_without_an_adapter_is_said(tmp_path: Path) -> None:
     with open_checkpoint(base(tmp_path / "base")) as model:
         with pytest.raises(CheckpointError, match=r"no adapter_config\.json, so no adapter"):
