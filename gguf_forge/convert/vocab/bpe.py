@@ -9,7 +9,7 @@ from typing import Any
 
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import HubTokenizer, open_tokenizer
-from gguf_forge.convert.vocab.recognize import is_known, recognize
+from gguf_forge.convert.vocab.recognize import is_begun_unasked, is_known, recognize
 from gguf_forge.convert.vocab.spm_json import holds_spm
 from gguf_forge.convert.vocab.tokens import BY_LOOKS, MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
@@ -49,7 +49,10 @@ def load_bpe(
         raise ConversionError(
             f"{folder.path}: vocab_size is {size}, but the tokenizer's token {by_id.get(highest)!r} has id {highest}"
         )
-    vocab = Vocabulary("gpt2", recognize(tokenizer, pre, note), tokens=[], types=[])
+    name = recognize(tokenizer, pre, note)
+    vocab = Vocabulary("gpt2", name, tokens=[], types=[])
+    if pre is None and is_begun_unasked(tokenizer, name):
+        vocab.flags["bos"] = False
     added = tokenizer.backend.get_added_tokens_decoder()
     for number in range(size):
         token = by_id.get(number)
