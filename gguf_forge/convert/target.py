@@ -22,6 +22,7 @@ from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.packed import AnyTensor, unpacked
 from gguf_forge.source.strict_json import read_json_object
+from gguf_forge.source.tensor import SourceTensor
 
 
 def target_config(options: Options) -> dict[str, Any] | None:

@@ -12,8 +12,9 @@ import shutil
 import sys
 import tarfile
 import time
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 from tests.wheels.assemble import python
 from tests.wheels.compile import ROOT
