@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := fixtures/models/PyLlama-7M
 CHECKPOINTS ?= build/zoo
+WORLDS ?= here oldest musl aarch64 windows
 PACKAGING := pyproject.toml setup.py $(wildcard native/* native/*/*)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -42,19 +43,29 @@ test-neon: ## the NEON kernels, cross-compiled and run under qemu-user
 count-neon: ## docs/neon.md: instructions a weight of plain C and NEON, counted under qemu-user
 	bash tests/native/count_neon.sh
 
+cross: $(VENV)/.wheels ## the core compiled for every system by cross-compilers, with warnings as errors
+	$(BIN)/python -m tests.wheels dist --compile-only
+	bash tests/native/msvc.sh
+
+wheels: $(VENV)/.wheels ## dist/: source distribution and a wheel for each system, cross-compiled, checked, and run where one can
+	$(BIN)/python -m pytest tests/wheels
+	$(BIN)/python -m tests.wheels dist
+	$(BIN)/python -m tests.wheels.run dist $(WORLDS)
+
 lint: $(VENV)/.dev ## ruff, and the C core with warnings as errors under each compiler at hand
 	$(BIN)/ruff check .
 	for cc in gcc clang; do ! command -v $$cc >/dev/null || CC=$$cc GGUF_FORGE_WERROR=1 \
 	  $(BIN)/python setup.py -q build --build-base build/lint-$$cc --force || exit 1; done
 
-types: $(VENV)/.dev ## mypy --strict on package, converters and tests
-	$(BIN)/mypy gguf_forge converters tests setup.py native/build_ffi.py
+types: $(VENV)/.dev ## mypy --strict on package, converters and tests, as on Linux, macOS and Windows
+	for system in linux darwin win32; do \
+	  $(BIN)/mypy --platform $$system gguf_forge converters tests setup.py native/build_ffi.py || exit 1; done
 
 bench: $(VENV)/.bench ## one table against ggml, gguf-py and the reference converter, also in docs/benchmarks.md
 	$(BIN)/python -m tests.bench
 
 clean: ## remove what the other targets made
-	rm -rf build out $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis gguf_forge/_core*.so
+	rm -rf build dist out $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis gguf_forge/_core*.so
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,7 +77,7 @@ $(VENV)/.run: $(BIN)/python $(PACKAGING)
 	$(BIN)/pip install -q -e .
 	touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(BIN)/python $(PACKAGING)
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.wheels: $(VENV)/.%: $(BIN)/python $(PACKAGING)
 	$(BIN)/pip install -q -e '.[$*]'
 	touch $@
 
@@ -87,4 +98,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-imports test-run test-runtime sanitize test-neon count-neon lint types bench clean help
+.PHONY: run test test-zoo test-imports test-run test-runtime sanitize test-neon count-neon cross wheels lint types bench clean help

@@ -19,6 +19,7 @@ from gguf_forge.convert.arch import (
     boolean,
     exact,
     f32,
+    lost,
     optional,
     rule,
     string,
@@ -40,6 +41,8 @@ from .common import BASE, BUFFERS, DECODER, GATED, GELU, POOLING, QKV, SILU, TRU
 CLASSIFIER = ("classifier.weight", "classifier.out_proj.weight")
 #: The layer before a classifier's own.
 DENSE = ("classifier.dense", "pre_classifier", "head.dense", "dense")
+#: BERT's pooler, which is that layer where there is a classifier.
+POOLER = "pooler.dense"
 
 
 def labels(facts: Facts) -> list[str] | None:
@@ -51,7 +54,7 @@ def labels(facts: Facts) -> list[str] | None:
     if named and not (len(named) == 2 and named.get(0) == "LABEL_0"):
         return [named[k] for k in sorted(named)]
     rows = next((facts.headers[name].shape[0] for name in CLASSIFIER if facts.has(name)), 1)
-    deep = any(facts.has(f"{name}.weight") for name in DENSE)
+    deep = any(facts.has(f"{name}.weight") for name in (*DENSE, POOLER))
     return [f"LABEL_{i}" for i in range(rows)] if deep and rows > 1 else None
 
 
@@ -120,23 +123,36 @@ WORD_PIECES = vocab.together(vocab.token_type_count, vocab.wordpiece)
 #: Older names, and those of models that hold an encoder.
 NAMES = ((r"^(bert|distilbert|roberta)\.", ""), (r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))
 #: Embeddings are pooled without BERT's own pooler, and nothing is predicted.
-HEADS = (r"^embeddings\.position_ids$", r"^pooler\.dense\.", r"^cls\.(predictions|seq_relationship)", r"^vocab_")
+PREDICTED = (r"^embeddings\.position_ids$", r"^cls\.(predictions|seq_relationship)", r"^vocab_")
+HEADS = (*PREDICTED, r"^pooler\.dense\.")
 
+
+def _judges(facts: Facts) -> bool:
+    """Whether there is a classifier."""
+    return any(facts.has(name) for name in CLASSIFIER)
+
+
+def _pools(facts: Facts) -> bool:
+    """Whether the classifier is given what BERT's pooler makes of the first token."""
+    return facts.has(f"{POOLER}.weight") and _judges(facts)
+
+
+BERT_ROWS: Table[Rule] = (
+    EMBEDDINGS | rule("position_embd", "embeddings.position_embeddings") | ATTENTION | FORWARD
+)
 BERT = Arch(
     "bert",
     hf=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
     hparams=KEYS,
-    tensors=EMBEDDINGS
-    | rule("position_embd", "embeddings.position_embeddings")
-    | ATTENTION
-    | FORWARD
-    # Without named classes, the classifier's one layer is taken for the one before it.
-    | rule("cls", "classifier", when=lambda facts: labels(facts) is None)
-    | rule("cls.output", "classifier", when=lambda facts: labels(facts) is not None),
+    tensors=BERT_ROWS
+    | rule("cls", POOLER, last=True)
+    # Without named classes and a pooler, the classifier's one layer is taken for the one before it.
+    | rule("cls", "classifier", variant="alone", when=lambda facts: labels(facts) is None and not _pools(facts))
+    | rule("cls.output", "classifier", when=lambda facts: labels(facts) is not None or _pools(facts)),
     needs=("token_embd", "position_embd", *affine("token_embd_norm"), *QKV, *HALVES),
     vocab=(WORD_PIECES,),
     renames=NAMES,
-    drop=(*BUFFERS, *HEADS),
+    drop=(*BUFFERS, *PREDICTED, Drop(r"^(bert\.)?pooler\.dense\.", lambda _match, facts: not _judges(facts))),
     implied=(*GELU, ("activation", ("gelu",)), ("position_embedding_type", ("absolute",))),
 )
 EPSILON = f32("attention.layer_norm_epsilon", value=_is(1e-12))
@@ -144,7 +160,12 @@ DISTILBERT = replace(
     BERT,
     hf=("DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
     hparams=Table((EPSILON,)) | KEYS | EPSILON,
-    tensors=BERT.tensors.without("token_types") | CLASSES,
+    tensors=BERT_ROWS.without("token_types")
+    | CLASSES
+    | rule(
+        "cls", "pre_classifier", caution="DistilBERT has a ReLU before its classifier's last layer, llama.cpp a tanh"
+    ),
+    drop=(*BUFFERS, *HEADS),
 )
 
 
@@ -162,7 +183,8 @@ ROBERTA = replace(
     BERT,
     hf=("RobertaModel", "RobertaForSequenceClassification"),
     hparams=PADDED,
-    tensors=BERT.tensors
+    drop=(*BUFFERS, *HEADS),
+    tensors=BERT_ROWS
     | CLASSES
     | rule("position_embd", "embeddings.position_embeddings", verb=rows_from(_padding)),
     vocab=(
@@ -215,7 +237,10 @@ JINA3 = replace(
     tensors=EMBEDDINGS | FUSED,
     needs=(*FUSED_NEEDS, *layer("ffn_up", "ffn_down")),
     renames=(*NAMES, (r"\.parametrizations\.(weight)(\.original)?", r".\1")),
-    drop=(*BUFFERS, *HEADS, r"\.0\.lora_[AB]$"),
+    drop=(
+        *(*BUFFERS, *HEADS),
+        lost(r"\.0\.lora_[AB]$", "adapters for tasks; the file computes what the model does when no task is named"),
+    ),
     implied=GELU,
     when=lambda config: bool(config.get("lora_adaptations")),
 )
@@ -279,8 +304,10 @@ NOMIC_MOE = replace(
     | exact("blk.{l}.ffn_up_exps.weight", f"{N}.mlp.experts.mlp.w1", verb=Reshape(_experts))
     | exact("blk.{l}.ffn_down_exps.weight", f"{N}.mlp.experts.mlp.w2", verb=Reshape(_experts) | TRANSPOSE),
     needs=(*FUSED_NEEDS, Either((layer("ffn_up", "ffn_down"), MIXTURE))),
-    # llama.cpp has no bias of a whole mixture.
-    drop=(*NOMIC.drop, r"\.mlp\.experts\.bias$"),
+    drop=(
+        *NOMIC.drop,
+        lost(r"\.mlp\.experts\.bias$", "the model adds it to what its experts say together, llama.cpp does not"),
+    ),
     implied=GELU,
     when=lambda config: bool(config.get("moe_every_n_layers")),
 )

@@ -7,20 +7,19 @@ images and sound, too; their encoders are other files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import WEIGHT, Axis, Either, Hparam, Table, boolean, f32, rule, string, u32
+from gguf_forge.convert.arch import WEIGHT, Axis, Either, Table, boolean, f32, rule, u32
 from gguf_forge.convert.config import block_count, need
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.vocab.templates import template_values
 from gguf_forge.format import values
 
 from .common import affine, layer
+from .deciding import COUNTS, decided_by, shown, systemone, temperatures
 from .lfm2 import CONVOLVES_OR_ATTENDS, ENDS, KEYS, LFM2, TENSORS, forward_width, heads_kv
-from .openjev import shown
 
 
 def _is_d1(config: Mapping[str, Any]) -> bool:
@@ -82,17 +81,11 @@ def _prompt() -> str:
     )
 
 
-@vocab.step
-def prompt(_: vocab.VocabJob) -> vocab.Changes:
-    """The prompt, beside the chat template."""
-    return template_values([{"name": "systemone", "template": _prompt()}])
-
-
 D1 = replace(
     LFM2,
     hf=("D1Model", *LFM2.hf),
-    hparams=LFM2.hparams | string("decision.type", value=lambda facts: "lfm2-d1"),
-    vocab=(*LFM2.vocab, prompt),
+    hparams=LFM2.hparams | decided_by("lfm2-d1"),
+    vocab=(*LFM2.vocab, systemone(_prompt())),
     when=_is_d1,
 )
 
@@ -135,12 +128,11 @@ def _omni_prompt() -> str:
 
 
 @vocab.step
-def omni_prompt(_: vocab.VocabJob) -> vocab.Changes:
-    """The prompt, which begins with its own BOS after what is seen and heard; and three kinds of questions."""
+def kinds_of_questions(_: vocab.VocabJob) -> vocab.Changes:
+    """Three kinds of questions; the prompt begins with its own BOS after what is seen and heard."""
     return {
         "tokenizer.ggml.add_bos_token": values.boolean(False),
         "tokenizer.ggml.token_type_count": values.u32(3),
-        **template_values([{"name": "systemone", "template": _omni_prompt()}]),
     }
 
 
@@ -168,21 +160,8 @@ def _heads(facts: Facts) -> list[int]:
     return heads_kv(facts) + [facts.number("num_attention_heads")] * _deciding(facts)
 
 
-def _temperature(kind: str) -> Callable[[Facts], Any]:
-    return lambda facts: need(facts.config, "temperatures").get(kind)
-
-
-#: What scores are divided by: for each kind of question, and there by how many options there are.
-TEMPERATURES: Table[Hparam] = Table(
-    tuple(
-        f32(
-            "decision.temperature." + (kind + count).replace(":", ".").replace("-", "_").rstrip("+"),
-            value=_temperature(kind + count),
-        )
-        for kind in ("choice", "score", "noul")
-        for count in ("", ":2", ":3-5", ":6-10", ":11+")
-    )
-)
+def _temperature(facts: Facts, name: str) -> Any:
+    return need(facts.config, "temperatures").get(name)
 
 
 def _after_trunk(match: re.Match[str], facts: Facts) -> str:
@@ -201,9 +180,9 @@ D1_OMNI = replace(
     | ENDS
     | f32("attention.layer_norm_epsilon", value=lambda facts: 1e-5, again=True)
     | boolean("attention.causal", value=lambda facts: False, again=True)
-    | string("decision.type", value=lambda facts: "lfm2-d1-omni")
+    | decided_by("lfm2-d1-omni")
     | u32("decision.block_count", value=_deciding)
-    | TEMPERATURES,
+    | temperatures(_temperature, COUNTS),
     tensors=TENSORS
     | Table(
         (
@@ -227,7 +206,7 @@ D1_OMNI = replace(
         *layer("attn_norm", "ffn_norm", "ffn_up", "ffn_down"),
         Either((*CONVOLVES_OR_ATTENDS.choices, affine(*layer("attn_qkv", "attn_output")))),
     ),
-    vocab=(*LFM2.vocab, no_flag, omni_prompt),
+    vocab=(*LFM2.vocab, no_flag, kinds_of_questions, systemone(_omni_prompt())),
     renames=(
         (r"^encoder\.", "model."),
         (r"^head\.head\.layers\.(\d+)\.", _after_trunk),

@@ -101,9 +101,11 @@ def _window(facts: Facts) -> int | None:
 #: Only the messages, one after the other, where no file has a template.
 PLAIN_TEMPLATE = "{% for m in messages %}{{m['content']}}{% endfor %}"
 
+OCR = ("DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", "UnlimitedOCRForCausalLM")
 DEEPSEEK2_OCR = Arch(
     "deepseek2-ocr",
-    hf=("DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", "UnlimitedOCRForCausalLM"),
+    hf=OCR,
+    whole=OCR,
     hparams=_sizes(BASE)
     | string("tokenizer.chat_template", value=lambda facts: PLAIN_TEMPLATE, early=True)
     | _MOE_AND_ROPE

@@ -156,6 +156,7 @@ AXES = {"l": with_nextn(nextn_layers(NEXTN)), "e": EXPERTS}
 EXAONE4_5 = replace(
     EXAONE4,
     hf=("Exaone4_5_ForConditionalGeneration",),
+    whole=("Exaone4_5_ForConditionalGeneration",),
     hparams=KEYS | BLOCKS | u32("nextn_predict_layers", value=lambda facts: nextn_layers(NEXTN)(facts) or None),
     tensors=EXAONE4.tensors | FURTHER,
     needs=(*EXAONE4.needs, FURTHER_OR_OWN),
@@ -168,6 +169,7 @@ EXAONE_MOE = replace(
     EXAONE4_5,
     name="exaone-moe",
     hf=("ExaoneMoEForCausalLM", "ExaoneMoeForCausalLM"),
+    whole=(),
     hparams=KEYS
     | BLOCKS
     # Scores are those of a sigmoid, whether the configuration says so or not; readers want to be told.

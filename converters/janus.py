@@ -22,6 +22,7 @@ JANUS = replace(
 SARASHINA = replace(
     JANUS,
     hf=("Sarashina2VisionForCausalLM",),
+    whole=("Sarashina2VisionForCausalLM",),
     renames=((r"^llm\.", ""), *LLAMA.renames),
     drop=(*LLAMA.drop, *MULTIMODAL, r"^norm\."),
 )

@@ -96,6 +96,7 @@ KIMI_K3 = replace(
     name="kimi-k3",
     # Its text model names the class of Kimi Linear.
     hf=("KimiK3ForConditionalGeneration", "KimiLinearForCausalLM"),
+    whole=("KimiK3ForConditionalGeneration",),
     when=lambda config: (config.get("architectures") or [""])[0] == "KimiK3ForConditionalGeneration",
     hparams=BASE
     | u32("general.file_type", value=_file_type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import WEIGHT, Arch, Hparam, Rule, Table, boolean, exact, f32, rule, u32
@@ -11,6 +12,7 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import NEG_EXP, SQUEEZE, Reshape, Verb, Views
 from gguf_forge.convert.view import View
 from gguf_forge.errors import ConversionError
+from gguf_forge.source.checkpoint import Checkpoint
 
 from .common import BUFFERS, FILE_TYPE, SILU, affine, layer
 
@@ -159,6 +161,21 @@ def _pads(multiple: int) -> Callable[[vocab.VocabJob], int]:
     return lambda job: (job.count("pad_vocab_size_multiple") or multiple) if "d_model" in job.config else 1
 
 
+#: What the authors' code calls the sizes of a mixer, and what the table here does.
+SIZES = {"d_state": "d_state", "d_conv": "d_conv", "expand": "expand", "ngroups": "n_groups", "headdim": "head_dim"}
+
+
+def configure(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """The configuration of the authors' own checkpoints, which names a kind of mixer rather than a class."""
+    found = checkpoint.read_json("config.json") or {}
+    mixer = found.get("ssm_cfg")
+    if found.get("architectures") or not isinstance(mixer, dict):
+        return None
+    kind = str(mixer.get("layer", "Mamba1"))
+    sizes = {name: mixer[own] for own, name in SIZES.items() if own in mixer}
+    return {**found, **sizes, "architectures": [("Mamba" if kind == "Mamba1" else kind) + "ForCausalLM"]}
+
+
 MAMBA = Arch(
     "mamba",
     hf=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
@@ -177,6 +194,7 @@ MAMBA = Arch(
     vocab=(vocab.padded(_pads(8), vocab.bpe, vocab.spm, vocab.gpt_neox_default),),
     drop=BUFFERS,
     implied=SILU,
+    configure=configure,
 )
 
 GROUPS = given("n_groups", otherwise=constant(1))

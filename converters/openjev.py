@@ -14,6 +14,8 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.templates import template_values
 
+from .deciding import shown
+
 HELPER = "helper/shim.py"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: By what the logits of letters are divided, and for questions to be answered by yes or no once more.
@@ -37,11 +39,6 @@ DECISION: Table[Hparam] = Table(
         f32("decision.temperature.noul", value=_if_openjev(TEMPERATURE * TEMPERATURE_NOUL)),
     )
 )
-
-
-def shown(name: str) -> str:
-    """A text as it is, anything else as JSON."""
-    return f"{{{{ {name} if {name} is string else {name} | tojson }}}}"
 
 
 def _prompt() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import Whole
 from gguf_forge.convert.rows import equal_parts
 from gguf_forge.convert.vocab.tokens import ADDED_SCORE
+from gguf_forge.source.checkpoint import Checkpoint
 
 from .common import BASE, QKV, affine, layer
 
@@ -26,9 +26,11 @@ HEAD = 64
 Array = npt.NDArray[np.float32]
 
 
-def configure(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def configure(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """What the shapes say of a model of this family."""
-    if not {BEGIN, EMBEDDING, LAYER.format(l=0) + ".linear1.weight"} <= shapes.keys():
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    known = {BEGIN, EMBEDDING, LAYER.format(l=0) + ".linear1.weight"} <= shapes.keys()
+    if not known or checkpoint.read_json("config.json") is not None:
         return None
     tokens, width = shapes[EMBEDDING]
     layers = sum(f"{LAYER.format(l=i)}.norm1.weight" in shapes for i in range(len(shapes)))

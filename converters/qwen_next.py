@@ -13,6 +13,7 @@ import numpy as np
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import EXPERTS as EXPERT_AXIS
 from gguf_forge.convert.arch import (
+    LAYERS,
     Arch,
     Axis,
     Either,
@@ -170,11 +171,11 @@ def parts(verb: Verb = COPY, /, **names: str) -> Table[Rule]:
 
 
 #: What all have, whatever they do between the norms.
-TRUNK_ROWS: Table[Rule] = shifted(
-    DECODER.without("blk.{l}.ffn_norm", *GATED)
-    | QK_NORM
-    | parts(post_attention_norm="post_attention_layernorm")
-    | Table(tuple(rule(f"blk.{{l}}.nextn.{n}", f"model.layers.{{l}}.{n}") for n in ("eh_proj", "enorm", "hnorm")))
+OWN_ROWS: Table[Rule] = shifted(
+    DECODER.without("blk.{l}.ffn_norm", *GATED) | QK_NORM | parts(post_attention_norm="post_attention_layernorm")
+)
+TRUNK_ROWS: Table[Rule] = OWN_ROWS | shifted(
+    Table(tuple(rule(f"blk.{{l}}.nextn.{n}", f"model.layers.{{l}}.{n}") for n in ("eh_proj", "enorm", "hnorm")))
     | rule("blk.{l}.nextn.shared_head_norm", "model.layers.{l}.shared_head.norm")
 )
 STATE: Table[Rule] = parts(ssm_norm="linear_attn.norm") | Table(
@@ -249,6 +250,17 @@ QWEN35 = Arch(
     axes=AXES,
     implied=SILU,
     mtp=True,
+)
+#: The dense model without layers that predict further tokens: what others have built a head on.
+QWEN35_ALONE = replace(
+    QWEN35,
+    tensors=OWN_ROWS | APART | DENSE,
+    needs=(*NEEDS[:-1], Either((ATTENDS, KEEPS_APART)), *GATED),
+    vocab=(vocab.bpe,),
+    renames=WRAPPERS,
+    drop=(*BUFFERS, *MULTIMODAL, r"^(?:model\.)?mtp\."),
+    axes={"l": LAYERS},
+    mtp=False,
 )
 QWEN35_MOE = Arch(
     "qwen35moe",

@@ -140,6 +140,7 @@ _COPIED = {
 STEP35 = Arch(
     "step35",
     hf=("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
+    whole=("Step3p7ForConditionalGeneration",),
     hparams=BASE
     | BLOCKS
     | u32("attention.head_count", value=_heads("num_attention_heads"))
@@ -181,6 +182,7 @@ STEP35 = Arch(
     implied=(*SILU, ("use_head_wise_attn_gate", (True,)), ("zero_centered", (True,))),
     mtp=True,
 )
-STEP3_VL = replace(QWEN3, hf=("StepVLForConditionalGeneration",), hparams=BASE, tensors=DECODER | QK_NORM)
+STEP_VL = ("StepVLForConditionalGeneration",)
+STEP3_VL = replace(QWEN3, hf=STEP_VL, whole=STEP_VL, hparams=BASE, tensors=DECODER | QK_NORM)
 
 ARCHS = (STEP35, STEP3_VL)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in typing, which takes longer to load than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from gguf_forge import values as values
     from gguf_forge.convert.files import Planned as Planned
     from gguf_forge.convert.files import convert_checkpoint as convert_checkpoint

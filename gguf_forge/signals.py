@@ -11,12 +11,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-#: Signals that ask a process to end, with the word for it. A terminal that is closed sends SIGHUP.
-ENDING = {
-    getattr(signal, name): word
-    for name, word in (("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "hung up"))
-    if hasattr(signal, name)
-}
+_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up", "SIGBREAK": "interrupted"}
+#: Signals that ask a process to end, with the word for it. A terminal that is closed sends SIGHUP; Windows has none,
+#: but SIGBREAK, for Ctrl-Break and a console that is closed.
+ENDING = {getattr(signal, name): word for name, word in _WORDS.items() if hasattr(signal, name)}
 
 
 class Ended(KeyboardInterrupt):

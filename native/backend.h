@@ -2,6 +2,7 @@
 #ifndef FORGE_BACKEND_H
 #define FORGE_BACKEND_H
 
+#include "exact.h"
 #include "forge.h"
 #include <stddef.h>
 

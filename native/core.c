@@ -4,12 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__GNUC__)
-#define PREFETCH(p) __builtin_prefetch(p)
-#else
-#define PREFETCH(p) ((void)(p))
-#endif
-
 #define CODEC_ENCODE 1, 1
 #define CODEC_DECODE 0, 1
 #define CODEC_NONE 0, 0
@@ -30,10 +24,10 @@ const forge_type forge_types[] = {
 extern const forge_backend forge_scalar;
 
 /* Fastest first. */
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 extern const forge_backend forge_avx512, forge_avx2;
 static const forge_backend *const backends[] = {&forge_avx512, &forge_avx2, &forge_scalar};
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
 extern const forge_backend forge_neon;
 static const forge_backend *const backends[] = {&forge_neon, &forge_scalar};
 #else
@@ -134,7 +128,7 @@ static const float *tile_in(const job *j, int64_t at, int64_t n, float *tile)
 static void fetch_ahead(const uint8_t *src, int64_t bytes)
 {
     for (int64_t i = 0; i < bytes; i += 64) {
-        PREFETCH(src + i);
+        __builtin_prefetch(src + i);
     }
 }
 

@@ -5,6 +5,7 @@
 #ifndef FORGE_LATTICE_H
 #define FORGE_LATTICE_H
 
+#include "exact.h"
 #include <stdint.h>
 
 /* As the decoders need them: one byte a component, the first lowest, or one float. */

@@ -16,10 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gguf_forge"
 CONVERTERS = ROOT / "converters"
 #: Lowest first. A module imports its own floor and those under it; what is not named here is a tool.
-FLOORS = ["errors", "signals", "_core", "_native", "types", "names"]
+FLOORS = ["errors", "signals", "system", "_core", "_native", "types", "names"]
 FLOORS += ["format", "quant", "source", "convert", "converters"]
 TOOLS, CLI, FACADE = len(FLOORS), len(FLOORS) + 1, len(FLOORS) + 2
 MAX_FILE, MAX_FUNCTION = 500, 60
+#: The one module that may ask which system this is, and call what not every system has.
+SYSTEM = PACKAGE / "system.py"
+#: What `os` has on Linux, macOS and Windows alike, as far as it is used; `make types` judges each call by the stubs.
+EVERYWHERE = {"PathLike", "_exit", "altsep", "close", "devnull", "dup2", "environ", "fsdecode", "fsencode", "fspath"}
+EVERYWHERE |= {"fstat", "ftruncate", "getpid", "listdir", "open", "path", "sep", "stat", "stat_result", "strerror"}
+EVERYWHERE |= {"write", "O_WRONLY"}
+#: Modules of the standard library that some system lacks, and `platform`, which tells systems apart.
+NOT_EVERYWHERE = {"_winapi", "fcntl", "grp", "msvcrt", "nt", "platform", "posix", "pty", "pwd", "resource", "termios"}
+NOT_EVERYWHERE |= {"tty", "winreg", "winsound"}
 #: Data tables, and what else has a reason to be long.
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
@@ -70,6 +79,29 @@ def test_a_module_imports_only_what_lies_under_it(path: Path) -> None:
     here = floor(module_name(path))
     above = [f"line {line}: {name}" for line, name in imported(path) if floor(name) > here]
     assert above == []
+
+
+def of_one_system(node: ast.AST) -> str | None:
+    """What a piece of code asks of its system, or calls, that is not alike everywhere."""
+    if isinstance(node, ast.Import):
+        return next((alias.name for alias in node.names if alias.name in NOT_EVERYWHERE), None)
+    if isinstance(node, ast.ImportFrom):
+        return node.module if node.module in {*NOT_EVERYWHERE, "os"} else None
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        name = f"{node.value.id}.{node.attr}"
+        return name if name == "sys.platform" or (node.value.id == "os" and node.attr not in EVERYWHERE) else None
+    return None
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path != SYSTEM], ids=module_name)
+def test_a_module_is_alike_on_every_system(path: Path) -> None:
+    found = [(node, of_one_system(node)) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    assert [f"line {getattr(node, 'lineno', 0)}: {what}" for node, what in found if what] == []
+
+
+def test_the_rule_of_systems_sees_what_it_forbids() -> None:
+    seen = {what for node in ast.walk(ast.parse(SYSTEM.read_text(encoding="utf-8"))) if (what := of_one_system(node))}
+    assert {"fcntl", "msvcrt", "sys.platform", "os.preadv", "os.posix_fallocate", "os.O_NOFOLLOW"} <= seen
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -17,6 +17,7 @@ import click
 from gguf_forge.cli.terminal import hang_up, say
 from gguf_forge.errors import ForgeError, RequestError, printable
 from gguf_forge.signals import Ended
+from gguf_forge.system import reader_left
 
 #: Name of a command to the module whose `command` it is. Imported when asked for: starting up stays cheap.
 COMMANDS = {
@@ -73,11 +74,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         ended = error if isinstance(error, Ended) else Ended()
         return _ended(ended.word, ended.exit_code)
-    except BrokenPipeError:
+    except OSError as error:
+        if not reader_left(error):
+            return _ended(described(error), BAD_INPUT)
         # `| head`: the reader of the results has seen enough. Only results go to stdout, so nothing is left undone.
         hang_up(sys.stdout)
         return 0
-    except (ForgeError, OSError, MemoryError) as error:
+    except (ForgeError, MemoryError) as error:
         return _ended(described(error), WRONG_USAGE if isinstance(error, RequestError) else BAD_INPUT)
     except Exception as error:
         # The last line of defence: whatever a file made us do, its reader sees one line and not a page.

@@ -29,6 +29,9 @@ from gguf_forge.cli.terminal import Terminal
 @click.option("--no-mtp", "--no-nextn", is_flag=True, help="Leave out the layers that predict further tokens.")
 @click.option("--dspark", is_flag=True, help="The DSpark draft model of a DeepSeek-V4 checkpoint.")
 @click.option(
+    "--merge-into", type=PATH, metavar="FOLDER", help="SOURCE is a LoRA adapter: merge it into this model first."
+)
+@click.option(
     "--target-model-dir", type=PATH, metavar="FOLDER", help="The model that a draft model (EAGLE-3, DFlash) serves."
 )
 @click.option("--mistral-format", is_flag=True, help="The folder is in Mistral's own layout (params.json).")
@@ -65,10 +68,10 @@ from gguf_forge.cli.terminal import Terminal
 @shared
 def command(
     source: Path, outfile: str | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
-    bigendian: bool, mtp: bool, no_mtp: bool, dspark: bool, target_model_dir: Path | None, mistral_format: bool,
-    disable_mistral_community_chat_template: bool, sentence_transformers_dense_modules: bool, fuse_gate_up_exps: bool,
-    fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], check_tokenizer: bool, quiet: bool, verbose: bool,
-    **options: Any,
+    bigendian: bool, mtp: bool, no_mtp: bool, dspark: bool, merge_into: Path | None, target_model_dir: Path | None,
+    mistral_format: bool, disable_mistral_community_chat_template: bool, sentence_transformers_dense_modules: bool,
+    fuse_gate_up_exps: bool, fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], check_tokenizer: bool,
+    quiet: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Convert the Hugging Face checkpoint in folder SOURCE to GGUF.
 
@@ -100,6 +103,7 @@ def command(
             options=Options(
                 mtp="only" if mtp else "drop" if no_mtp else "keep",
                 draft=dspark,
+                base=merge_into,
                 target=target_model_dir,
                 mistral_format=mistral_format,
                 community_template=not disable_mistral_community_chat_template,
@@ -117,7 +121,7 @@ def command(
         )
     plans.remark(terminal, done, imatrix)
     if check_tokenizer:
-        plans.compare(terminal, target_model_dir or source, done[0], mistral_format=mistral_format)
+        plans.compare(terminal, target_model_dir or merge_into or source, done[0], mistral_format=mistral_format)
     if wanted.dry_run:
         plans.show(terminal, done)
     else:

@@ -6,13 +6,14 @@ on the command line.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
+
+from gguf_forge.system import processors
 
 if TYPE_CHECKING:
     from gguf_forge.convert.imported import Prefer
@@ -200,13 +201,6 @@ def recipe_name(name: str) -> str:
 RECIPES = Parsed("type[,type...]", _recipe_names)
 
 
-def default_threads() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def speaking(command: Command) -> Command:
     """Adds --quiet and --verbose."""
     for option in (
@@ -248,7 +242,7 @@ def shared(command: Command) -> Command:
                 help="Set a metadata key; TYPE: str, bool, int, float, u8 ... i64, f32, f64, with [] an array as JSON.",
             ),
             click.option(
-                "--threads", type=click.IntRange(min=1), default=default_threads, show_default="all cores",
+                "--threads", type=click.IntRange(min=1), default=processors, show_default="all cores",
                 help="Threads that encode.",
             ),
             click.option("--no-overwrite", is_flag=True, help="Fail where the output exists, instead of replacing it."),

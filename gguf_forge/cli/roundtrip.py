@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import PATH, Parsed, default_threads, speaking
+from gguf_forge.cli.options import PATH, Parsed, speaking
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal
+from gguf_forge.system import processors
 
 if TYPE_CHECKING:
     from gguf_forge.measure import Finding, Model
@@ -48,7 +49,7 @@ def _tensor_types(word: str) -> tuple[TensorType, ...]:
     "--source", type=PATH,
     help="What a quantized FILE was made from (.gguf or checkpoint): tells which blocks our encoder makes of it.",
 )  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), default=default_threads, show_default="all cores")
+@click.option("--threads", type=click.IntRange(min=1), default=processors, show_default="all cores")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @speaking
 def command(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
+#: A line under the heading, and nothing else, in characters that every code page has: rows from top to bottom.
+ASCII = "    \n    \n -- \n    \n    \n    \n    \n    \n"
 #: Blanks between columns, the least width of prose, and of a name that is cut.
 GAP, PROSE, NAME = 3, 18, 15
 
@@ -40,8 +42,8 @@ class Table:
         given = [printable(str(cell)) for cell in cells]
         self._rows.append(given + [""] * (len(self._names) - len(given)))
 
-    def fitted(self, width: int) -> Group:
-        """What to print where there are `width` columns."""
+    def fitted(self, width: int, ascii_only: bool = False) -> Group:
+        """What to print where there are `width` columns, and perhaps no characters but ASCII's."""
         from rich.console import Group
 
         shown = list(range(len(self._names)))
@@ -62,7 +64,7 @@ class Table:
             least[shown[0]] = max(min(least[shown[0]], NAME), least[shown[0]] + left)
         widths = {c: min(natural[c], least[c] + left) if self._prose[c] and left > 0 else least[c] for c in shown}
         missing = [f"(no room for: {', '.join(left_out)})"] if left_out else []
-        return Group(self._drawn(widths), *missing)
+        return Group(self._drawn(widths, ascii_only), *missing)
 
     def _width(self, column: int) -> int:
         from rich.cells import cell_len
@@ -70,11 +72,12 @@ class Table:
         cells = [row[column] for row in self._rows] + ([self._names[column]] if self._heading else [])
         return max((cell_len(cell) for cell in cells), default=0)
 
-    def _drawn(self, widths: dict[int, int]) -> Any:
+    def _drawn(self, widths: dict[int, int], ascii_only: bool) -> Any:
         from rich import box, table
         from rich.text import Text
 
-        drawn = table.Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, show_header=self._heading)
+        lines = box.Box(ASCII, ascii=True) if ascii_only else box.SIMPLE_HEAD
+        drawn = table.Table(box=lines, padding=0, show_edge=False, show_header=self._heading)
         for column, width in widths.items():
             if drawn.columns:
                 drawn.add_column(width=GAP - 2)  # and one for the line on each side, which is blank

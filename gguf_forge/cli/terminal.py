@@ -103,7 +103,8 @@ class Terminal:
         console = _console()
         with console.capture() as shown:
             for page in pages:
-                console.print(page if isinstance(page, str) else page.fitted(console.width), crop=False)
+                fitted = page if isinstance(page, str) else page.fitted(console.width, console.options.ascii_only)
+                console.print(fitted, crop=False)
         sys.stdout.writelines(f"{line.rstrip()}\n" for line in shown.get().splitlines())
 
     def json(self, value: Any) -> None:

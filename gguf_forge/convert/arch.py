@@ -18,6 +18,7 @@ from gguf_forge.convert.view import View
 from gguf_forge.convert.vocab.job import Part
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
+from gguf_forge.source.checkpoint import Checkpoint
 
 #: What keys begin with that do not stand under the architecture's name.
 ABSOLUTE = ("general.", "tokenizer.", "diffusion.", "xielu.", "adapter.")
@@ -153,7 +154,8 @@ class Rule:
     stand before all others, a higher number before a lower one, or (AS_READ) in the order of their sources, the `last`
     behind all others. `when` limits a rule to some configurations, or layers (`facts.layer`). `type` is the GGUF type
     that the converter's outtypes store it in whatever they are, or a function of the sources that says so; True means
-    the outtype's even where F32 is usual.
+    the outtype's even where F32 is usual. `caution` says what readers compute otherwise than the model where the rule
+    is used.
     """
 
     out: tuple[str, ...]
@@ -166,6 +168,7 @@ class Rule:
     type: str | bool | Callable[[Sequence[View]], str | bool] = False
     first: int = 0
     last: bool = False
+    caution: str = ""
     again: bool = field(default=False, init=False)
 
     @property
@@ -236,10 +239,19 @@ class Axis:
 
 @dataclass(frozen=True)
 class Drop:
-    """Source tensors left out on purpose: those whose name has the `pattern`, if `when(match, facts)` holds."""
+    """Source tensors left out on purpose: those whose name has the `pattern`, if `when(match, facts)` holds.
+
+    `loss` says what a reader of the file computes otherwise than the model because of it, where it does.
+    """
 
     pattern: str
     when: Callable[[re.Match[str], Facts], bool]
+    loss: str = ""
+
+
+def lost(pattern: str, loss: str) -> Drop:
+    """Tensors for which GGUF's readers have no place though the model uses them; `loss` says what follows."""
+    return Drop(pattern, lambda _match, _facts: True, loss)
 
 
 Replacement = str | Callable[[re.Match[str], Facts], str]
@@ -262,18 +274,20 @@ class Arch:
     """A model architecture: how one kind of checkpoint becomes GGUF.
 
     `hf` are the class names of config.json's `architectures` it serves; where several serve one name, the first whose
-    `when(config)` holds does. `hparams` stand after general.*, those marked `early` right after general.architecture.
-    `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns (regular
-    expressions, searched in the stored and in the renamed name) are tensors left out on purpose. `axes` are what names
-    count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file, those over
-    an axis for each of its numbers; a name without an ending is that of the weight. What they leave out (biases, a
-    head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are configuration
-    keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the configuration
-    that says which). `looks` are the small source tensors whose values decide something. `shapes` are rows of outputs'
-    shapes that llama.cpp's loaders do not give, or that stand in their place. `mtp` says that the model's layers that
-    predict further tokens can be left out or kept alone, `draft` that it is the draft model of another; `beside` are
-    the class names of checkpoints that hold it beside a model of their own. `configure` makes the configuration of a
-    checkpoint that has none of the shapes of its tensors by name, or None of another family's.
+    `when(config)` holds does. `whole` are classes among them, of models in parts, that say more of the text model than
+    the class that its own part names. `hparams` stand after general.*, those marked `early` right after
+    general.architecture. `renames` (pattern, replacement) bring source names to the form the rules use. `drop` patterns
+    (regular expressions, searched in the stored and in the renamed name) are tensors left out on purpose. `axes` are
+    what names count, by the letter that stands for it. `needs` are the outputs without which no reader loads the file,
+    those over an axis for each of its numbers; a name without an ending is that of the weight. What they leave out
+    (biases, a head of its own) may be missing. `vocab` are the steps that make the tokenizer keys. `implied` are
+    configuration keys whose value GGUF's readers take for granted, with the values that mean it (or a function of the
+    configuration that says which). `looks` are the small source tensors whose values decide something. `shapes` are
+    rows of outputs' shapes that llama.cpp's loaders do not give, or that stand in their place. `mtp` says that the
+    model's layers that predict further tokens can be left out or kept alone, `draft` that it is the draft model of
+    another; `beside` are the class names of checkpoints that hold it beside a model of their own. `configure` makes the
+    configuration of a checkpoint that tells what it is by its tensors, or by files beside them, rather than by the
+    class that config.json names; None of any other checkpoint.
     """
 
     name: str
@@ -287,14 +301,29 @@ class Arch:
     axes: Mapping[str, Axis] = field(default_factory=lambda: {"l": LAYERS, "e": EXPERTS})
     implied: tuple[tuple[str, tuple[Any, ...] | Callable[[Mapping[str, Any]], tuple[Any, ...]]], ...] = ()
     when: Callable[[Mapping[str, Any]], bool] | None = None
+    whole: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     mtp: bool = False
     draft: bool = False
     beside: tuple[str, ...] = ()
-    configure: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
+    configure: Callable[[Checkpoint], dict[str, Any] | None] | None = None
 
     @property
     def covered(self) -> tuple[str, ...]:
         """What of a checkpoint becomes a file: the model, and its layers that predict further tokens."""
         return ("draft model" if self.draft else "text", *(("multi-token prediction",) if self.mtp else ()))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A class whose checkpoints have no text model: it lies in a repository that config.json names.
+
+    `held` is what they do have, in words; `text` a regular expression for tensors of a text model that may be there all
+    the same; `named_by` are paths of keys in config.json, of which one names the repository.
+    """
+
+    hf: str
+    held: str
+    text: str
+    named_by: tuple[tuple[str, ...], ...]

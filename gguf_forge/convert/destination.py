@@ -13,6 +13,7 @@ from gguf_forge.convert.job import Job
 from gguf_forge.convert.naming import fill_file_name
 from gguf_forge.errors import OutputError, RequestError
 from gguf_forge.format.atomic import names_folder
+from gguf_forge.system import path_key, refused_name
 
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 
@@ -21,17 +22,17 @@ def output_paths(output: str | os.PathLike[str] | None, folder: Path, jobs: Mapp
     """Where the file of each job goes; `jobs` by the names of their types as asked for.
 
     RequestError when two would be one file, also by way of symlinks, which are followed, and for a placeholder in the
-    output's name that is none.
+    output's name that is none. OutputError when the model's name makes none for a file.
     """
     paths = []
     taken: dict[str, str] = {}
     for name, job in jobs.items():
         if output is None or os.path.isdir(output):
-            path = Path(folder if output is None else output) / default_file_name(job.metadata, job.type)
+            path = Path(folder if output is None else output) / _default_name(job)
         else:
             path = Path(output).with_name(_filled(Path(output).name, job.type))
-            path = path / default_file_name(job.metadata, job.type) if names_folder(output) else path
-        other = taken.setdefault(os.path.realpath(path), name)
+            path = path / _default_name(job) if names_folder(output) else path
+        other = taken.setdefault(path_key(path), name)
         if other != name:
             alike = other.lower() == name.lower()
             how = "make them in two runs" if alike else "name a folder, or put {ftype} in the name"
@@ -64,6 +65,15 @@ def remove_folders(made: Sequence[Path]) -> None:
     for path in reversed(made):
         with contextlib.suppress(OSError):
             path.rmdir()
+
+
+def _default_name(job: Job) -> str:
+    """After the model, whose name may be anything: on Windows also a path that leads elsewhere."""
+    name = default_file_name(job.metadata, job.type)
+    refused = refused_name(name)
+    if refused:
+        raise OutputError(f"the model's name makes no file name, so that the output must be named: {refused}")
+    return name
 
 
 def _filled(template: str, kind: str) -> str:

@@ -25,7 +25,8 @@ class Options:
     """What a user may choose about the outputs of a conversion, beside their types.
 
     `mtp`: layers that predict further tokens are kept beside the model, left out, or all that is kept. `draft`: the
-    architecture's draft model instead of the model. `target`: the folder of the model that a draft model serves.
+    architecture's draft model instead of the model. `base`: the folder of the model into which the checkpoint, an
+    adapter, is merged. `target`: the folder of the model that a draft model serves.
     `mistral_format`: the folder is in Mistral's own layout (params.json). `community_template`: a chat template of
     Mistral's community stands in where the folder has none. `dense_modules`: the dense layers of
     sentence-transformers after the pooling become outputs. `fuse_gate_up`, `fuse_qkv`: one tensor for the gate and up
@@ -34,6 +35,7 @@ class Options:
 
     mtp: Literal["keep", "drop", "only"] = "keep"
     draft: bool = False
+    base: Path | None = None
     target: Path | None = None
     mistral_format: bool = False
     community_template: bool = True

@@ -36,6 +36,7 @@ from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
 from gguf_forge.quant.recipe import Choice
 from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.merged import merge_adapter
 from gguf_forge.source.wrappers import refuse_adapter
 
 StrPath = str | os.PathLike[str]
@@ -102,8 +103,10 @@ def convert_checkpoint(
     F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans only.
     Raises ForgeError; files appear only whole.
     """
-    with open_checkpoint(source, native=options.mistral_format) as checkpoint:
+    with open_checkpoint(options.base or source, native=options.mistral_format) as checkpoint:
         refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
+        if options.base is not None:
+            merge_adapter(checkpoint, Path(source))
         model = checkpoint_model(
             checkpoint,
             pre=pre,
@@ -117,8 +120,9 @@ def convert_checkpoint(
         names = _type_names(types, AUTO if model.packed else model.auto)
         made = [(name, Job.of_type(name, model, how, dry_run)) for name in names]
         jobs = {job.type if name == AUTO else name: job for name, job in made}
-        paths = output_paths(output, checkpoint.path, jobs)
-        require_other((file for file in checkpoint.path.iterdir() if file.suffix != ".gguf"), paths)
+        paths = output_paths(output, checkpoint.folders[0], jobs)
+        files = (file for folder in checkpoint.folders for file in folder.iterdir())
+        require_other((file for file in files if file.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
         return _execute([*jobs.values()], paths, model, threads, endian, dry_run, overwrite, progress, new)
 

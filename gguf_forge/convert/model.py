@@ -23,7 +23,7 @@ from gguf_forge.convert.plan import Outputs, Packing, plan_outputs
 from gguf_forge.convert.registry import find, named
 from gguf_forge.convert.remarks import Subject, remarks
 from gguf_forge.convert.shapes import check_shapes
-from gguf_forge.convert.suggest import unknown_class
+from gguf_forge.convert.suggest import refuse_without_text, unknown_class
 from gguf_forge.convert.target import target_config, target_vocab, with_target
 from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import Array, View
@@ -80,6 +80,8 @@ def checkpoint_model(
     raw = checkpoint.config
     with _sound_config(checkpoint, arch_name):
         facts = Facts(resolve(raw), checkpoint.path, options=options, target=target_config(options))
+        if arch_name is None:
+            refuse_without_text(raw, checkpoint.tensors)
         arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
@@ -93,7 +95,8 @@ def checkpoint_model(
     metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
-    notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, [v.name for v in outputs.views]))
+    names = [view.name for view in outputs.views]
+    notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, names, outputs.dropped))
     auto = auto_outtype((t.dtype, len(t.shape)) for t in tensors.values())
     if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")
@@ -117,9 +120,9 @@ def _metadata(
     """All keys in the reference's order: the early ones, general.*, the architecture's, the tokenizer's."""
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
     counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
-    written = _written(checkpoint)
+    folder, written = checkpoint.folders[0], _written(checkpoint)
     metadata.update(
-        general_metadata(checkpoint.path, written, architecture=arch.name, counts=counts, name=model_name, note=note)
+        general_metadata(folder, written, architecture=arch.name, counts=counts, name=model_name, note=note)
     )
     metadata.update(keys)
     metadata[VERSION_KEY] = u32(QUANTIZATION_VERSION)
@@ -140,7 +143,9 @@ def _metadata(
 
 
 def _written(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """config.json, which may lie beside Mistral's params.json, too."""
+    """config.json, which may lie beside Mistral's params.json, too; none of a model that bears an adapter's name."""
+    if checkpoint.adapter is not None:
+        return {}
     return (checkpoint.read_json("config.json") or {}) if checkpoint.native else checkpoint.config
 
 

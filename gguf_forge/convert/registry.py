@@ -1,7 +1,7 @@
 """Which architecture serves a checkpoint. Finds the family files; must not know what is in them.
 
-A family file is a module of `gguf_forge.converters` with `ARCHS`. Several may serve one class name, each for some
-configurations.
+A family file is a module of `gguf_forge.converters` with `ARCHS`, or `ELSEWHERE`. Several may serve one class name,
+each for some configurations.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
-from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.arch import Arch, Elsewhere
 from gguf_forge.convert.config import text_part
 from gguf_forge.convert.params import NATIVE_CLASS, is_params
 from gguf_forge.errors import ConversionError, escaped
@@ -23,27 +23,25 @@ from gguf_forge.errors import ConversionError, escaped
 CONVERTERS = "gguf_forge.converters"
 #: How alike names of families must be for one to be a suggestion: Qwen4 and Qwen3 are, Foo and Qwen2 are not.
 _ALIKE = 0.6
-#: Classes of models in parts that say more of the text model than the class that the text model's part has.
-NAMED_WHOLE = (
-    "DeepseekOCR2ForCausalLM",
-    "DeepseekOCRForCausalLM",
-    "Exaone4_5_ForConditionalGeneration",
-    "KimiK3ForConditionalGeneration",
-    "Sarashina2VisionForCausalLM",
-    "Step3p7ForConditionalGeneration",
-    "StepVLForConditionalGeneration",
-    "UnlimitedOCRForCausalLM",
-)
+
+
+@lru_cache(maxsize=1)
+def _families() -> tuple[ModuleType, ...]:
+    package = importlib.import_module(CONVERTERS)
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    return tuple(importlib.import_module(f"{CONVERTERS}.{name}") for name in names)
 
 
 @lru_cache(maxsize=1)
 def architectures() -> tuple[Arch, ...]:
     """Every architecture, family by family."""
-    archs: list[Arch] = []
-    package = importlib.import_module(CONVERTERS)
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        archs += getattr(importlib.import_module(f"{CONVERTERS}.{found.name}"), "ARCHS", ())
-    return tuple(archs)
+    return tuple(arch for family in _families() for arch in getattr(family, "ARCHS", ()))
+
+
+@lru_cache(maxsize=1)
+def elsewhere() -> tuple[Elsewhere, ...]:
+    """Every class whose checkpoints have no text model of their own."""
+    return tuple(one for family in _families() for one in getattr(family, "ELSEWHERE", ()))
 
 
 @lru_cache(maxsize=1)
@@ -61,6 +59,12 @@ def _by_class() -> Mapping[str, tuple[Arch, ...]]:
     return MappingProxyType({name: tuple(archs) for name, archs in found.items()})
 
 
+@lru_cache(maxsize=1)
+def _named_whole() -> frozenset[str]:
+    """The classes of models in parts that count more than the class of their text model's part."""
+    return frozenset(name for arch in architectures() for name in arch.whole)
+
+
 def class_names() -> tuple[str, ...]:
     """Every class name of config.json's `architectures` that is served."""
     return tuple(_by_class())
@@ -74,7 +78,7 @@ def _first_class(config: Mapping[str, Any]) -> str | None:
 def architecture_name(config: Mapping[str, Any]) -> str:
     """The class name a configuration gives for its text model. ConversionError when it gives none."""
     own = NATIVE_CLASS if is_params(config) else _first_class(config)
-    part = None if own in NAMED_WHOLE else text_part(config)
+    part = None if own in _named_whole() else text_part(config)
     name = (part and _first_class(part)) or own
     if name:
         return name

@@ -7,30 +7,35 @@ is an error: see `shapes`.)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf_forge.convert import sentence
-from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.arch import Arch, Drop
 from gguf_forge.convert.rope import rope_of
-from gguf_forge.errors import escaped
+from gguf_forge.errors import escaped, listed
 from gguf_forge.format.values import Value
 
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_MAX_NAMED = 2
 _HEADS = frozenset({"output.weight", "cls.output.weight"})
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a conversion starts from and leads to: folder, configuration, architecture, metadata, names of tensors."""
+    """What a conversion starts from and leads to: folder, configuration, architecture, metadata, names of tensors, and
+    stored names of those left out.
+    """
 
     directory: Path
     config: Mapping[str, Any]
     arch: Arch
     metadata: Mapping[str, Value]
     names: Collection[str]
+    dropped: Collection[str] = ()
 
     def value(self, key: str) -> Any:
         """The value of a key under the architecture's name, None without one."""
@@ -130,6 +135,20 @@ def _partial(subject: Subject) -> Iterator[str]:
     yield f"config.json: partial_rotary_factor {part} has no key for {subject.arch.name}; whole heads will turn"
 
 
+def _losses(subject: Subject) -> Iterator[str]:
+    for drop in subject.arch.drop:
+        if isinstance(drop, Drop) and drop.loss:
+            found = [name for name in subject.dropped if re.search(drop.pattern, name)]
+            if found:
+                yield f"{listed(found, _MAX_NAMED)} left out: {drop.loss}"
+
+
+def _cautions(subject: Subject) -> Iterator[str]:
+    for row in subject.arch.tensors:
+        if row.caution and any(out in subject.names for whole in row.expanded() for out in whole.out):
+            yield row.caution
+
+
 RULES: dict[str, Callable[[Subject], Iterator[str]]] = {
     "rotary scaling": _scaling,
     "sliding window": _window,
@@ -139,4 +158,6 @@ RULES: dict[str, Callable[[Subject], Iterator[str]]] = {
     "reranker": _reranker,
     "further layers": _further,
     "partly turned heads": _partial,
+    "tensors without a place": _losses,
+    "what is computed otherwise": _cautions,
 }

@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from gguf_forge import system
 from gguf_forge.convert.blemish import Blemish, first_blemish
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
@@ -165,8 +166,7 @@ def _in_threads(work: _Work, count: int) -> None:
     try:
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        system.join(threads)
     except BaseException:
         work.stop()
         raise

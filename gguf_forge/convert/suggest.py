@@ -1,11 +1,14 @@
 """What to say of a checkpoint whose class no family serves: which architecture comes nearest, and what it would leave.
+Or where the text model is.
 
 Tries every architecture's rules on the names of tensors; reads no weights. Must not know single families.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +16,7 @@ from gguf_forge.convert.arch import Arch
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.patterns import Names, Pattern, form_of
 from gguf_forge.convert.plan import rename
-from gguf_forge.convert.registry import architecture_name, architectures, likeness, nearest
+from gguf_forge.convert.registry import architecture_name, architectures, elsewhere, likeness, nearest
 from gguf_forge.errors import ConversionError, escaped, listed
 from gguf_forge.source.packed import AnyTensor
 
@@ -63,6 +66,23 @@ def unknown_class(config: Mapping[str, Any], tensors: Mapping[str, AnyTensor], f
         f"of tensors{left}. --arch {best.arch.hf[0]} tries it (--allow-unused REGEX leaves tensors out); whether "
         f"llama.cpp then computes what the model does, only its authors can say; {GUIDE} shows how to write a family"
     )
+
+
+def refuse_without_text(config: Mapping[str, Any], tensors: Iterable[str]) -> None:
+    """ConversionError for a checkpoint of a class that has no text model, which says where that one is."""
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else None
+    found = next((one for one in elsewhere() if one.hf == name), None)
+    if found is None or any(re.search(found.text, tensor) for tensor in tensors):
+        return
+    places = (functools.reduce(_inside, path, config) for path in found.named_by)
+    where = next((place for place in places if isinstance(place, str) and place), None)
+    instead = "the repository of its text model" if where is None else repr(escaped(where, 80))
+    raise ConversionError(f"{found.hf} holds {found.held} and no text model: convert {instead} instead")
+
+
+def _inside(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, Mapping) else None
 
 
 def _best_of_name(name: str, tried: Sequence[Guess]) -> Guess:

@@ -1,5 +1,5 @@
 """The model that a draft model serves: its configuration, its family's vocabulary, and tensors that the two share.
-And what else a model consists of beside its own checkpoint: modules in folders of their own.
+And what else a model consists of beside its own checkpoint: modules in folders or files of their own.
 
 Knows folders and where the tables speak of another checkpoint. Must not know families.
 """
@@ -22,6 +22,7 @@ from gguf_forge.errors import CheckpointError, ConversionError
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.packed import AnyTensor, unpacked
 from gguf_forge.source.strict_json import read_json_object
+from gguf_forge.source.tensor import SourceTensor
 
 
 def target_config(options: Options) -> dict[str, Any] | None:
@@ -53,15 +54,28 @@ def _raw(options: Options) -> dict[str, Any] | None:
 def with_modules(
     arch: Arch, checkpoint: Checkpoint, facts: Facts, given: Mapping[str, AnyTensor] | None = None
 ) -> Mapping[str, AnyTensor]:
-    """The checkpoint's tensors, or those `given`, then those of folders within it that rules name, `folder/name`."""
+    """The checkpoint's tensors, or those `given`, then those of folders within it that rules name, `folder/name`.
+
+    A rule that asks for `head/norm.weight` has those of head.safetensors, or of head.pt, where there is no such folder.
+    """
     sources = (name for row in applied_rows(arch, facts) for name in row.names if "/" in name)
     tensors = dict(checkpoint.tensors if given is None else given)
     for folder in dict.fromkeys(name.partition("/")[0] for name in sources):
-        if os.path.isdir(checkpoint.path / folder):
-            module = open_checkpoint(checkpoint.path / folder)
-            checkpoint.hold(module)
-            tensors.update({f"{folder}/{name}": tensor for name, tensor in module.tensors.items()})
+        tensors.update({f"{folder}/{name}": tensor for name, tensor in _module(checkpoint, folder).items()})
     return tensors
+
+
+def _module(checkpoint: Checkpoint, name: str) -> Mapping[str, SourceTensor]:
+    """The tensors of a folder or file of this name; none where there is neither."""
+    places = (home / f"{name}{end}" for home in checkpoint.folders for end in ("", ".safetensors", ".pt"))
+    place = next((place for place in places if os.path.exists(place)), None)
+    if place is None:
+        return {}
+    if place.suffix == ".pt":
+        return checkpoint.read_torch_file(place, {})
+    module = open_checkpoint(place)
+    checkpoint.hold(module)
+    return module.tensors
 
 
 def with_target(

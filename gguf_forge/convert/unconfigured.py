@@ -1,4 +1,4 @@
-"""Checkpoints without config.json, of families that tell their own by names and shapes of tensors alone.
+"""Checkpoints that do not tell by config.json what they are, but by their tensors or by files beside them.
 
 Must not know single families: each says in its table (`Arch.configure`) what its checkpoints' configuration would be.
 """
@@ -10,12 +10,11 @@ from gguf_forge.source.checkpoint import Checkpoint
 
 
 def supply_config(checkpoint: Checkpoint) -> None:
-    """Gives a checkpoint that has no config.json the one that its family makes of its tensors, if one knows them."""
-    if checkpoint.native or checkpoint.read_json("config.json") is not None:
+    """Gives a checkpoint the configuration that a family makes of it, if one knows it for its own."""
+    if checkpoint.native:
         return
-    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     for arch in architectures():
-        made = None if arch.configure is None else arch.configure(shapes)
+        made = None if arch.configure is None else arch.configure(checkpoint)
         if made is not None:
             checkpoint.config = made
             return

@@ -1,7 +1,8 @@
-"""A file that appears under its name only when it is whole and on disk. Knows names, locks and bytes, no format.
+"""A file that appears under its name only when it is whole and on disk. Knows names and bytes, no format, and by way
+of system.py no difference between systems; docs/platforms.md says what each of them can promise.
 
-Life: create (a locked sibling `.NAME.part`, its space reserved) -> write_at, from any thread -> seal (fsync) ->
-publish (rename, fsync of the folder), or discard at any point before. Of several files that belong together: create
+Life: create (a locked sibling `.NAME.part`, its space reserved) -> write_at, from any thread -> seal (flush) ->
+publish (rename, flush of the name), or discard at any point before. Of several files that belong together: create
 all, seal all, then publish all, the one that readers look for first as the last.
 
 A signal may raise between any two steps of Python, also between making a file and noting that it was made. So a
@@ -12,7 +13,6 @@ is removed when its AtomicFile dies, or at the end of the process.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import weakref
@@ -20,10 +20,9 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
+from gguf_forge import system
 from gguf_forge.errors import OutputError
 
-#: Errors of posix_fallocate that say the file system has no such call, not that space lacks.
-_NO_FALLOCATE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 _CHUNK = 1 << 30
 #: Bytes of a file's name.
 _NAME_MAX = 255
@@ -47,9 +46,13 @@ class AtomicFile:
         self._overwrite = overwrite
         if names_folder(path):
             raise OutputError("names a folder, as it ends in a separator", path=path)
+        refused = system.refused_name(self.path.name)
+        if refused:
+            raise OutputError(refused, path=path)
+        self._target = self.path
         try:
-            self._target = Path(os.path.realpath(self.path))
-        except ValueError as error:
+            self._target = Path(os.path.realpath(system.long_path(self.path)))
+        except (OSError, ValueError) as error:
             raise self._error(error) from error
         mode = self._check_target()
         self._sibling = _Sibling(self.path, self._target.with_name(_sibling_name(self._target.name)))
@@ -76,20 +79,18 @@ class AtomicFile:
             raise OutputError("exists and is not a regular file", path=self.path)
         if not self._overwrite:
             raise OutputError("exists already", path=self.path)
+        try:
+            system.require_replaceable(self._target)
+        except OSError as error:
+            raise self._error(error) from error
         return stat.S_IMODE(found.st_mode) & 0o777
 
     def _reserve(self, mode: int | None) -> None:
         if mode is not None:
-            os.fchmod(self._fd, mode)
-        if self.size > _free(self._target.parent):  # asking for it might fill the disk for others before it fails
+            system.set_mode(self._fd, mode)
+        if self.size > system.free_space(self._target.parent):  # asking might fill the disk for others before it fails
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        try:
-            if self.size:
-                os.posix_fallocate(self._fd, 0, self.size)
-        except OSError as error:
-            if error.errno not in _NO_FALLOCATE:
-                raise
-            os.ftruncate(self._fd, self.size)
+        system.reserve(self._fd, self.size)
 
     @property
     def _fd(self) -> int:
@@ -101,7 +102,7 @@ class AtomicFile:
         done = 0
         while done < len(view):
             try:
-                count = os.pwrite(self._fd, view[done : done + _CHUNK], offset + done)
+                count = system.write_at(self._fd, view[done : done + _CHUNK], offset + done)
             except (OSError, ValueError) as error:
                 raise self._error(error) from error
             if count <= 0:
@@ -111,7 +112,7 @@ class AtomicFile:
     def seal(self) -> None:
         """Waits until all bytes are on disk. Raises OutputError; then discard the file, a second try would lie."""
         try:
-            os.fsync(self._fd)
+            system.flush(self._fd)
         except OSError as error:
             raise self._error(error) from error
 
@@ -119,18 +120,15 @@ class AtomicFile:
         """Gives the sealed file its name, replacing an old one, and waits until the folder is on disk."""
         if not self._overwrite and os.path.lexists(self._target):
             raise OutputError("exists already", path=self.path)
+        file = self._sibling.file
+        assert file is not None
         try:
-            os.replace(self._sibling.path, self._target)
+            system.replace(file, self._sibling.path, self._target)
             self._finalizer.detach()
-            self._sibling.close()
-            folder = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                os.fsync(folder)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
-                    raise
+                system.flush_entry(file, self._target.parent)
             finally:
-                os.close(folder)
+                self._sibling.close()
         except OSError as error:
             raise self._error(error) from error
 
@@ -143,9 +141,9 @@ class AtomicFile:
     def _error(self, error: OSError | ValueError) -> OutputError:
         if not isinstance(error, OSError):
             return OutputError(str(error), path=self.path)
-        text = os.strerror(error.errno) if error.errno else str(error)
+        text = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text += f": needs {self.size} bytes, {_free(self._target.parent)} free in {self._target.parent}"
+            text += f": needs {self.size} bytes, {system.free_space(self._target.parent)} free in {self._target.parent}"
         elif error.errno == errno.EFBIG:
             text += f": needs {self.size} bytes"
         elif error.errno == errno.ENOENT:
@@ -160,21 +158,26 @@ class _Sibling:
         self.output = output
         self.path = path
         self.file: FileIO | None = None
+        self._made = False
         self._process = os.getpid()
 
     def create(self) -> None:
-        """Makes and locks it. What a killed writer left there is unlocked, and taken over.
+        """Makes and locks it. What a killed writer left there is unlocked, and taken over, where there are locks.
 
         Raises OutputError when another writer has it or something else is in the way, OSError when it cannot be made.
         """
         while True:
+            self._made = False
             try:
-                self.file = FileIO(self.path, "x+")
+                self.file = system.create(self.path)
+                self._made = True
             except FileExistsError:
                 try:
-                    self.file = self._open()
+                    self.file = system.open_itself(self.path)
                 except FileNotFoundError:
                     continue
+                except BlockingIOError as error:
+                    raise self._taken() from error
             if self._claim(self.file):
                 break
             self.close()
@@ -186,7 +189,7 @@ class _Sibling:
             return  # a forked child ends with its parent's files still in the making
         try:
             if self.file is None or self.file.closed:
-                self.file = self._open()
+                self.file = system.open_itself(self.path)
             if self._claim(self.file):
                 self.path.unlink(missing_ok=True)
         except (OSError, OutputError):
@@ -198,37 +201,30 @@ class _Sibling:
         if self.file is not None:
             self.file.close()
 
-    def _open(self) -> FileIO:
-        return FileIO(self.path, "r+", opener=_open_itself)
-
     def _claim(self, file: FileIO) -> bool:
         """Locks an open file, again if it is ours. False if it has lost its name: its writer published or gave up."""
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = system.lock(file)
             named = os.stat(self.path, follow_symlinks=False)
         except BlockingIOError as error:
-            raise OutputError("another writer is making this file", path=self.output) from error
+            raise self._taken() from error
         except FileNotFoundError:
             return False
         found = os.fstat(file.fileno())
         if not os.path.samestat(named, found):
             return False
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        if not stat.S_ISREG(named.st_mode) or found.st_nlink != 1:
             raise OutputError(f"{self.path.name} is in the way and not a writer's leftover", path=self.output)
+        if not locked and not self._made:
+            text = "is another writer's, or was; remove it if none is at work: this file system has no locks to tell"
+            raise OutputError(f"{self.path.name} {text}", path=self.output)
         return True
+
+    def _taken(self) -> OutputError:
+        return OutputError("another writer is making this file", path=self.output)
 
 
 def _sibling_name(name: str) -> str:
     """`.NAME.part`, or a digest for NAME where that is longer than file systems take."""
     raw = os.fsencode(name)
     return f".{name if len(raw) <= _NAME_MAX - len('..part') else sha256(raw).hexdigest()}.part"
-
-
-def _open_itself(path: str, flags: int) -> int:
-    """Opens what stands at `path`: the link and not what it points to, a pipe without waiting for its other end."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _free(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize

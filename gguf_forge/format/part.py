@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gguf_forge import system
 from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError
 from gguf_forge.format.layout import Limits
 from gguf_forge.format.parse import Entry, describe_foreign, parse
@@ -61,7 +62,7 @@ class Part:
         done = 0
         while done < len(view):
             try:
-                count = os.preadv(self.fd, [view[done : done + (1 << 30)]], offset + done)
+                count = system.read_at(self.fd, view[done : done + (1 << 30)], offset + done)
             except OSError as error:
                 raise InputError(_reason(error), path=self.path, offset=offset + done) from error
             if not count:
@@ -83,7 +84,7 @@ class Part:
 
 def _open_regular(path: Path) -> int:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = system.open_to_read(path)
     except ValueError as error:
         raise InputError(str(error), path=path) from error
     except OSError as error:

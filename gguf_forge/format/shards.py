@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped, listed
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
 from gguf_forge.format.part import Part
+from gguf_forge.system import long_path
 
 SPLIT_KEYS = (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)
 _NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
@@ -51,7 +53,7 @@ def siblings(part: Part) -> list[Path]:
         )
         raise InvalidError(text, path=part.path)
     paths = [part.path.with_name(shard_name(match["prefix"], n, count)) for n in range(1, count + 1)]
-    missing = [p.name for p in paths if not p.exists()]
+    missing = [p.name for p in paths if not os.path.exists(long_path(p))]
     if missing:
         raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {listed(missing)}", path=part.path)
     return paths

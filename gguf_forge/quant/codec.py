@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gguf_forge import _native
+from gguf_forge import _native, system
 from gguf_forge.errors import QuantError
 from gguf_forge.quant.unseen import Importance, importance
 from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
@@ -190,21 +188,20 @@ def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: 
                 return
             try:
                 run(start, min(start + step, rows))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised again below
                 failed[start] = error
-                raise
 
-    workers = min(count, -(-rows // step))
-    if workers <= 1:
+    workers = [Thread(target=work) for _ in range(min(count, -(-rows // step)))]
+    if len(workers) <= 1:
         work()
-        return
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for _ in range(workers):
-                pool.submit(work)
-    except BaseException as error:  # an interrupt: chunks in hand are finished, no more are taken
-        failed[-1] = error
-        raise
+    else:
+        try:
+            for worker in workers:
+                worker.start()
+            system.join(workers)
+        except BaseException as error:  # an interrupt: chunks in hand are finished, no more are taken
+            failed[-1] = error
+            raise
     if failed:
         raise failed[min(failed)]
 
@@ -212,17 +209,10 @@ def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: 
 def thread_count(threads: int | None) -> int:
     """How many threads to use: `threads`, or one a processor. Raises QuantError for what is no number of threads."""
     if threads is None:
-        return available_threads()
+        return system.processors()
     if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads.__index__() < 1:
         raise QuantError(f"threads must be a whole number of at least 1, found {threads!r:.40}")
     return threads.__index__()
-
-
-def available_threads() -> int:
-    """Processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _encode_into(

@@ -48,8 +48,9 @@ class Checkpoint:
     `path` is the folder, `files` the weight files in the order they are read, `tensors` maps names to SourceTensor
     (files by name; within a safetensors file by name, within a .bin file as it lists them; names without those of
     modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. `native` says that
-    the folder is read in Mistral's own layout: consolidated*.safetensors and params.json. Close it, or use it as a
-    context manager; reads fail afterwards.
+    the folder is read in Mistral's own layout: consolidated*.safetensors and params.json. `adapter` is the folder of an
+    adapter that was merged into the tensors; `folders` are both, that first whose name and card the model has. Close
+    it, or use it as a context manager; reads fail afterwards.
     """
 
     path: Path
@@ -57,10 +58,12 @@ class Checkpoint:
     tensors: Mapping[str, SourceTensor]
     notes: list[str]
     native: bool
+    adapter: Path | None
 
     def __init__(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
         given = Path(path)
         self.native = native
+        self.adapter = None
         self.notes = []
         self._inputs: list[InputFile] = []
         tensors: dict[str, SourceTensor] = {}
@@ -115,6 +118,11 @@ class Checkpoint:
         path = self.path.joinpath(*parts)
         return read_json_object(path) if os.path.exists(path) else None
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its files lie, the folder first by which the model is known."""
+        return (self.path,) if self.adapter is None else (self.adapter, self.path)
+
     def unchanged(self) -> bool:
         """Whether every weight file is still the one that was opened: device, inode, size and times."""
         return all(file.unchanged() for file in self._inputs)
@@ -124,6 +132,12 @@ class Checkpoint:
         for file in self._inputs:
             if not file.unchanged():
                 raise ChangedInputError("was changed while it was read", path=file.path)
+
+    def read_torch_file(self, path: Path, numbers: dict[str, int | float]) -> Mapping[str, SourceTensor]:
+        """The tensors of a file of torch.save, closed with the checkpoint; numbers beside them go to `numbers`."""
+        file = InputFile(path)
+        self._inputs.append(file)
+        return read_torch_pickle(file, self.notes, numbers)
 
     def hold(self, other: Checkpoint) -> None:
         """Take another checkpoint's files for its own, to be closed with it and watched for changes."""

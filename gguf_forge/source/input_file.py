@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -12,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from gguf_forge import system
 from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError, TruncatedError
 
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
@@ -30,9 +30,8 @@ class InputFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         try:
-            self._fd = os.open(path, flags)
+            self._fd = system.open_to_read(path)
         except OSError as error:
             raise InputError(f"cannot be opened: {error.strerror}", path=path) from None
         found = os.fstat(self._fd)
@@ -41,7 +40,6 @@ class InputFile:
             raise InvalidError("not a regular file", path=path)
         self.size: int = found.st_size
         self._identity = _identity(found)
-        self._seek_lock = threading.Lock()
         self._open = True
 
     def read_into(self, target: npt.NDArray[Any], offset: int) -> None:
@@ -58,21 +56,12 @@ class InputFile:
         done, total = 0, len(view)
         while done < total:
             try:
-                got = self._read_some(view[done : done + _MAX_CALL], offset + done)
+                got = system.read_at(self._fd, view[done : done + _MAX_CALL], offset + done)
             except OSError as error:
                 raise InputError(error.strerror or str(error), path=self.path, offset=offset + done) from None
             if got <= 0:
                 self._raise_short(offset + done, total - done)
             done += got
-
-    def _read_some(self, view: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._fd, [view], offset)
-        with self._seek_lock:
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            data = os.read(self._fd, len(view))
-        view[: len(data)] = data
-        return len(data)
 
     def _raise_short(self, offset: int, missing: int) -> None:
         if not self.unchanged():
@@ -92,7 +81,7 @@ class InputFile:
     def unchanged(self) -> bool:
         """Whether device, inode, size and times of the open file, and of the path, are what they were on opening."""
         try:
-            return _identity(os.fstat(self._fd)) == self._identity == _identity(os.stat(self.path))
+            return _identity(os.fstat(self._fd)) == self._identity == _identity(os.stat(system.long_path(self.path)))
         except OSError:
             return False
 

@@ -216,9 +216,11 @@ class _Place:
 
 
 def read_torch_pickle(
-    file: InputFile, notes: list[str], numbers: dict[str, int] | None = None
+    file: InputFile, notes: list[str], numbers: dict[str, int | float] | None = None
 ) -> dict[str, SourceTensor]:
-    """The tensors of a file written by torch.save, in its order; whole numbers beside them go to `numbers`, if given.
+    """The tensors of a file written by torch.save, in its order; numbers beside them go to `numbers`, if given.
+
+    With `numbers` a dictionary among the entries is read, too: its names follow those of the entry after a dot.
 
     Raises UnsafeInputError for a pickle that asks for anything but tensors, FormatError and its kinds for a damaged
     file, UnsupportedError for TorchScript archives and compressed members. Nothing in the file is ever run.
@@ -237,11 +239,12 @@ def read_torch_pickle(
     if not isinstance(value, dict):
         raise InvalidError(f"holds a {type(value).__name__}, expected a dictionary of tensors", path=file.path)
     tensors: dict[str, SourceTensor] = {}
-    for name, view in value.items():
+    entries = value if numbers is None else _flat(value)
+    for name, view in entries.items():
         if not isinstance(name, str):
             raise InvalidError(f"key {shown(name)} is not a string", path=file.path)
         check_tensor_name(name, file.path)
-        if numbers is not None and isinstance(view, int) and not isinstance(view, bool):
+        if numbers is not None and isinstance(view, (int, float)) and not isinstance(view, bool):
             numbers[name] = view
             continue
         if not isinstance(view, _View):
@@ -249,6 +252,17 @@ def read_torch_pickle(
             raise InvalidError(f"{type(view).__name__}, not a tensor", path=file.path, field=field)
         tensors[name] = _place(name, view, places[view.storage.key], file, big_endian)
     return tensors
+
+
+def _flat(entries: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Entries, those of dictionaries among them under both names."""
+    found: dict[Any, Any] = {}
+    for name, value in entries.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        found.update({f"{name}.{key}" if isinstance(key, str) else key: entry for key, entry in inner})
+        if not isinstance(value, dict):
+            found[name] = value
+    return found
 
 
 def _place(name: str, view: _View, place: _Place, file: InputFile, big_endian: bool) -> SourceTensor:

@@ -103,4 +103,6 @@ def describe_adapter(folder: Path) -> str:
     what = f"{escaped(word, 40)} adapter".strip()
     whose = f" of {escaped(base)!r}" if isinstance(base, str) else ""
     into = "that model" if whose else "its base model"
-    return f"{what}{whose}, not a model: merge it into {into} (in PEFT: merge_and_unload) and convert the result"
+    merge = f"merge it into {into} (in PEFT: merge_and_unload) and convert the result"
+    here = f", or name the folder of {into} with --merge-into" if word == "LoRA" else ""
+    return f"{what}{whose}, not a model: {merge}{here}"

@@ -1,9 +1,9 @@
 /* AVX2 with F16C: eight lanes. FMA is there but must not be used: it would change the last bit. */
 #include "begin.h"
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include "half.h"
-#include <immintrin.h>
+#include "intrinsics_x86.h"
 #include "cpu_x86.h"
 #include "target.h"
 

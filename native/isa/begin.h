@@ -7,17 +7,10 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(_MSC_VER)
-#define V_FN static __forceinline
-#define V_OUT static __declspec(noinline)
-#else
 #define V_OUT static __attribute__((noinline, unused))
 #define V_FN static inline __attribute__((always_inline, unused))
-#endif
 
-#if defined(__GNUC__)
 /* A vocabulary is larger than what one table of codecs happens to use. */
 #pragma GCC diagnostic ignored "-Wunused-function"
-#endif
 
 #endif

@@ -1,9 +1,4 @@
 /* What the processor has and the operating system saves. Compiled for plain x86-64. */
-#if defined(_MSC_VER)
-#include <intrin.h>
-static inline void cpu_id(int leaf, uint32_t r[4]) { __cpuidex((int *)r, leaf, 0); }
-static inline uint64_t cpu_saved_state(void) { return _xgetbv(0); }
-#else
 #include <cpuid.h>
 static inline void cpu_id(int leaf, uint32_t r[4]) { __cpuid_count(leaf, 0, r[0], r[1], r[2], r[3]); }
 static inline uint64_t cpu_saved_state(void)
@@ -12,7 +7,6 @@ static inline uint64_t cpu_saved_state(void)
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
 }
-#endif
 
 /* EBX of leaf 7 when the system saves all the state bits asked for and F16C is there; 0 otherwise. */
 static inline uint32_t cpu_extensions(uint64_t state)

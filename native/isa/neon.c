@@ -1,7 +1,7 @@
 /* NEON, which every AArch64 processor has: four lanes. */
 #include "begin.h"
 
-#if defined(__aarch64__) || defined(_M_ARM64)
+#if defined(__aarch64__)
 #include "half.h"
 #include <arm_neon.h>
 

@@ -94,13 +94,7 @@ V_FN VI vi_round_away(VF a)
 /* The number of the lowest bit set; u is not 0. */
 V_FN int first_bit(uint32_t u)
 {
-#if defined(_MSC_VER) && !defined(__clang__)
-    unsigned long i;
-    _BitScanForward(&i, u);
-    return (int)i;
-#else
     return __builtin_ctz(u);
-#endif
 }
 
 static inline uint16_t load_u16(const uint8_t *p)
@@ -136,7 +130,7 @@ static inline float load_f16(const uint8_t *p)
 }
 
 /* The NaN that arithmetic makes has its sign set on x86, where the reference's bytes come from, and clear on ARM. */
-#if defined(__aarch64__) || defined(_M_ARM64)
+#if defined(__aarch64__)
 enum { NAN_SIGN_FLIP = 0x8000 };
 #else
 enum { NAN_SIGN_FLIP = 0 };

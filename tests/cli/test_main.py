@@ -23,6 +23,7 @@ from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.signals import Ended
 from gguf_forge.types import TENSOR_TYPES
 from tests.cli.conftest import Forge
+from tests.conftest import PLATFORM
 
 
 def test_version_is_that_of_the_package(forge: Forge) -> None:
@@ -77,6 +78,7 @@ def test_how_a_run_ends(
 RUN = "import sys; from gguf_forge.__main__ import run; sys.argv = ['gguf-forge', 'types']; sys.exit(run())"
 
 
+@pytest.mark.skipif(PLATFORM == "win32", reason="no signal reaches a single process")
 @pytest.mark.parametrize(
     ("number", "word"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "hung up")]
 )
@@ -95,6 +97,7 @@ def test_a_signal_after_the_end_changes_nothing() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(PLATFORM == "win32", reason="no signal reaches a single process")
 @pytest.mark.parametrize("ignored", [True, False])
 def test_what_nohup_ignores_stays_ignored(ignored: bool) -> None:
     code = f"""import os, signal, sys

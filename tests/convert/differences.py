@@ -37,6 +37,7 @@ _SHORTER = _differs("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer
 _TEMPLATE = _differs("tokenizer.chat_template", why=(TEMPLATES,))
 
 _JOINED = _differs("tokenizer.ggml.remove_extra_whitespaces", why=(RUNS,))
+IMPORTED = "Checkpoints that are quantized already"
 REFUSED = "What llama.cpp would not load is refused"
 
 
@@ -76,6 +77,7 @@ ZOO: dict[str, Difference] = {
         why=("Nomic's configuration is read as it stands",),
     ),
     "roberta-large-mnli": _differs("bert.classifier.output_labels", why=("How many classes a classifier has",)),
+    "ms-marco-MiniLM-L6-v2": _differs("cls.weight", "cls.bias", why=("BERT's pooler before its classifier",)),
     "WavTokenizer-large-75-dec": _refused("convnext.0.dw.bias"),
     "Laguna-XS.2": _differs(
         "laguna.attention.sliding_window", why=("Layers with windows where llama.cpp supposes others",)
@@ -128,10 +130,9 @@ ZOO: dict[str, Difference] = {
     "mamba-130m-original": _EXPONENTIAL,
     "NVIDIA-Nemotron-Nano-9B-v2": _differs("general.architecture", "nemotron_h*", why=("Dense Nemotron-H",)),
     "pocket-tts-no-voice-bos.f32": _differs("token_embd.weight", why=("Pocket TTS's first input",)),
-    # Weights in another tool's packed form, which is refused by name.
-    "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
-    "Devstral-Small-native-fp8": Difference(frozenset(), (), "qscale_weight"),
-    "MiMo-V2-Flash-fp8-raw-config": Difference(frozenset(), (), "quantized by fp8"),
+    "Llama-2-7B-GPTQ": _differs("general.imported.*", "[bo]*.weight", why=(IMPORTED,)),
+    "Devstral-Small-native-fp8": _differs("general.imported.*", *_CONTEXT.keys, why=(IMPORTED, *_CONTEXT.sections)),
+    "MiMo-V2-Flash-fp8-raw-config": _differs("general.imported.*", why=(IMPORTED,)),
 }
 
 KINDS: dict[str, Difference] = {

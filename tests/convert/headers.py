@@ -35,6 +35,7 @@ from gguf_forge.format import reader
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.input_file import InputFile
+from gguf_forge.source.merged import merge_adapter
 from gguf_forge.source.packed import AnyTensor
 from gguf_forge.source.tensor import SourceTensor
 
@@ -44,6 +45,8 @@ FILES = ("modules.json", "1_Pooling/config.json", "params.json", "dflash_config.
 PRESENT = ("tokenizer.model", "helper/shim.py")
 #: Those that are no texts, which a case holds in hexadecimal.
 BYTES = ("mask_embedding.pt",)
+#: Names the model that the checkpoint, an adapter, is merged into; our option.
+MERGED = "--merge-into"
 #: What the reference calls its options, and ours.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--mtp": {"mtp": "only"},
@@ -159,7 +162,11 @@ def pack(checkpoint: Path, result: Path, name: str | None = None, *args: str) ->
     keys, tensors, computed, found = (_from_gguf if result.suffix == ".gguf" else _from_manifest)(result)
     args = (*found, *args)
     options = options_of([*args], checkpoint.parent)
-    with open_checkpoint(checkpoint, native="--mistral-format" in args) as source:
+    model = Path(args[args.index(MERGED) + 1]) if MERGED in args else checkpoint
+    with open_checkpoint(model, native="--mistral-format" in args) as source:
+        if model != checkpoint:
+            merge_adapter(source, checkpoint)
+            args = (MERGED, model.name)
         supply_config(source)
         files = {n: (checkpoint / n).read_text(encoding="utf-8") for n in FILES if (checkpoint / n).is_file()}
         files |= {n: (checkpoint / n).read_bytes().hex() for n in BYTES if (checkpoint / n).is_file()}

@@ -84,7 +84,8 @@ def texts_for(keys: dict[str, Any]) -> list[str]:
     kinds = (TokenType.CONTROL, TokenType.USER_DEFINED)
     rows = zip(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"], strict=True)
     special = [token for token, kind in rows if kind in kinds and token.strip()]
-    return [*TEXTS, *DNA, *probes.damaged_texts(20), *probes.with_tokens(special[:8])]
+    texts = [*TEXTS, *DNA, *probes.damaged_texts(20), *probes.with_tokens(special[:8])]
+    return [probes.assigned(text) for text in texts] if keys["tokenizer.ggml.model"] == "bert" else texts
 
 
 @pytest.mark.parametrize("name", ["t5", "t5-bpe", "xlmr", "xlmr-json", "qwen", "spm-v3", "tekken", "rwkv", "dna"])

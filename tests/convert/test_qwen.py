@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_forge.converters.qwen_next import in_turns
+from gguf_forge.converters.qwen_tts import Folded
 
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
@@ -19,8 +21,6 @@ from gguf_forge.convert.plan import plan_outputs
 from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import of_array
 from gguf_forge.convert.vocab import Keys, load_vocab
-from gguf_forge.converters.qwen_next import in_turns
-from gguf_forge.converters.qwen_tts import Folded
 from gguf_forge.errors import ConversionError
 from tests.convert import headers
 from tests.convert.test_undo import tensors_of

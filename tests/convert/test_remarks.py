@@ -28,12 +28,25 @@ def notes_of(case: Case, folder: Path) -> list[str]:
     outputs = plan_outputs(case.arch, case.headers(), case.facts(folder))
     early, others = metadata_of(case.arch, outputs.facts)
     names = [view.name for view in outputs.views]
-    return remarks(Subject(folder, outputs.facts.config, case.arch, early | others, names))
+    return remarks(Subject(folder, outputs.facts.config, case.arch, early | others, names, outputs.dropped))
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n.startswith("plain-") and n not in (WINDOWED, *SCALED)])
 def test_families_as_published_leave_nothing_unsaid(name: str, tmp_path: Path) -> None:
     assert notes_of(CASES[name], tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nomic-v2-moe", r"^'?encoder.layers.1.mlp.experts.bias'? .*left out: the model adds it"),
+        ("jina-v3", "lora_A.* and [0-9]+ more left out: adapters for tasks"),
+        ("distilbert-sst2", "a ReLU before its classifier's last layer, llama.cpp a tanh"),
+    ],
+)
+def test_what_llama_cpp_computes_otherwise_is_said(name: str, message: str, tmp_path: Path) -> None:
+    found = notes_of(CASES[name], tmp_path)
+    assert any(re.search(message, note) for note in found), found
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from gguf_forge.format.values import string
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import quantize
 from gguf_forge.types import tensor_type
+from tests.conftest import interrupter
 
 Weights = npt.NDArray[np.float32]
 SHAPES = {"a": (300, 64), "b": (3, 5, 256), "c": (64,), "d": (1, 32)}
@@ -180,7 +181,7 @@ def handled() -> Iterator[threading.Semaphore]:
 
 def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path, handled: threading.Semaphore) -> None:
     target = begun(tmp_path / "out.gguf", {"a": "F32"})
-    inside, go_on = threading.Event(), threading.Event()
+    inside, go_on, interrupt = threading.Event(), threading.Event(), interrupter()
 
     def rows(start: int, stop: int) -> Array:
         inside.set()
@@ -190,7 +191,7 @@ def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path, handled:
     def press() -> None:
         inside.wait(60)
         for _ in range(3):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            interrupt()
             handled.acquire(timeout=60)
             time.sleep(0.05)  # as long as a hand takes
         go_on.set()

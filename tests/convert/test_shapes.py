@@ -31,7 +31,7 @@ LOADED = shape_cases.load(ROOT / "fixtures" / "golden" / "shapes.json.xz")
 CASES = headers.load()
 #: Cases whose one change is a size that the tensors do not have (two labels without names, to which llama.cpp gives no
 #: classifier; token types or experts that no key counts, or too few of them); and those that say too little for a file.
-ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both", "B-cls2", "B-min", "X-12experts", "QX-min", "d1-omni-600M"}
+ODD = {"Q3-nohd", "g3-unknown-min", "gpt2-hidden-both", "B-cls2", "B-min", "X-12experts", "QX-min"}
 #: Tensors whose shape depends on others': the change of one shows in another.
 LINKED = {"clef", "dflash", "eagle3", "jina-bert-v2"}
 LLAMA = {
@@ -47,7 +47,9 @@ def outputs_of(case: Case, folder: Path) -> tuple[dict[str, tuple[int, ...]], di
     outputs = plan_outputs(arch, case.headers(), case.facts(folder))
     views, facts = outputs.views, outputs.facts
     early, others = metadata_of(arch, facts)
-    token_types = {"tokenizer.ggml.token_type_count": values.u32(facts.config.get("type_vocab_size", 1))}
+    # A vocabulary's key: of a head that decides, the three kinds of questions.
+    count = 3 if f"{arch.name}.decision.block_count" in others else facts.config.get("type_vocab_size", 1)
+    token_types = {"tokenizer.ggml.token_type_count": values.u32(count)}
     return {v.name: v.shape for v in views}, early | others | token_types, arch.name
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.registry import architectures, class_names, named, select
-from gguf_forge.convert.suggest import guesses, unknown_class
+from gguf_forge.convert.registry import architecture_name, architectures, class_names, elsewhere, named, select
+from gguf_forge.convert.suggest import guesses, refuse_without_text, unknown_class
 from gguf_forge.errors import ConversionError
 from tests.convert import headers
 
 CASES = headers.load()
+REGISTERED = headers.FOLDER.parent / "registered.txt"
 PLAIN = [name for name in CASES if name.startswith("plain-")]
 
 
@@ -57,3 +59,34 @@ def test_every_class_is_served_by_what_serves_it() -> None:
     for arch in architectures():
         assert set(arch.hf) <= set(class_names())
         assert arch.hf
+        assert set(arch.whole) <= set(arch.hf)
+
+
+def test_every_class_that_the_reference_registers_is_served_or_said_where_it_is() -> None:
+    names = set(REGISTERED.read_text(encoding="utf-8").split())
+    assert len(names) > 250
+    beside = {name for arch in architectures() for name in arch.beside}
+    assert names - set(class_names()) - beside - {one.hf for one in elsewhere()} == set()
+    assert {one.hf for one in elsewhere()} & set(class_names()) == set()
+
+
+@pytest.mark.parametrize(
+    ("more", "instead"),
+    [
+        ({"text_model_id": "meta-llama/Llama-3.2-1B-Instruct"}, "'meta-llama/Llama-3.2-1B-Instruct'"),
+        ({"text_config": {"_name_or_path": "some/model", "architectures": ["LlamaForCausalLM"]}}, "'some/model'"),
+        ({"text_model_id": None, "text_config": 3}, "the repository of its text model"),
+    ],
+)
+def test_a_checkpoint_without_its_text_model_says_where_that_one_is(more: dict[str, Any], instead: str) -> None:
+    config = {"architectures": ["UltravoxModel"], **more}
+    with pytest.raises(ConversionError, match=f"UltravoxModel holds an audio encoder .* convert {instead} instead"):
+        refuse_without_text(config, ["multi_modal_projector.linear_1.weight", "audio_tower.conv1.weight"])
+    refuse_without_text(config, ["language_model.model.norm.weight"])
+
+
+def test_a_class_that_counts_as_a_whole_hides_that_of_its_text_part() -> None:
+    part = {"text_config": {"architectures": ["LlamaForCausalLM"]}}
+    whole = [name for arch in architectures() for name in arch.whole]
+    assert {architecture_name({"architectures": [name], **part}) for name in whole} == set(whole)
+    assert architecture_name({"architectures": ["LlavaForConditionalGeneration"], **part}) == "LlamaForCausalLM"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf_forge.converters.minimax import EMBEDDING, unheard
 from safetensors.numpy import save_file
 
 from gguf_forge.convert.facts import Facts
-from gguf_forge.converters.minimax import EMBEDDING, unheard
 
 KNOWN = 4
 

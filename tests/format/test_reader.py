@@ -27,6 +27,7 @@ from gguf_forge.format.foreign import FOREIGN_TYPES
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.types import REMOVED, known_type
+from tests.conftest import PLATFORM, descriptors, make_pipe
 from tests.format.notation import ARR, I32, OK, Q4_K, STR, U16, a, h, kv, pad, s, ti, u64
 
 
@@ -114,12 +115,12 @@ def test_arrays_outlive_the_file(model: Path) -> None:
 def test_no_descriptor_is_left_open(model: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(OK[:-20])
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for _ in range(5):
         gguf_forge.open(model).close()
         with pytest.raises(FormatError):
             gguf_forge.open(bad)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 @pytest.mark.parametrize("change", ["cut", "append", "edit"])
@@ -148,6 +149,7 @@ def test_a_short_read_is_a_change(model: Path) -> None:
             part.read_into(np.empty(100, np.uint8), part.size - 50)
 
 
+@pytest.mark.skipif(PLATFORM == "win32", reason="what is mapped cannot be replaced")
 def test_a_file_replaced_by_name_stays_readable(model: Path, tmp_path: Path) -> None:
     with gguf_forge.open(model) as file:
         other = tmp_path / "other"
@@ -159,7 +161,7 @@ def test_a_file_replaced_by_name_stays_readable(model: Path, tmp_path: Path) -> 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
+    make_pipe(fifo)
     for path in (fifo, tmp_path, Path("/dev/null")):
         assert not stat.S_ISREG(path.stat().st_mode)
         with pytest.raises(InvalidError, match="not a regular file"):
@@ -167,7 +169,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match=r"No such file|cannot find"):
         gguf_forge.open(tmp_path / "absent.gguf")
     with pytest.raises(InputError):
         gguf_forge.open("nul\0byte")

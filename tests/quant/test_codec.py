@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from typing import Any
 
@@ -15,6 +13,7 @@ from gguf_forge.errors import QuantError, UnsupportedError
 from gguf_forge.quant import codec
 from gguf_forge.quant.codec import dequantize, encode_rows, quantize
 from gguf_forge.types import TENSOR_TYPES
+from tests.conftest import interrupter
 
 F16, F32, BF16, Q4_K, Q8_0 = (TENSOR_TYPES[name] for name in ("F16", "F32", "BF16", "Q4_K", "Q8_0"))
 RNG = np.random.default_rng(0)
@@ -72,11 +71,12 @@ def test_of_several_bad_rows_the_first_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_interrupt_lets_no_more_rows_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
+    interrupt = interrupter()
 
     def slowly(*args: Any) -> None:
         taken.append(1)
         if len(taken) == 10:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            interrupt()
         time.sleep(0.01)
 
     monkeypatch.setattr(codec, "CHUNK", 512)

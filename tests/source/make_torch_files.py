@@ -66,6 +66,10 @@ def main() -> None:
     tied["z"] = tied["b"] = tied["a"]
     save("tied", tied)
 
+    small = {"weight": torch.arange(24).reshape(4, 6).float(), "bias": torch.arange(4).float()}
+    head = {f"{matrix}.{end}": values for matrix in "qk" for end, values in small.items()}
+    torch.save({"head": head, "head_dim": 4, "temperature": 1.375}, OUT / "nested.pt")
+
     torch.jit.save(torch.jit.script(module), OUT / "torchscript.bad.bin")
     with (
         zipfile.ZipFile(OUT / "tied.bin") as plain,

@@ -22,6 +22,7 @@ from gguf_forge.errors import (
     UnsafeInputError,
 )
 from gguf_forge.source import open_checkpoint, strict_json
+from tests.conftest import descriptors, make_pipe
 from tests.source.containers import entry, safetensors_bytes, tensor_pickle, torch_zip
 
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -219,9 +220,8 @@ def test_lfs_pointer(name: str, sharded: Path) -> None:
     refused(sharded, FormatError, name, "git lfs pull")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipe_does_not_block(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "model.safetensors")
+    make_pipe(tmp_path / "model.safetensors")
     refused(tmp_path, InvalidError, "not a regular file")
 
 
@@ -239,11 +239,10 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_files_are_closed_after_a_failure(sharded: Path) -> None:
     (sharded / TWO).write_bytes(b"")
-    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    before = descriptors()
     for _ in range(5):
         refused(sharded, TruncatedError, TWO)
-    if before:
-        assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_reading_after_close_is_a_mistake(sharded: Path) -> None:

@@ -153,7 +153,7 @@ def named_special(folder: Folder, note: Callable[[str], None]) -> dict[str, str]
 
 def _named_by(key: str, value: Any) -> list[Any]:
     if key.endswith("_token"):
-        return [value]
+        return [] if key.startswith("add_") else [value]  # add_bos_token and the like are flags
     if key not in ("additional_special_tokens", "extra_special_tokens"):
         return []
     if isinstance(value, dict):

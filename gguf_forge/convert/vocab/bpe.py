@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gguf_forge.convert.vocab.added import config_entries, json_entries, text_of
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import HubTokenizer, open_tokenizer
-from gguf_forge.convert.vocab.recognize import is_known, recognize
+from gguf_forge.convert.vocab.recognize import is_begun_unasked, is_known, recognize
 from gguf_forge.convert.vocab.spm_json import holds_spm
 from gguf_forge.convert.vocab.tokens import BY_LOOKS, MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
@@ -42,15 +43,17 @@ def load_bpe(
     Raises `ConversionError` for an id from `vocab_size` on and for an unknown pre-tokenizer.
     """
     tokenizer = open_tokenizer(folder)
-    by_id = {number: token for token, number in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
+    by_id, added = _numbered(tokenizer, folder, note)
     highest = max(by_id, default=-1)
-    size = len(by_id) if vocab_size is None else vocab_size
+    size = highest + 1 if vocab_size is None else vocab_size
     if not highest < size <= MAX_VOCAB:
         raise ConversionError(
             f"{folder.path}: vocab_size is {size}, but the tokenizer's token {by_id.get(highest)!r} has id {highest}"
         )
-    vocab = Vocabulary("gpt2", recognize(tokenizer, pre, note), tokens=[], types=[])
-    added = tokenizer.backend.get_added_tokens_decoder()
+    name = recognize(tokenizer, pre, note)
+    vocab = Vocabulary("gpt2", name, tokens=[], types=[])
+    if pre is None and is_begun_unasked(tokenizer, name):
+        vocab.flags["bos"] = False
     for number in range(size):
         token = by_id.get(number)
         if token is None:
@@ -65,6 +68,34 @@ def load_bpe(
         vocab.tokens.append(token)
         vocab.types.append(kind)
     return vocab
+
+
+def _numbered(
+    tokenizer: HubTokenizer, folder: Folder, note: Callable[[str], None]
+) -> tuple[dict[int, str], dict[int, Any]]:
+    """All tokens by id, and the added ones with their flags.
+
+    The Hub's library numbers added tokens from the count of the others on. Where these leave an id open, the last of
+    them has the id of the first added one: then the ids count that the files list.
+    """
+    vocab = tokenizer.backend.get_vocab(with_added_tokens=True)
+    by_id = {number: token for token, number in vocab.items()}
+    added = tokenizer.backend.get_added_tokens_decoder()
+    if len(by_id) == len(vocab):
+        return by_id, added
+    own = tokenizer.backend.get_vocab(with_added_tokens=False)
+    by_id = {number: token for token, number in own.items()}
+    entries = [*(config_entries(folder) or {}).items(), *json_entries(folder)]
+    listed = {text_of(entry): number for number, entry in entries}
+    flags = {}
+    for token in added.values():
+        number = own.get(token.content, listed.get(token.content, max(by_id) + 1))
+        if by_id.get(number, token.content) != token.content:
+            number = max(by_id) + 1
+        by_id[number], flags[number] = token.content, token
+    opened = next(number for number in range(max(by_id)) if number not in by_id)
+    note(f"no token has id {opened}: the ids of added tokens are those listed, not those the Hub's library gives them")
+    return by_id, flags
 
 
 def _added_token(tokenizer: HubTokenizer, token: str, flags: Any) -> tuple[str, TokenType]:

@@ -126,6 +126,8 @@ def _wrapped_differences(source: Source, written: GGUFTokenizer) -> Iterator[Dif
 
 def _probes(source: Source, keys: Mapping[str, Any], tokens: Sequence[str]) -> list[str]:
     texts = [*probes.chosen_texts(), *probes.pair_texts(), *probes.joined_texts(6), *probes.damaged_texts(20)]
+    if keys["tokenizer.ggml.model"] == "bert":  # the one kind whose encoder asks Python what a character is
+        texts = [probes.assigned(text) for text in texts]
     types = [int(kind) for kind in keys.get("tokenizer.ggml.token_type", ())]
     kinds = (TokenType.CONTROL, TokenType.USER_DEFINED)
     special = [token for token, kind in zip(tokens, types, strict=False) if kind in kinds and token.strip()]

@@ -87,7 +87,8 @@ class Cut:
     of the tokenizers the names were made for, where llama.cpp's only come near. `whole` names take a word that is a
     token as it is, before any merge. `cleaned` names remove spaces before punctuation when text is made of tokens.
     `raw` vocabularies have UTF-8 in their tokens, U+2581 for a space and <0xNN> for single bytes, not the byte-level
-    alphabet. `spaced` names give each line a space in front.
+    alphabet. `spaced` names give each line a space in front. `begun` names have a text begin with the BOS token, unless
+    the file says otherwise.
     """
 
     names: tuple[str, ...]
@@ -97,6 +98,7 @@ class Cut:
     cleaned: bool = True
     raw: bool = False
     spaced: bool = False
+    begun: bool = False
 
     @property
     def definition(self) -> tuple[str | Part, ...]:
@@ -113,6 +115,7 @@ CUTS: tuple[Cut, ...] = (
         _names("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano"),
         (LLAMA3_REGEX,),
         whole=True,
+        begun=True,
     ),
     Cut(_names("glm4 glm5"), (LLAMA3_REGEX,), whole=True),
     Cut(_names("smaug-bpe dbrx chatglm-bpe"), (LLAMA3_REGEX,)),
@@ -133,6 +136,7 @@ CUTS: tuple[Cut, ...] = (
         (TEKKEN_REGEX,),
         whole=True,
         cleaned=False,
+        begun=True,
     ),
     Cut(
         _names("gpt-4o llama4 kanana2 talkie minimax-m2"),
@@ -253,6 +257,7 @@ CUTS: tuple[Cut, ...] = (
             GPT2_REGEX,
         ),
         cleaned=False,
+        begun=True,
     ),
     Cut(_names("default"), (r"[\p{P}\$\+<=>\^~\|]+", GPT2_REGEX, r"\p{N}+", "[0-9][0-9][0-9]")),
     Cut(_names("gemma4 granite-embed-multi-311m"), (_LINES,), raw=True),

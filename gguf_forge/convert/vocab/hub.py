@@ -26,6 +26,12 @@ from gguf_forge.errors import CheckpointError, ConversionError, ForgeError
 
 NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
+_ADDS = tuple(f"add_{name}" for name in NAMED)
+"""Settings that end as the names of tokens do, and are none."""
+
+_LISTS = ("extra_special_tokens", "additional_special_tokens")
+"""Where further special tokens are listed; the former counts."""
+
 _CLEANED = (*((f" {end}", end) for end in (".", "?", "!", ",")), (" ' ", "'"))
 _CLEANED += tuple((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re"))
 
@@ -263,8 +269,7 @@ def _added_tokens_decoder(folder: Folder, settings: dict[str, Any]) -> dict[int,
     listed = config_entries(folder)
     if listed is not None:
         return {number: _added(entry) for number, entry in listed.items()}
-    for key, value in (folder.object("special_tokens_map.json") or {}).items():
-        settings[key] = value
+    _merge_map(settings, folder.object("special_tokens_map.json") or {})
     result: dict[int, AddedToken] = {}
     special = {text_of(settings.get(name)) for name in NAMED} | set(_extra_tokens(settings))
     for number, text in file_entries(folder):
@@ -274,9 +279,20 @@ def _added_tokens_decoder(folder: Folder, settings: dict[str, Any]) -> dict[int,
     return result
 
 
+def _merge_map(settings: dict[str, Any], older: dict[str, Any]) -> None:
+    """special_tokens_map.json over tokenizer_config.json, whose list of further special tokens counts if it has one."""
+    listed = next((found for name in _LISTS if isinstance(found := settings.get(name), list)), None)
+    settings.update(older)
+    if listed is not None:
+        settings.pop("additional_special_tokens", None)
+        more = older.get("extra_special_tokens")
+        added = [entry for entry in more if entry not in listed] if isinstance(more, list) else []
+        settings["extra_special_tokens"] = [*listed, *added]
+
+
 def _named_tokens(settings: dict[str, Any], by_text: dict[str, AddedToken]) -> dict[str, AddedToken]:
     """bos_token and so on, then any other `*_token` of a model's own, then those of extra_special_tokens."""
-    own = [key for key in settings if key.endswith("_token") and key not in NAMED]
+    own = [key for key in settings if key.endswith("_token") and key not in (*NAMED, *_ADDS)]
     extra = settings.get("extra_special_tokens")
     entries = [settings.get(key) for key in (*NAMED, *own)]
     entries += list(extra.values()) if isinstance(extra, dict) else []

@@ -13,7 +13,7 @@ import numpy as np
 from gguf_forge.convert.vocab.byte_level import CHAR_OF_BYTE
 from gguf_forge.convert.vocab.job import Changes, Keys, VocabJob, loader
 from gguf_forge.convert.vocab.load import finish
-from gguf_forge.convert.vocab.recognize import recognize
+from gguf_forge.convert.vocab.recognize import is_begun_unasked, recognize
 from gguf_forge.convert.vocab.rwkv import VOCAB_FILE as RWKV_FILE
 from gguf_forge.convert.vocab.rwkv import read_rwkv
 from gguf_forge.convert.vocab.special import FLAG_KEYS, ID_KEYS
@@ -48,11 +48,14 @@ def read_ranks_vocabulary(job: VocabJob, *, skip: bool = True) -> Vocabulary | N
     if max(by_id, default=-1) >= size or size > MAX_VOCAB:
         raise ConversionError(f"{job.directory}: vocab_size is {size}, but the tokenizer has ids up to {highest}")
     likely = found.known.pre if found.known else None
-    pre = recognize(found.opened(merges), job.pre, job.note, likely=likely)
+    opened = found.opened(merges)
+    pre = recognize(opened, job.pre, job.note, likely=likely)
     vocab = Vocabulary("gpt2", pre, [], [], merges=merges)
     roles = found.known.roles if found.known else {}
     vocab.ids = {role: found.special[token] for role, token in roles.items()}
     vocab.flags = {} if found.first is None else {"bos": True}
+    if job.pre is None and is_begun_unasked(opened, pre):
+        vocab.flags = {"bos": False}
     for number in range(size):
         if number in special:
             vocab.put(number, special[number], TokenType.CONTROL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
@@ -46,6 +47,11 @@ def damaged_texts(count: int, seed: int = 0) -> list[str]:
         low, high = planes[number % len(planes)]
         texts.append("".join(chr(source.randrange(low, high)) for _ in range(24)))
     return texts
+
+
+def assigned(text: str) -> str:
+    """A text without the characters that Python's own Unicode tables lack: those of 3.10 are of Unicode 13."""
+    return "".join(char for char in text if unicodedata.category(char) != "Cn")
 
 
 def with_tokens(tokens: list[str]) -> list[str]:

@@ -37,12 +37,11 @@ def recognize(
     if pre is not None:
         return _checked(pre)
     digest = fingerprint(tokenizer)
+    kin = _kin(tokenizer)
     found = _NAME_OF.get(digest)
     if found is not None:
-        if not _does(found, tokenizer) and (defined := defined_name(tokenizer)) is not None:
-            note(f"pre-tokenizer {found} by its token ids, but {defined} by its definition: {found} is written")
-        return found
-    defined = defined_name(tokenizer, likely)
+        return _by_ids(tokenizer, found, kin, note)
+    defined = defined_name(tokenizer, *([] if likely is None else [likely]), *kin)
     if defined is not None:
         note(f"pre-tokenizer {defined} by its definition; its token ids are unknown (fingerprint {digest[:12]})")
         return defined
@@ -53,6 +52,28 @@ def recognize(
     )
 
 
+def _by_ids(tokenizer: HubTokenizer, found: str, kin: list[str], note: Callable[[str], None]) -> str:
+    """The name that the token ids give, or one that says what they do not show: that words are taken whole."""
+    whole = next((name for name in kin if _only_wholes_differ(found, name, tokenizer)), None)
+    if whole is not None:
+        note(f"pre-tokenizer {found} by its token ids, but words that are tokens stay whole: {whole} is written")
+        return whole
+    if not _does(found, tokenizer):
+        defined = defined_name(tokenizer) or "none that is known"
+        note(f"pre-tokenizer {found} by its token ids, but {defined} by its definition: {found} is written")
+    return found
+
+
+def is_begun_unasked(tokenizer: HubTokenizer, name: str) -> bool:
+    """Whether llama.cpp would begin a text with the BOS token, as under some names, where the tokenizer does not.
+
+    Of vocabularies whose token ids are known this is not asked: the reference converter's files leave it open, too.
+    """
+    if name in WORDPIECE or not CUT_OF[name].begun or _NAME_OF.get(fingerprint(tokenizer)) == name:
+        return False
+    return tokenizer.encode("a", special=True)[:1] == tokenizer.encode("a", special=False)[:1]
+
+
 def is_known(tokenizer: HubTokenizer) -> bool:
     """Whether the cut is one of llama.cpp's, by the token ids or by what it does."""
     return fingerprint(tokenizer) in _NAME_OF or defined_name(tokenizer) is not None
@@ -60,26 +81,54 @@ def is_known(tokenizer: HubTokenizer) -> bool:
 
 def fingerprint(tokenizer: HubTokenizer) -> str:
     """SHA-256, in hexadecimal, of the written list of the token ids of `PROBE`."""
-    return hashlib.sha256(str(tokenizer.encode(PROBE, special=True)).encode()).hexdigest()
+    return _digest(tokenizer.encode(PROBE, special=True))
 
 
-def defined_name(tokenizer: HubTokenizer, likely: str | None = None) -> str | None:
+def _digest(ids: list[int]) -> str:
+    return hashlib.sha256(str(ids).encode()).hexdigest()
+
+
+def _kin(tokenizer: HubTokenizer) -> list[str]:
+    """Names of vocabularies that give `PROBE` the same ids, but begin it with another special token, or with none.
+
+    A vocabulary is often published anew with other tokens at a text's ends; what cuts words stays as it was.
+    """
+    ids = tokenizer.encode(PROBE, special=False)
+    first = (tokenizer.backend.token_to_id(text) for text in tokenizer.special_tokens)
+    starts = [[], *([number] for number in dict.fromkeys(first) if number is not None)]
+    return [name for start in starts if (name := _NAME_OF.get(_digest(start + ids))) is not None]
+
+
+def _only_wholes_differ(found: str, other: str, tokenizer: HubTokenizer) -> bool:
+    """Whether two names cut alike, and only `other` takes a word that is a token whole, as the tokenizer does."""
+    if found in WORDPIECE or other in WORDPIECE or not _ignores_merges(tokenizer):
+        return False
+    one, two = CUT_OF[found], CUT_OF[other]
+    return one.regexes == two.regexes and two.whole and not one.whole
+
+
+def _ignores_merges(tokenizer: HubTokenizer) -> bool:
+    """Whether a word that is a token is that token, whatever the merges make of it."""
+    return bool((tokenizer.definition.get("model") or {}).get("ignore_merges"))
+
+
+def defined_name(tokenizer: HubTokenizer, *likely: str) -> str | None:
     """llama.cpp's name for what a tokenizer's definition does to the probes, or None if it has none.
 
-    Of names that cut alike, `likely` is taken or one that treats whole words as the tokenizer does.
+    Of names that cut alike, one of `likely` is taken if it is among them; then one that treats whole words as the
+    tokenizer does.
     """
     definition = tokenizer.definition
+    model = definition.get("model") or {}
     if (definition.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer":
-        return WORDPIECE[0]
-    if (definition.get("model") or {}).get("byte_fallback"):
+        return WORDPIECE[0] if model.get("type", "WordPiece") == "WordPiece" else None
+    if model.get("byte_fallback"):
         return None
     spans = _spans_of(definition)
     names = [cut.names[0] for cut in CUTS if not cut.raw]
     alike = [name for name in names if spans in (_definition_spans(name), _own_spans(name))]
-    if any(likely in CUT_OF[name].names for name in alike):
-        return likely
-    whole = bool((definition.get("model") or {}).get("ignore_merges"))
-    return min(alike, key=lambda name: CUT_OF[name].whole is not whole, default=None)
+    known = [name for name in likely if any(name in CUT_OF[first].names for first in alike)]
+    return min([*known, *alike], key=lambda name: CUT_OF[name].whole is not _ignores_merges(tokenizer), default=None)
 
 
 def _does(name: str, tokenizer: HubTokenizer) -> bool:

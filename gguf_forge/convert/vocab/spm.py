@@ -142,6 +142,8 @@ def _add_listed(vocab: Vocabulary, sources: _Sources, typing: Typing, note: _Not
         if place != number:
             ours, theirs = f"has id {place} in {pieces.file}", f"{number} in {token.files[0]}"
             note(f"token {token.text!r} {ours}, {theirs}: the former is written")
+            if place < len(vocab.tokens) and vocab.types[place] == TokenType.BYTE:
+                continue  # what stands for a byte must go on doing so
         if place >= len(vocab.tokens):
             note(f"added token {place} is left out: vocab_size is {len(vocab.tokens)}")
             continue

@@ -9,13 +9,30 @@ from dataclasses import replace
 from gguf_forge.convert.vocab.bpe import load_bpe
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.tokens import SPACE_MARK, TokenType, Vocabulary
+from gguf_forge.format import values
+from gguf_forge.format.values import Value
 
 
 def load_wordpiece(folder: Folder, vocab_size: int | None, pre: str | None, note: Callable[[str], None]) -> Vocabulary:
     """The tokenizer's tokens; "##ing" (goes on a word) becomes "ing", and "in" (begins one) the marked "_in"."""
     vocab = load_bpe(folder, vocab_size, pre, note)
     tokens = [_marked(token, kind) for token, kind in zip(vocab.tokens, vocab.types, strict=True)]
-    return replace(vocab, model="bert", tokens=tokens)
+    return replace(vocab, model="bert", tokens=tokens, preparation=_preparation(folder))
+
+
+def _preparation(folder: Folder) -> dict[str, Value]:
+    """What vocab.txt does not say: tokenizer_config.json has it, where there is no tokenizer.json with a normalizer.
+
+    llama.cpp makes letters small and takes accents off unless it is told not to.
+    """
+    if folder.has("tokenizer.json"):
+        return {}
+    settings = folder.object("tokenizer_config.json") or {}
+    lowercase, strips = settings.get("do_lower_case") is not False, settings.get("strip_accents")
+    found = {} if lowercase else {"tokenizer.ggml.normalizer.lowercase": values.boolean(False)}
+    if isinstance(strips, bool) and strips is not lowercase:
+        found["tokenizer.ggml.normalizer.strip_accents"] = values.boolean(strips)
+    return found
 
 
 def _marked(token: str, kind: int) -> str:

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Compiles a Python for musl, and prints its path: Debian packages that C library and a compiler for it, but no Python, so
+# Debian's sources of Python and zlib are compiled here. It can run in place: it is not installed anywhere.
+# Usage: musl_python.sh FOLDER
+set -euo pipefail
+mkdir -p "$1"
+cd "$1"
+made=$PWD/python/python
+if [ ! -f "$PWD/.made" ]; then
+  . /etc/os-release
+  version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  mkdir -p apt/lists apt/cache zlib python
+  printf 'deb-src http://deb.debian.org/debian %s main\n' "$VERSION_CODENAME" > sources.list
+  apt=(apt-get -q -o "Dir::Etc::sourcelist=$PWD/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$PWD/apt/lists"
+    -o "Dir::Cache=$PWD/apt/cache" -o APT::Sandbox::User=root)
+  "${apt[@]}" update
+  "${apt[@]}" source --download-only "python$version" zlib
+  tar -xf "python$version"_*.orig.tar.* -C python --strip-components=1
+  tar -xf zlib_*.orig.tar.* -C zlib --strip-components=1
+  # Extension modules are looked for under the name of the C library, which older Pythons ask of the compiler.
+  printf '#!/bin/sh\ncase "$*" in *print-multiarch*) echo x86_64-linux-musl ;; *) exec musl-gcc "$@" ;; esac\n' > cc
+  chmod +x cc
+  export CC=$PWD/cc CFLAGS=-fPIC
+  (cd zlib && ./configure --static && make -j "$(nproc)" libz.a)
+  cd python
+  sed -i 's/\(  *\)x86_64-linux-gnu$/\1x86_64-linux-musl/' configure
+  ./configure --without-ensurepip --disable-test-modules --with-pydebug=no OPT='-O1' \
+    CPPFLAGS="-I$PWD/../zlib" LDFLAGS="-L$PWD/../zlib" ZLIB_CFLAGS="-I$PWD/../zlib" ZLIB_LIBS="-L$PWD/../zlib -lz"
+  make -j "$(nproc)"
+  touch ../.made
+fi >&2
+"$made" -c 'import sys, zlib, hashlib; assert sys.version_info >= (3, 10)'
+echo "$made"
