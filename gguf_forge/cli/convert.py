@@ -64,6 +64,10 @@ from gguf_forge.cli.terminal import Terminal
 @click.option(
     "--requantize", is_flag=True, help="Quantize by the recipe what another tool had quantized, from its values."
 )
+@click.option(
+    "--detect-grid", is_flag=True,
+    help="Look for weights that were quantized once and stored as floats (QAT, dequantized), and keep their grid.",
+)  # fmt: skip
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
 @shared
 def command(

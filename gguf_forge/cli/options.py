@@ -57,6 +57,7 @@ class Request:
     prefer: str = "exact"
     require: str | None = None
     requantize: bool = False
+    detect_grid: bool = False
 
     def load_imatrix(self) -> Imatrix | None:
         """The importance matrix asked for, less what --include-weights and --exclude-weights leave out."""
@@ -91,6 +92,7 @@ class Request:
             prefer=cast("Prefer", self.prefer),
             require=cast("Literal['lossless', 'code-exact'] | None", self.require),
             requantize=self.requantize,
+            detect_grid=self.detect_grid,
         )
 
 

@@ -23,6 +23,7 @@ from gguf_forge.convert.destination import (
     require_other,
 )
 from gguf_forge.convert.facts import USUAL, Options
+from gguf_forge.convert.grids import hint, with_grids
 from gguf_forge.convert.imported import Import, measured
 from gguf_forge.convert.job import AUTO, Job, Quantization, type_name
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
@@ -117,6 +118,7 @@ def convert_checkpoint(
             allow_unused=allow_unused,
         )
         how = quantization or Quantization()
+        model = with_grids(model) if how.detect_grid else replace(model, notes=[*model.notes, *hint(model)])
         names = _type_names(types, AUTO if model.packed else model.auto)
         made = [(name, Job.of_type(name, model, how, dry_run)) for name in names]
         jobs = {job.type if name == AUTO else name: job for name, job in made}
@@ -201,7 +203,8 @@ def _execute(
         for target in targets:
             unfinished.callback(target.writer.abort)
             target.writer.begin()
-        run(model.views, targets, threads=threads, progress=progress)
+        scales = {view.name: view for job in jobs for view in job.scales.values()}
+        run([*model.views, *scales.values()], targets, threads=threads, progress=progress)
         plans = [_as_made(p, t) for p, t in zip(plans, targets, strict=True)]
         model.verify()
         for target in targets:

@@ -16,7 +16,8 @@ import numpy as np
 
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.plan import Packing
-from gguf_forge.convert.view import F16, Array, Stored, View
+from gguf_forge.convert.scales import has_scale
+from gguf_forge.convert.view import F16, Array, Stored, View, of_array
 from gguf_forge.errors import ConversionError, RecipeError, escaped, listed
 from gguf_forge.format.values import Value, string
 from gguf_forge.quant.exact import HOMES, Home, blocks
@@ -121,15 +122,15 @@ class Choice:
     flipped: bool = False
 
 
-def choose(view: View, prefer: Prefer = "exact") -> tuple[Import, Choice | None]:
+def choose(view: View, prefer: Prefer = "exact", *, scaled: bool = False) -> tuple[Import, Choice | None]:
     """The smallest type that holds a view's stored form exactly; with `prefer` "small" also where scales round.
 
-    None where there is none: the weight is dequantized.
+    None where there is none: the weight is dequantized. `scaled`: readers multiply by a scale beside the tensor.
     """
     stored = view.stored
     assert stored is not None
     if len(stored.parts) == 1:
-        return _as_blocks(view, stored), None
+        return _as_blocks(view, stored, scaled), None
     found = survey(view, stored)
     fitting = list(_fitting(view, stored, found))
     if prefer == "exact":
@@ -149,12 +150,17 @@ def choose(view: View, prefer: Prefer = "exact") -> tuple[Import, Choice | None]
     return Import(view.name, stored.method, best.home.type, status, rule), best
 
 
-def _as_blocks(view: View, stored: Stored) -> Import:
-    """What becomes of weights that are blocks of a type already: they stay, unless a scale of all goes with them."""
+def _as_blocks(view: View, stored: Stored, scaled: bool) -> Import:
+    """What becomes of weights that are blocks of a type already: they stay, unless a scale of all has no place."""
     kind = stored.parts[0].type
-    if stored.factors:
-        return Import(view.name, stored.method, None, "dequantized", f"{kind} beside a scale of the whole tensor")
-    return Import(view.name, stored.method, kind, "lossless", f"the bits of {kind}")
+    if not stored.factors:
+        return Import(view.name, stored.method, kind, "lossless", f"the bits of {kind}")
+    if not scaled:
+        why = "a scale of the whole tensor, which llama.cpp does not apply to this one"
+        return Import(view.name, stored.method, None, "dequantized", why)
+    exact = all(float(np.float32(factor)) == factor for factor in stored.factors)
+    rule = f"the bits of {kind}, beside a scale" + ("" if exact else " rounded to float32")
+    return Import(view.name, stored.method, kind, "lossless" if exact else "code-exact", rule)
 
 
 def _keeps_offset(choice: Choice, stored: Stored) -> bool:
@@ -222,10 +228,23 @@ def pack(view: View, choice: Choice | None, start: int, stop: int) -> Array:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What becomes of a model's quantized weights, in the order of its outputs, and how those kept are packed."""
+    """What becomes of a model's quantized weights, in the order of its outputs, and how those kept are packed.
+
+    `scales` are tensors of their own: of each weight of this name the scale of the whole, or of each of a stack.
+    """
 
     imports: Sequence[Import] = ()
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
+    scales: Mapping[str, View] = field(default_factory=dict)
+
+    def beside(self, views: Sequence[View]) -> list[View]:
+        """The model's views, each scale of a whole tensor behind its tensor."""
+        found: list[View] = []
+        for view in views:
+            found.append(view)
+            if view.name in self.scales:
+                found.append(self.scales[view.name])
+        return found
 
     @property
     def types(self) -> Mapping[str, TensorType]:
@@ -241,6 +260,9 @@ def holdings(model: Model, prefer: Prefer, *, keep: bool, recipe: bool) -> Holdi
     """
     imports: list[Import] = []
     packs: dict[str, Callable[[int, int], Array]] = {}
+    scales: dict[str, View] = {}
+    names = {view.name for view in model.views}
+    arch = str(model.metadata["general.architecture"].value) if model.packed else ""
     for view in model.views:
         how = model.packed.get(view.name)
         if how is None:
@@ -250,15 +272,19 @@ def holdings(model: Model, prefer: Prefer, *, keep: bool, recipe: bool) -> Holdi
             continue
         found, choice = Import(view.name, how.method, None, "dequantized", how.why), None
         if view.stored is not None:
-            found, choice = choose(view, prefer)
-        if found.type is not None and found.type.quantized:
+            found, choice = choose(view, prefer, scaled=has_scale(arch, view.name, names))
+        factors = view.stored.factors if view.stored is not None else ()
+        if found.type is not None and (found.type.quantized or (factors and not recipe)):
             packs[view.name] = partial(pack, view, choice)
+            if factors:
+                name = f"{view.name.removesuffix('.weight')}.scale"
+                scales[view.name] = of_array(name, np.array(factors, np.float32))
         elif recipe:
             found = replace(found, type=None)
         elif found.type is None:
             found = _as_floats(found, view, how, prefer)
         imports.append(found)
-    return Holdings(imports, packs)
+    return Holdings(imports, packs, scales)
 
 
 def _as_floats(found: Import, view: View, how: Packing, prefer: Prefer) -> Import:

@@ -73,7 +73,8 @@ class Quantization:
 
     Of weights that another tool quantized: `prefer` "exact" takes the smallest type that holds them exactly, "small" a
     smaller one in which only scales or minima are rounded, if there is one; `require` "lossless" or "code-exact" makes
-    it an error where one is held less well; `requantize` quantizes their values anew, by the recipe.
+    it an error where one is held less well; `requantize` quantizes their values anew, by the recipe; `detect_grid`
+    looks for such weights among plain floats.
     """
 
     imatrix: Imatrix | str | os.PathLike[str] | None = None
@@ -87,6 +88,7 @@ class Quantization:
     prefer: Prefer = "exact"
     require: Literal["lossless", "code-exact"] | None = None
     requantize: bool = False
+    detect_grid: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Job:
 
     `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
     infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted. `imports` say
-    what becomes of each weight that another tool quantized; `packs` make the blocks of those whose codes are kept.
+    what becomes of each weight that another tool quantized; `packs` make the blocks of those whose codes are kept, and
+    `scales` are tensors that go beside them.
     """
 
     type: str
@@ -106,6 +109,7 @@ class Job:
     strict: bool = True
     imports: Sequence[Import] = ()
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
+    scales: Mapping[str, View] = field(default_factory=dict)
 
     @classmethod
     def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
@@ -113,6 +117,8 @@ class Job:
         by_recipe = name not in OUTTYPES
         keep = not how.requantize and (by_recipe or name == AUTO)
         held = holdings(model, how.prefer, keep=keep, recipe=by_recipe)
+        if held.scales:
+            model = replace(model, views=held.beside(model.views))
         if name in OUTTYPES:
             job = cls.of_outtype(model.auto if name == AUTO else name, model, how, held.types)
         else:
@@ -223,7 +229,7 @@ def _importing(job: Job, held: Holdings, how: Quantization, named: str) -> Job:
     metadata.update(provenance(imports))
     stored = {name: kinds[name] for name in held.packs}
     notes = [*(note for note in job.notes if not note.endswith(KEPT)), *_packed_notes(job, stored)]
-    return replace(job, metadata=metadata, notes=notes, imports=imports, packs=held.packs)
+    return replace(job, metadata=metadata, notes=notes, imports=imports, packs=held.packs, scales=held.scales)
 
 
 def _packed_notes(job: Job, imported: Mapping[str, TensorType]) -> list[str]:

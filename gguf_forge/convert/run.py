@@ -182,8 +182,9 @@ def _runs(views: Iterable[View]) -> Iterator[_Run]:
 def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     view = taken.view
     packed: Array | None = None
-    plain = [target for target in targets if view.name not in target.packs]
-    for target in targets:
+    wanting = [target for target in targets if view.name in target.types]
+    plain = [target for target in wanting if view.name not in target.packs]
+    for target in wanting:
         if view.name in target.packs:
             packed = target.packs[view.name](taken.start, taken.stop) if packed is None else packed
             target.writer.write(view.name, packed, taken.start)

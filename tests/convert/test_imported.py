@@ -14,13 +14,14 @@ import pytest
 from safetensors.numpy import save_file
 
 import gguf_forge
+from gguf_forge.convert import grids
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.imported import choose, pack
 from gguf_forge.convert.job import Quantization
 from gguf_forge.convert.ops import CONCAT, STACK, add
 from gguf_forge.convert.origin import source_view
 from gguf_forge.convert.rows import equal_parts, interleave_halves
-from gguf_forge.convert.view import View
+from gguf_forge.convert.view import View, of_array
 from gguf_forge.errors import ConversionError, RecipeError
 from gguf_forge.quant.codec import dequantize
 from gguf_forge.source.checkpoint import open_checkpoint
@@ -237,3 +238,84 @@ def test_several_files_come_of_one_reading(quantized: Path, tmp_path: Path) -> N
     assert [plan.type for plan in plans] == ["Q4_0", "F16", "Q5_K_M"]
     alone = _convert(quantized, tmp_path / "alone.gguf", "auto")
     assert plans[0].path.read_bytes() == alone.path.read_bytes()
+
+
+def _bf16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+    return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
+
+
+def _weights(seed: int, shape: tuple[int, ...] = (64, 256)) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(seed).normal(0, 0.02, shape).astype(np.float32)
+
+
+def _on_four_bits(seed: int) -> np.ndarray[Any, Any]:
+    groups = _weights(seed).reshape(64, -1, 32)
+    top = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)
+    scales = (top / -8).astype(np.float16).astype(np.float32)
+    return (np.clip(np.rint(groups / scales), -8, 7) * scales).reshape(64, 256)
+
+
+def _on_eight_bits(seed: int) -> np.ndarray[Any, Any]:
+    values = _weights(seed)
+    scales = (np.abs(values).max(axis=1, keepdims=True) / 127).astype(np.float16).astype(np.float32)
+    return np.rint(values / scales) * scales
+
+
+def _ternary(seed: int) -> np.ndarray[Any, Any]:
+    values = _weights(seed)
+    return np.sign(np.where(np.abs(values) < 0.01, 0, values)) * np.float32(0.0123)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["BF16", "F16"])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("make", "kind"), [(_on_four_bits, "Q4_0"), (_on_eight_bits, "Q8_0"), (_ternary, "TQ2_0")]
+)
+def test_a_grid_in_floats_is_found_and_kept(make: Any, kind: str, seed: int, half: bool) -> None:
+    stored = make(seed).astype(np.float16) if half else _bf16(make(seed))
+    view = of_array("w", stored)
+    found = grids.find(view)
+    assert found is not None
+    made, choice = choose(grids.on_grid(view, found))
+    assert (made.type and made.type.name, made.status) == (kind, "lossless")
+    held = dequantize(pack(grids.on_grid(view, found), choice, 0, view.count), kind)
+    again = held.astype(np.float16) if half else _bf16(held)
+    same = again == stored if half else (again == stored) | ((again & 0x7FFF == 0) & (stored & 0x7FFF == 0))
+    assert same.all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ordinary_weights_lie_on_no_grid(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for values in (_weights(seed), rng.uniform(-1, 1, (64, 256)), rng.laplace(0, 0.01, (64, 256))):
+        assert grids.find(of_array("w", _bf16(values))) is None
+        assert grids.find(of_array("w", values.astype(np.float16))) is None
+    one = _on_four_bits(seed)
+    one[40, 7] *= np.float32(1.02)
+    assert grids.find(of_array("w", _bf16(one))) is None
+
+
+def test_a_trained_model_lies_on_no_grid(tmp_path: Path) -> None:
+    plan = _convert(MODEL, tmp_path / "plain.gguf", "Q8_0", detect_grid=True)
+    assert not plan.imports
+    assert not any("--detect-grid" in note for note in _convert(MODEL, tmp_path / "b.gguf", "Q8_0").notes)
+
+
+def test_a_dequantized_model_gets_its_codes_back(quantized: Path, tmp_path: Path) -> None:
+    """The same file from the packed checkpoint and from its values as 16-bit floats, but for how they came."""
+    folder = tmp_path / "floats"
+    shutil.copytree(quantized, folder)
+    with open_checkpoint(quantized) as checkpoint:
+        values = {name: np.asarray(tensor.read()) for name, tensor in unpacked(checkpoint).items()}
+    (folder / "model.safetensors").unlink()
+    save_file({n: v.astype(np.float16) for n, v in values.items()}, folder / "model.safetensors")
+    shutil.copy(MODEL / "config.json", folder / "config.json")
+    hinted = _convert(folder, tmp_path / "plain.gguf", "f16")
+    assert any("4 bits in groups of 32" in note and "--detect-grid" in note for note in hinted.notes)
+    plan = _convert(folder, tmp_path / "found.gguf", "auto", detect_grid=True, require="lossless")
+    assert {(one.status, one.type and one.type.name) for one in plan.imports} == {("lossless", "Q4_0")}
+    _convert(quantized, tmp_path / "packed.gguf", "auto")
+    with gguf_forge.open(tmp_path / "found.gguf") as found, gguf_forge.open(tmp_path / "packed.gguf") as packed:
+        for name, tensor in packed.tensors.items():
+            assert np.array_equal(tensor.dequantize(), found.tensors[name].dequantize()), name
