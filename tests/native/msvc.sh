@@ -10,7 +10,7 @@ python=${PYTHON:-python3}
 mapfile -t flags < <("$python" -c 'import runpy; print(*runpy.run_path("native/compilers.py")["CLANG_CL"], sep="\n")')
 for machine in x86_64 aarch64; do
   for source in native/*.c native/isa/*.c; do
-    "${CLANG:-clang}" --driver-mode=cl "--target=$machine-pc-windows-msvc" /nologo "${flags[@]}" /WX \
+    "${CLANG:-clang}" --driver-mode=cl "--target=$machine-pc-windows-msvc" /nologo "${flags[@]}" /WX /Zl \
       /imsvc tests/native/msvc -Inative /c "$source" "/Fo$folder/$machine-$(basename "$source" .c).obj"
   done
   echo "$machine-pc-windows-msvc: the core compiles"

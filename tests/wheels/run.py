@@ -27,10 +27,10 @@ FORGE = ("-m", "gguf_forge")
 
 
 def jobs(work: Path) -> dict[str, tuple[str, ...]]:
-    """What the package is asked to do in each world, before the name of the file to make and its type."""
+    """What the package is asked to do in each world, before the name of the file to make."""
     return {
-        "convert": ("convert", str(MODEL), "--outfile"),
-        "quantize": ("quantize", str(work / "f16.gguf"), "--outfile"),
+        "convert": ("convert", str(MODEL), "--type", "Q4_K_M", "--outfile"),
+        "quantize": ("quantize", "--type", "Q4_K_M", str(work / "f16.gguf")),
     }
 
 
@@ -82,7 +82,7 @@ def run_in(name: str, folder: Path, work: Path) -> list[str]:
             continue
         made = place / f"{job}.gguf"
         made.unlink(missing_ok=True)
-        done = world.run(*FORGE, *words, str(made), "--type", "Q4_K_M", folder=tests, site=site)
+        done = world.run(*FORGE, *words, str(made), folder=tests, site=site)
         if done.returncode != 0 or not made.exists():
             wrong.append(f"{job} ended with {done.returncode}:\n{done.stdout}")
         elif made.read_bytes() != (work / f"{job}.gguf").read_bytes():
@@ -99,7 +99,7 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     python(*FORGE, "convert", str(MODEL), "--type", "F16", "--outfile", str(work / "f16.gguf"))
     for job, words in jobs(work).items():
-        python(*FORGE, *words, str(work / f"{job}.gguf"), "--type", "Q4_K_M")
+        python(*FORGE, *words, str(work / f"{job}.gguf"))
     failed = 0
     for name in options.worlds:
         start = time.monotonic()
