@@ -23,9 +23,11 @@ if [ ! -f "$PWD/.made" ]; then
   chmod +x cc
   export CC=$PWD/cc CFLAGS=-fPIC
   (cd zlib && ./configure --static && make -j "$(nproc)" libz.a)
-  (cd libffi && ./configure --disable-shared --with-pic --disable-docs --prefix="$PWD/out" && make -j "$(nproc)" install)
+  (cd libffi
+    ./configure --disable-shared --with-pic --disable-docs --disable-exec-static-tramp --prefix="$PWD/out"
+    make -j "$(nproc)" install)
   ffi=$(dirname "$(find "$PWD/libffi/out" -name libffi.a)")
-  # Threads have stacks of 1 MiB, as in Alpine's Python and Docker's; musl's own 128 KiB are too few for NumPy.
+  # Threads have stacks of 1 MiB, as in Alpine's and Docker's Pythons; musl's own 128 KiB are too few for the core.
   export CPPFLAGS="-I$PWD/zlib -I$PWD/libffi/out/include" LDFLAGS="-L$PWD/zlib -L$ffi -Wl,-z,stack-size=0x100000"
   export LIBFFI_CFLAGS="-I$PWD/libffi/out/include" LIBFFI_LIBS="-L$ffi -lffi"
   export ZLIB_CFLAGS="-I$PWD/zlib" ZLIB_LIBS="-L$PWD/zlib -lz"

@@ -44,6 +44,7 @@ def take_tests(folder: Path, to: Path) -> None:
     for name in ("tests", "fixtures"):
         shutil.copytree(tree / name, to / name)
     shutil.rmtree(to.parent / "sdist")
+    (to / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # or the repository's settings would be found above
 
 
 def install(world: World, wheel: Path, site: Path) -> None:
