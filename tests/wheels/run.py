@@ -12,9 +12,8 @@ import shutil
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
-
-import tomllib
 
 from tests.wheels.assemble import python
 from tests.wheels.compile import ROOT
@@ -47,6 +46,14 @@ def take_tests(folder: Path, to: Path) -> None:
     (to / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # or the repository's settings would be found above
 
 
+def dependencies(wheel: Path) -> list[str]:
+    """What the wheel says it needs, extras aside."""
+    with zipfile.ZipFile(wheel) as archive:
+        about = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(about).decode().splitlines()
+    return [line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist: ") and "extra ==" not in line]
+
+
 def install(world: World, wheel: Path, site: Path) -> None:
     """The wheel, what it depends on, and pytest, as that world's pip would choose them."""
     shutil.rmtree(site, ignore_errors=True)
@@ -56,8 +63,7 @@ def install(world: World, wheel: Path, site: Path) -> None:
     abi = f"cp{world.version.replace('.', '')}"
     words += ["--python-version", world.version, "--abi", abi, "--abi", "abi3", "--abi", "none"]
     words += [word for tag in dict.fromkeys(tags) for word in ("--platform", tag)]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [name for name in project["dependencies"] if not name.startswith(world.without or ("none",))]
+    needed = [name for name in dependencies(wheel) if not name.startswith(world.without or ("none",))]
     python(*words, *needed, "pytest", "hypothesis", *world.extras)
     python(*words, "--no-deps", "--upgrade", str(wheel))
 
