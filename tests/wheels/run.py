@@ -22,6 +22,12 @@ from tests.wheels.worlds import WORLDS, World
 
 MODEL = ROOT / "fixtures" / "models" / "PyLlama-7M"
 GOLDEN = "tests/native/test_golden.py"
+#: Says where it runs, and fails where the package is not the wheel's.
+ABOUT = """
+import platform, sys, pathlib, gguf_forge._core
+assert pathlib.Path(gguf_forge._core.__file__).parents[1].name == "site", gguf_forge._core.__file__
+print(sys.version, platform.platform())
+"""
 FORGE = ("-m", "gguf_forge")
 
 
@@ -77,9 +83,9 @@ def run_in(name: str, folder: Path, work: Path) -> list[str]:
     site, tests = place / "site", place / "tests"
     install(world, wheel, site)
     take_tests(folder, tests)
-    about = world.run("-c", "import sys, platform; print(sys.version, platform.platform())", folder=tests, site=site)
+    about = world.run("-c", ABOUT, folder=tests, site=site)
     print(f"{name}: {wheel.name} on {' '.join(about.stdout.split())}", flush=True)
-    wrong = []
+    wrong = [] if about.returncode == 0 else [about.stdout]
     golden = world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", GOLDEN, folder=tests, site=site)
     print(f"{name}: {golden.stdout.strip().splitlines()[-1]}", flush=True)
     if golden.returncode != 0:
