@@ -45,7 +45,7 @@ count-neon: ## docs/neon.md: instructions a weight of plain C and NEON, counted 
 
 cross: $(VENV)/.wheels ## the core compiled for every system by cross-compilers, with warnings as errors
 	$(BIN)/python -m tests.wheels dist --compile-only
-	bash tests/native/msvc.sh
+	bash tests/native/msvc.sh $(abspath $(BIN)/python)
 
 wheels: $(VENV)/.wheels ## dist/: source distribution and a wheel for each system, cross-compiled, checked, and run where one can
 	$(BIN)/python -m pytest tests/wheels

@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
 # Compiles the block core as clang-cl does on Windows, for both processors, warnings as errors, with clang's own driver for
-# that. Microsoft's headers cannot be had here: msvc/ declares the dozen functions that the core asks of them. This shows
-# that flags and sources are such as clang-cl takes, and, by parity under `make wheels`, nothing of how the result runs.
+# that. Microsoft's headers cannot be had here: msvc/ declares the dozen functions that the core asks of them. With a zig
+# and Wine at hand the core for x86-64 is also linked with MinGW's C library, and each instruction set compared with plain
+# C by this machine's compiler. Usage: msvc.sh PYTHON [FOLDER]; the Python is one that has ziglang.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-folder=${1:-build/msvc}
+python=$1 folder=${2:-build/msvc}
 mkdir -p "$folder"
-python=${PYTHON:-python3}
 mapfile -t flags < <("$python" -c 'import runpy; print(*runpy.run_path("native/compilers.py")["CLANG_CL"], sep="\n")')
 for machine in x86_64 aarch64; do
   for source in native/*.c native/isa/*.c; do
-    "${CLANG:-clang}" --driver-mode=cl "--target=$machine-pc-windows-msvc" /nologo "${flags[@]}" /WX \
+    "${CLANG:-clang}" --driver-mode=cl "--target=$machine-pc-windows-msvc" /nologo "${flags[@]}" /WX /Zl \
       /imsvc tests/native/msvc -Inative /c "$source" "/Fo$folder/$machine-$(basename "$source" .c).obj"
   done
-  echo "$machine-pc-windows-msvc: the core compiles"
+  echo "clang-cl, $machine: the core compiles"
+done
+wine=$(PATH=$PATH:/usr/lib/wine command -v wine64) || { echo "no Wine at hand: not run"; exit 0; }
+plain=(-O2 -std=c11 -ffp-contract=off -Inative tests/native/parity.c)
+"$python" -m ziglang cc -target x86_64-windows-gnu -Wno-builtin-requires-header "${plain[@]}" tests/native/msvc/runtime.c \
+  "$folder"/x86_64-*.obj -o "$folder/parity.exe"
+"${CC:-cc}" "${plain[@]}" native/*.c native/isa/*.c -o "$folder/parity" -lm
+"$folder/parity" scalar > "$folder/here"
+export WINEPREFIX=$PWD/$folder/prefix WINEDEBUG=-all WINEDLLOVERRIDES="mscoree,mshtml="
+for isa in scalar avx2 avx512; do
+  grep -q "\b${isa/scalar/fpu}" /proc/cpuinfo || continue
+  : | "$wine" "$folder/parity.exe" "$isa" | tr -d '\r' | diff "$folder/here" -
+  echo "clang-cl, x86_64, $isa under Wine: $(wc -l < "$folder/here") types equal plain C here"
 done

@@ -12,9 +12,8 @@ import shutil
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
-
-import tomllib
 
 from tests.wheels.assemble import python
 from tests.wheels.compile import ROOT
@@ -23,14 +22,20 @@ from tests.wheels.worlds import WORLDS, World
 
 MODEL = ROOT / "fixtures" / "models" / "PyLlama-7M"
 GOLDEN = "tests/native/test_golden.py"
+#: Says where it runs, and fails where the package is not the wheel's.
+ABOUT = """
+import platform, sys, pathlib, gguf_forge._core
+assert pathlib.Path(gguf_forge._core.__file__).parents[1].name == "site", gguf_forge._core.__file__
+print(sys.version, platform.platform())
+"""
 FORGE = ("-m", "gguf_forge")
 
 
 def jobs(work: Path) -> dict[str, tuple[str, ...]]:
-    """What the package is asked to do in each world, before the name of the file to make and its type."""
+    """What the package is asked to do in each world, before the name of the file to make."""
     return {
-        "convert": ("convert", str(MODEL), "--outfile"),
-        "quantize": ("quantize", str(work / "f16.gguf"), "--outfile"),
+        "convert": ("convert", str(MODEL), "--type", "Q4_K_M", "--outfile"),
+        "quantize": ("quantize", "--type", "Q4_K_M", str(work / "f16.gguf")),
     }
 
 
@@ -44,6 +49,15 @@ def take_tests(folder: Path, to: Path) -> None:
     for name in ("tests", "fixtures"):
         shutil.copytree(tree / name, to / name)
     shutil.rmtree(to.parent / "sdist")
+    (to / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # or the repository's settings would be found above
+
+
+def dependencies(wheel: Path) -> list[str]:
+    """What the wheel says it needs, extras aside."""
+    with zipfile.ZipFile(wheel) as archive:
+        about = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(about).decode().splitlines()
+    return [line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist: ") and "extra ==" not in line]
 
 
 def install(world: World, wheel: Path, site: Path) -> None:
@@ -55,8 +69,7 @@ def install(world: World, wheel: Path, site: Path) -> None:
     abi = f"cp{world.version.replace('.', '')}"
     words += ["--python-version", world.version, "--abi", abi, "--abi", "abi3", "--abi", "none"]
     words += [word for tag in dict.fromkeys(tags) for word in ("--platform", tag)]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [name for name in project["dependencies"] if not name.startswith(world.without or ("none",))]
+    needed = [name for name in dependencies(wheel) if not name.startswith(world.without or ("none",))]
     python(*words, *needed, "pytest", "hypothesis", *world.extras)
     python(*words, "--no-deps", "--upgrade", str(wheel))
 
@@ -70,9 +83,9 @@ def run_in(name: str, folder: Path, work: Path) -> list[str]:
     site, tests = place / "site", place / "tests"
     install(world, wheel, site)
     take_tests(folder, tests)
-    about = world.run("-c", "import sys, platform; print(sys.version, platform.platform())", folder=tests, site=site)
+    about = world.run("-c", ABOUT, folder=tests, site=site)
     print(f"{name}: {wheel.name} on {' '.join(about.stdout.split())}", flush=True)
-    wrong = []
+    wrong = [] if about.returncode == 0 else [about.stdout]
     golden = world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", GOLDEN, folder=tests, site=site)
     print(f"{name}: {golden.stdout.strip().splitlines()[-1]}", flush=True)
     if golden.returncode != 0:
@@ -82,7 +95,7 @@ def run_in(name: str, folder: Path, work: Path) -> list[str]:
             continue
         made = place / f"{job}.gguf"
         made.unlink(missing_ok=True)
-        done = world.run(*FORGE, *words, str(made), "--type", "Q4_K_M", folder=tests, site=site)
+        done = world.run(*FORGE, *words, str(made), folder=tests, site=site)
         if done.returncode != 0 or not made.exists():
             wrong.append(f"{job} ended with {done.returncode}:\n{done.stdout}")
         elif made.read_bytes() != (work / f"{job}.gguf").read_bytes():
@@ -99,7 +112,7 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     python(*FORGE, "convert", str(MODEL), "--type", "F16", "--outfile", str(work / "f16.gguf"))
     for job, words in jobs(work).items():
-        python(*FORGE, *words, str(work / f"{job}.gguf"), "--type", "Q4_K_M")
+        python(*FORGE, *words, str(work / f"{job}.gguf"))
     failed = 0
     for name in options.worlds:
         start = time.monotonic()
