@@ -34,6 +34,9 @@ test-runtime: $(VENV)/.test $(CHECKPOINTS)/.made build/torch/.transformers ## ZO
 	$(BIN)/pip install -q xllamacpp
 	CHECKPOINTS=$(CHECKPOINTS) TORCH_PYTHON=build/torch/bin/python $(BIN)/python -m pytest -m runtime tests/runtime
 
+test-pythons: $(BIN)/python ## the suite on every Python at hand (PYTHONS=more interpreters, TESTS=pytest arguments)
+	$(BIN)/python -m tests.pythons $(TESTS)
+
 sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
 	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize
 
@@ -98,4 +101,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-imports test-run test-runtime sanitize test-neon count-neon cross wheels lint types bench clean help
+.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon count-neon cross wheels lint types bench clean help

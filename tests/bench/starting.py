@@ -1,0 +1,46 @@
+"""How long it takes to start: processor time and wall time of small commands, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import gguf_forge
+from tests.bench.report import Report
+
+REPEATS = 15
+
+
+def bench(report: Report, folder: Path) -> None:
+    path = folder / "small.gguf"
+    with gguf_forge.GGUFWriter(path, {"general.architecture": "llama"}):
+        pass
+    report.section(
+        "Starting",
+        f"Median of {REPEATS} processes in milliseconds: user and system time of the processor, and wall time.",
+    )
+    report.table("command", ">processor, ms", ">wall, ms")
+    commands = {
+        "`python -c pass`": ["-c", "pass"],
+        "`import numpy`": ["-c", "import numpy"],
+        "`import gguf_forge`": ["-c", "import gguf_forge"],
+        "`gguf-forge --help`": ["-m", "gguf_forge", "--help"],
+        "`gguf-forge convert --help`": ["-m", "gguf_forge", "convert", "--help"],
+        "`gguf-forge inspect small.gguf`": ["-m", "gguf_forge", "inspect", path],
+    }
+    for name, words in commands.items():
+        processor, wall = zip(*(timed([sys.executable, *words]) for _ in range(REPEATS)), strict=True)
+        report.row(name, f"{1e3 * median(processor):.0f}", f"{1e3 * median(wall):.0f}")
+
+
+def timed(words: list[str | os.PathLike[str]]) -> tuple[float, float]:
+    """Seconds of the processor and on the wall that a process takes."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
