@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import Array, of_array
+from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.converters.bert import runs_of_spaces
 from gguf_forge.errors import ConversionError
 
 
@@ -23,6 +26,18 @@ def row_of(arch: Arch, out: str, variant: str = "") -> Rule:
 def made(row: Rule, values: Array, **config: Any) -> Array:
     (view,) = row.verb.views([of_array("source", values)], Facts(config, Path()))
     return view.read()
+
+
+def test_mmberts_runs_of_spaces_are_marks() -> None:
+    kinds = [vocab.TokenType.USER_DEFINED] * 3 + [vocab.TokenType.NORMAL]
+
+    def edited(pre: str) -> list[tuple[str, int]]:
+        given = vocab.Vocabulary("gpt2", pre, ["  ", " a", "", "   "], [*kinds])
+        found = runs_of_spaces(vocab.VocabJob(Folder(Path()), {}), given)
+        return [*zip(found.tokens, map(int, found.types), strict=True)]
+
+    assert edited("mmbert") == [("\u2581\u2581", 1), (" a", 4), ("", 4), ("   ", 1)]
+    assert edited("gpt-2") == [("  ", 4), (" a", 4), ("", 4), ("   ", 1)]
 
 
 def test_baichuan_2_multiplies_by_rows_of_unit_length() -> None:
