@@ -107,7 +107,8 @@ class Sharded(Verb):
             numbers = np.arange(start, stop)
             tile = numbers // each * (tiles // parts) + numbers % each // TILE
             by_row = scale.rows(int(tile[0]), int(tile[-1]) + 1)[tile - tile[0]]
-            return np.multiply(weight.rows(start, stop), np.repeat(by_row, TILE, axis=1)[:, : weight.width])
+            scales: Array = np.repeat(by_row, TILE, axis=1)[:, : weight.width]
+            return np.multiply(weight.rows(start, stop), scales)
 
         return [gathered(changed(weight, type=F32, rows=rows), weight.shape, RowNumbers(lambda: wanted))]
 

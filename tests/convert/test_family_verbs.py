@@ -82,9 +82,9 @@ def test_mimos_queries_keys_and_values_are_gathered_from_the_machines_that_held_
             own[row, 128:] *= scale[machine * tiles + row // 128, 1]
         for part, rows in zip(parts, np.split(own, np.cumsum([h // machines for h in heights])[:-1]), strict=True):
             part.append(rows)
-    row = row_of(select(MIMO), "blk.{l}.attn_qkv.weight", "8-bit")
+    verb = row_of(select(MIMO), "blk.{l}.attn_qkv.weight", "8-bit").verb
     facts = Facts(MIMO, Path(), layer=0)
-    (view,) = row.verb.views([of_array("qkv", weight), of_array("scale", scale)], facts)
+    (view,) = verb.views([of_array("qkv", weight), of_array("scale", scale)], facts)
     assert np.array_equal(view.read(), np.concatenate([rows for part in parts for rows in part]))
 
 
