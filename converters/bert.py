@@ -409,6 +409,15 @@ def _guesses_words(_: Any, facts: Facts) -> bool:
     return not any(facts.has(name) for name in CLASSIFIER)
 
 
+def runs_of_spaces(_: VocabJob, found: vocab.Vocabulary) -> vocab.Vocabulary:
+    """mmBERT's added tokens for runs of spaces are no texts of their own: its spaces are marks by then."""
+    if found.pre == "mmbert":
+        for number, (text, kind) in enumerate(zip(found.tokens, found.types, strict=True)):
+            if kind == vocab.TokenType.USER_DEFINED and text and not text.strip(" "):
+                found.put(number, "\u2581" * len(text), vocab.TokenType.NORMAL)
+    return found
+
+
 M = "layers.{l}"
 MODERN_BERT = Arch(
     "modern-bert",
@@ -440,7 +449,7 @@ MODERN_BERT = Arch(
         # The first layer's is the embedding's.
         optional("blk.{l}.attn_norm"),
     ),
-    vocab=(vocab.adds(bos=True, eos=True, sep=True), vocab.bpe),
+    vocab=(vocab.adds(bos=True, eos=True, sep=True), vocab.bpe_with(edit=runs_of_spaces)),
     renames=((r"^model\.", ""),),
     drop=(*BUFFERS, r"^decoder\.", Drop(r"^head\.", _guesses_words)),
 )

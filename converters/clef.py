@@ -120,25 +120,20 @@ def _attention(kind: str, *sources: str) -> Table[Rule]:
     )
 
 
+PARTS: dict[str, str | tuple[str, ...]] = {
+    "attn_norm": f"{J}.norm1",
+    "cross_attn_norm": (f"{J}.norm2", f"{R}.query_norm"),
+    "cross_attn_norm_kv": f"{R}.memory_norm",
+    "ffn_norm": (f"{J}.norm3", f"{R}.feedforward_norm"),
+    "ffn_up": (f"{J}.linear1", f"{R}.feedforward.0"),
+    "ffn_down": (f"{J}.linear2", f"{R}.feedforward.3"),
+}
 BLOCKS: Table[Rule] = (
     _attention("attn", f"{J}.self_attn")
     | _attention("cross_attn", f"{J}.multihead_attn", f"{R}.attention")
-    | Table(
-        tuple(
-            rule(f"{B}.{out}", sources)
-            for out, sources in {
-                "attn_norm": f"{J}.norm1",
-                "cross_attn_norm": (f"{J}.norm2", f"{R}.query_norm"),
-                "cross_attn_norm_kv": f"{R}.memory_norm",
-                "ffn_norm": (f"{J}.norm3", f"{R}.feedforward_norm"),
-                "ffn_up": (f"{J}.linear1", f"{R}.feedforward.0"),
-                "ffn_down": (f"{J}.linear2", f"{R}.feedforward.3"),
-            }.items()
-        )
-    )
+    | Table(tuple(rule(f"{B}.{out}", sources) for out, sources in PARTS.items()))
 )
-NORMS = {"hidden_norm": "hidden_norm", "option_summary_norm": "option_summary_norm"}
-NORMS |= {"field_norm": "field_norm", "option_norm": "option_norm"}
+NORMS = ("hidden_norm", "option_summary_norm", "field_norm", "option_norm")
 SCORERS = {"scorer": "residual_scorer.0", "scorer_out": "residual_scorer.3"}
 INWARD = ("memory", "question", "option_question", "global", "option_context", "option_lexical")
 SCALES = ("prior_logit_scale", "joint_logit_scale", "residual_gate")
@@ -146,7 +141,8 @@ JOINT_HEAD: Table[Rule] = BLOCKS | Table(
     (
         rule("token_types", f"{HEAD}/type_embedding", ends=WEIGHT),
         exact("decision.scales", *(f"{HEAD}/{name}" for name in SCALES), verb=Whole(_scales, lambda shapes, _: (3,))),
-        *(rule(f"decision.{out}", f"{HEAD}/{name}") for out, name in (NORMS | SCORERS).items()),
+        *(rule(f"decision.{name}", f"{HEAD}/{name}") for name in NORMS),
+        *(rule(f"decision.{out}", f"{HEAD}/{name}") for out, name in SCORERS.items()),
         *(rule(f"decision.proj_{name}", f"{HEAD}/{name}_projection", ends=WEIGHT) for name in INWARD),
     )
 )

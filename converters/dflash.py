@@ -158,12 +158,12 @@ def _has_mask(facts: Facts) -> bool:
 def _mask(facts: Facts) -> tuple[int, Array]:
     """The masked token's id and its embedding, which the draft brings along where its target never learned one."""
     wanted, width = _own(facts.config).get("mask_token_id"), facts.number("hidden_size")
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int | float] = {}
     file = InputFile(facts.directory / MASK_FILE)
     try:
         tensors = read_torch_pickle(file, [], numbers)
         found = numbers.get("mask_token_id")
-        if found is None or found != wanted or not 0 <= found < facts.number("vocab_size"):
+        if not isinstance(found, int) or found != wanted or not 0 <= found < facts.number("vocab_size"):
             raise ConversionError(f"{MASK_FILE}: mask_token_id is {found}, by config.json {wanted}")
         if "embedding" not in tensors or tensors["embedding"].shape != (width,):
             raise ConversionError(f"{MASK_FILE}: has no embedding of {width} numbers")

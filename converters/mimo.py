@@ -5,13 +5,17 @@ and MiMo, a Qwen 2 but for such layers, of which its architecture in GGUF has no
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from gguf_forge.convert import vocab
-from gguf_forge.convert.arch import EXPERTS, WEIGHT, Arch, Either, f32, rule, u32
+from gguf_forge.convert.arch import EXPERTS, WEIGHT, Arch, Either, exact, f32, rule, u32
 from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.ops import Verb, Views
+from gguf_forge.convert.view import F32, Array, RowNumbers, View, changed, gathered
 from gguf_forge.errors import ConversionError
 
 from .common import (
@@ -70,6 +74,49 @@ def _alike(facts: Facts) -> Any:
     return facts.number("head_dim")
 
 
+#: Rows and columns that share a scale.
+TILE = 128
+QKV_PROJ = f"{LAYER}.self_attn.qkv_proj.weight"
+SCALE = f"{QKV_PROJ}_scale_inv"
+
+
+@dataclass(frozen=True)
+class Sharded(Verb):
+    """Queries, keys and values of 8-bit floats as machines of a cluster held them: a part of each, machine by machine.
+
+    Each machine's scales are of tiles that begin with its rows, so the last of them may be cut. Only the number of
+    scales tells how many machines there were: eight, four, or one (MiMo-V2.5-Pro, MiMo-V2.5, others).
+    """
+
+    def views(self, sources: Views, facts: Facts) -> list[View]:
+        """The three, one below the other, times their scales."""
+        weight, scale = sources
+        kv = _heads_kv(facts)[facts.layer or 0]
+        heights = [facts.number("num_attention_heads") * facts.number("head_dim"), kv * facts.number("head_dim")]
+        heights.append(kv * facts.number("v_head_dim"))
+        total, tiles = sum(heights), scale.shape[0]
+        parts = next((n for n in (8, 4, 1) if total % n == 0 and tiles == n * -(-total // n // TILE)), None)
+        if weight.shape[0] != total or parts is None or any(height % parts for height in heights):
+            shapes = f"{weight.name} {list(weight.shape)} with {list(scale.shape)} scales"
+            raise ConversionError(f"{shapes}: no queries, keys and values of {' + '.join(map(str, heights))} rows")
+        each, order = total // parts, np.arange(total).reshape(parts, -1)
+        edges = np.cumsum([height // parts for height in heights])[:-1]
+        wanted = np.concatenate([part.reshape(-1) for part in np.split(order, edges, axis=1)])
+
+        def rows(start: int, stop: int) -> Array:
+            numbers = np.arange(start, stop)
+            tile = numbers // each * (tiles // parts) + numbers % each // TILE
+            by_row = scale.rows(int(tile[0]), int(tile[-1]) + 1)[tile - tile[0]]
+            scales: Array = np.repeat(by_row, TILE, axis=1)[:, : weight.width]
+            return np.multiply(weight.rows(start, stop), scales)
+
+        return [gathered(changed(weight, type=F32, rows=rows), weight.shape, RowNumbers(lambda: wanted))]
+
+
+def _has_scale(facts: Facts) -> bool:
+    return facts.has(SCALE)
+
+
 MIMO2 = Arch(
     "mimo2",
     hf=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
@@ -86,7 +133,8 @@ MIMO2 = Arch(
     | f32("attention.value_scale", "attention_value_scale")
     | u32("nextn_predict_layers", value=lambda facts: _further(facts) or None),
     tensors=DECODER
-    | rule("blk.{l}.attn_qkv", f"{LAYER}.self_attn.qkv_proj", ends=WEIGHT)
+    | exact("blk.{l}.attn_qkv.weight", QKV_PROJ, when=lambda facts: not _has_scale(facts))
+    | exact("blk.{l}.attn_qkv.weight", QKV_PROJ, SCALE, verb=Sharded(), variant="8-bit", when=_has_scale)
     | rule("blk.{l}.attn_sinks", f"{LAYER}.self_attn.attention_sink_bias", ends=WEIGHT)
     | experts(gate="gate_proj", up="up_proj", down="down_proj")
     | ROUTER

@@ -230,7 +230,7 @@ PLAMO3 = Arch(
     | rule("blk.{l}.attn_q_norm", f"{MIXER}.q_norm", ends=WEIGHT, verb=more(1.0))
     | rule("blk.{l}.attn_k_norm", f"{MIXER}.k_norm", ends=WEIGHT, verb=more(1.0)),
     needs=(*NEEDS, *ATTENDS),
-    vocab=(vocab.plamo, template),
+    vocab=(vocab.plamo3, template),
     drop=BUFFERS,
     implied=SILU,
 )

@@ -157,8 +157,8 @@ def _require_mtp(arch: Arch, options: Options) -> None:
 
 def _read_by_rules(checkpoint: Checkpoint, arch: Arch) -> list[str]:
     """The tensors of another tool's packed form that the family's own rules read as they are."""
-    ends = tuple(end for end in PACKED if any(name.endswith(end) for row in arch.tensors for name in row.names))
-    return [name for name in checkpoint.tensors if ends and name.endswith(ends)]
+    ends = tuple({f".{n.rpartition('}.')[2]}" for row in arch.tensors for n in row.names if n.endswith(PACKED)})
+    return [name for name in checkpoint.tensors if name.endswith(ends)]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What sentence-transformers keeps beside a model: the modules that follow it, and how one of them pools.
 
-Knows modules.json and the folders it names. Must not know families, nor GGUF's numbers for ways of pooling.
+Knows modules.json and the folders it names, and embedding_config.json, which stands in for them. Must not know
+families, nor GGUF's numbers for ways of pooling.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from gguf_forge.errors import ConversionError
 from gguf_forge.source.checkpoint import check_file_name
 
 MODULES = "modules.json"
+#: Where models that are no sentence-transformers' say how they pool, and what they call it.
+EMBEDDING = "embedding_config.json"
+_NAMES = {"last_token": "lasttoken"}
 #: What a GGUF file holds, or whoever runs it does without being told.
 KEPT = ("Transformer", "Pooling", "Normalize")
 _FLAGS = (
@@ -37,12 +41,15 @@ def modules(directory: Path) -> list[tuple[str, str]]:
 def pooling_mode(directory: Path) -> str | None:
     """How the vectors of a text's tokens become one: mean, cls, lasttoken or another word; None when nothing says.
 
+    The pooling of modules.json says so, or where there is none embedding_config.json.
+
     Raises ConversionError when modules.json names a pooling whose configuration is missing or says nothing.
     """
     folder = Folder(directory)
     path = next((path for kind, path in modules(directory) if kind.endswith("Pooling")), None)
     if path is None:
-        return None
+        said = (folder.object(EMBEDDING) or {}).get("pooling")
+        return None if said is None else _NAMES.get(str(said), str(said))
     where = f"{check_file_name(path, directory / MODULES)}/config.json" if path else "config.json"
     config: Mapping[str, Any] | None = folder.object(where)
     if config is None:

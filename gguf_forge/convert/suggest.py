@@ -6,7 +6,6 @@ Tries every architecture's rules on the names of tensors; reads no weights. Must
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,14 +74,17 @@ def refuse_without_text(config: Mapping[str, Any], tensors: Iterable[str]) -> No
     found = next((one for one in elsewhere() if one.hf == name), None)
     if found is None or any(re.search(found.text, tensor) for tensor in tensors):
         return
-    places = (functools.reduce(_inside, path, config) for path in found.named_by)
+    places = [_at(config, path) for path in found.named_by]
     where = next((place for place in places if isinstance(place, str) and place), None)
     instead = "the repository of its text model" if where is None else repr(escaped(where, 80))
     raise ConversionError(f"{found.hf} holds {found.held} and no text model: convert {instead} instead")
 
 
-def _inside(part: Any, key: str) -> Any:
-    return part.get(key) if isinstance(part, Mapping) else None
+def _at(part: Any, path: Iterable[str]) -> Any:
+    """The value at a path of keys; None where there is none."""
+    for key in path:
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
 
 
 def _best_of_name(name: str, tried: Sequence[Guess]) -> Guess:

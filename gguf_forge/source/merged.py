@@ -138,5 +138,7 @@ def _merged(own: SourceTensor, down: SourceTensor, up: SourceTensor, scale: floa
     if own.dtype not in _PLAIN:
         rule = f"{own.name!r} is {own.dtype}, and only weights of {listed(_PLAIN)} are merged with an adapter"
         raise CheckpointError(rule, path=own.file.path)
-    place = {"name": own.name, "shape": own.shape, "file": own.file, "offset": own.offset}
-    return MergedTensor(**place, element=DTYPES["F32"], own=own, down=down, up=up, scale=scale)
+    f32 = DTYPES["F32"]
+    return MergedTensor(
+        own.name, f32, own.shape, own.file, own.offset, own=own, down=down, up=up, scale=scale
+    )

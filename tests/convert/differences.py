@@ -129,6 +129,10 @@ ZOO: dict[str, Difference] = {
     "Jamba-v0.1": _EXPONENTIAL,
     "mamba-130m-original": _EXPONENTIAL,
     "NVIDIA-Nemotron-Nano-9B-v2": _differs("general.architecture", "nemotron_h*", why=("Dense Nemotron-H",)),
+    "plamo-3-nict-2b-base": _differs(
+        *(f"tokenizer.ggml.{key}" for key in ("model", "eot_token_id", "add_bos_token", "add_eos_token")),
+        why=("PLaMo's vocabularies",),
+    ),
     "pocket-tts-no-voice-bos.f32": _differs("token_embd.weight", why=("Pocket TTS's first input",)),
     "Llama-2-7B-GPTQ": _differs("general.imported.*", "[bo]*.weight", why=(IMPORTED,)),
     "Devstral-Small-native-fp8": _differs("general.imported.*", *_CONTEXT.keys, why=(IMPORTED, *_CONTEXT.sections)),

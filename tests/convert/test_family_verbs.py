@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import Array, of_array
+from gguf_forge.convert.vocab.folder import Folder
+from gguf_forge.converters.bert import runs_of_spaces
+from gguf_forge.errors import ConversionError
 
 
 def row_of(arch: Arch, out: str, variant: str = "") -> Rule:
@@ -22,6 +26,18 @@ def row_of(arch: Arch, out: str, variant: str = "") -> Rule:
 def made(row: Rule, values: Array, **config: Any) -> Array:
     (view,) = row.verb.views([of_array("source", values)], Facts(config, Path()))
     return view.read()
+
+
+def test_mmberts_runs_of_spaces_are_marks() -> None:
+    kinds = [vocab.TokenType.USER_DEFINED] * 3 + [vocab.TokenType.NORMAL]
+
+    def edited(pre: str) -> list[tuple[str, int]]:
+        given = vocab.Vocabulary("gpt2", pre, ["  ", " a", "", "   "], [*kinds])
+        found = runs_of_spaces(vocab.VocabJob(Folder(Path()), {}), given)
+        return [*zip(found.tokens, map(int, found.types), strict=True)]
+
+    assert edited("mmbert") == [("\u2581\u2581", 1), (" a", 4), ("", 4), ("   ", 1)]
+    assert edited("gpt-2") == [("  ", 4), (" a", 4), ("", 4), ("   ", 1)]
 
 
 def test_baichuan_2_multiplies_by_rows_of_unit_length() -> None:
@@ -42,3 +58,39 @@ def test_of_bambas_heads_only_the_part_that_turns_is_interleaved() -> None:
     del bamba["attn_rotary_emb"]
     whole = made(row_of(select(bamba), "blk.{l}.attn_q"), weight, **bamba).reshape(2, 8)
     assert whole[0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+MIMO = {
+    **{"architectures": ["MiMoV2FlashForCausalLM"], "num_hidden_layers": 1, "hybrid_layer_pattern": [0]},
+    **{"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 56, "v_head_dim": 38},
+    **{"swa_num_key_value_heads": 8},
+}
+
+
+@pytest.mark.parametrize("machines", [1, 4, 8])
+def test_mimos_queries_keys_and_values_are_gathered_from_the_machines_that_held_them(machines: int) -> None:
+    """Scale and order as a loop over machines has them; each machine's scales begin with its rows."""
+    heights, rng = (8 * 56, 8 * 56, 8 * 38), np.random.default_rng(3)
+    each, tiles = sum(heights) // machines, -(-sum(heights) // machines // 128)
+    weight = rng.integers(-8, 8, (sum(heights), 200)).astype(np.float32)
+    scale = rng.random((machines * tiles, 2)).astype(np.float32)
+    parts: list[list[Array]] = [[], [], []]
+    for machine in range(machines):
+        own = weight[machine * each : (machine + 1) * each].copy()
+        for row in range(each):
+            own[row, :128] *= scale[machine * tiles + row // 128, 0]
+            own[row, 128:] *= scale[machine * tiles + row // 128, 1]
+        for part, rows in zip(parts, np.split(own, np.cumsum([h // machines for h in heights])[:-1]), strict=True):
+            part.append(rows)
+    verb = row_of(select(MIMO), "blk.{l}.attn_qkv.weight", "8-bit").verb
+    facts = Facts(MIMO, Path(), layer=0)
+    (view,) = verb.views([of_array("qkv", weight), of_array("scale", scale)], facts)
+    assert np.array_equal(view.read(), np.concatenate([rows for part in parts for rows in part]))
+
+
+@pytest.mark.parametrize(("rows", "tiles"), [(1200, 11), (1200, 15), (1100, 10)])
+def test_scales_of_no_number_of_machines_are_refused(rows: int, tiles: int) -> None:
+    row = row_of(select(MIMO), "blk.{l}.attn_qkv.weight", "8-bit")
+    sources = [of_array("qkv", np.ones((rows, 8), np.float32)), of_array("scale", np.ones((tiles, 1), np.float32))]
+    with pytest.raises(ConversionError, match=r"no queries, keys and values of 448 \+ 448 \+ 304 rows"):
+        row.verb.views(sources, Facts(MIMO, Path(), layer=0))

@@ -241,3 +241,26 @@ def test_a_field_of_the_wrong_kind_in_a_piece_model_is_named(tmp_path: Path) -> 
         (tmp_path / "m").write_bytes(data)
         with pytest.raises(CheckpointError, match="not a SentencePiece model"):
             read_piece_model(tmp_path / "m")
+
+
+def test_plamo_3_is_a_kind_of_its_own_and_says_what_it_puts_before_a_text(tmp_path: Path) -> None:
+    folder = copied("plamo", tmp_path)
+    lines = folder / "tokenizer.jsonl"
+    marks = ["<|plamo:tag|>", "<|plamo:begin_", ":plamo|>", "<|plamo:x|>"]
+    lines.write_text(
+        lines.read_text(encoding="utf-8") + "".join(f'{json.dumps([mark, 0.0, "CONTROL"])}\n' for mark in marks),
+        encoding="utf-8",
+    )
+    edit(
+        folder / "tokenizer_config.json",
+        lambda data: data.update(tokenizer_class="Plamo3Tokenizer", add_bos_token=True, add_eos_token=False),
+    )
+    found = load_vocab(folder, {}, (vocab.plamo3,))
+    tokens = list(found["tokenizer.ggml.tokens"].value)
+    assert found["tokenizer.ggml.model"].value == "plamo3"
+    assert tokens[found["tokenizer.ggml.eot_token_id"].value] == "<|plamo:tag|>"
+    types = dict(zip(tokens, found["tokenizer.ggml.token_type"].value, strict=True))
+    assert [int(types[mark]) for mark in marks] == [3, 1, 1, 3]
+    assert [found[f"tokenizer.ggml.add_{name}_token"].value for name in ("bos", "eos")] == [True, False]
+    with pytest.raises(ConversionError, match=r"<\|plamo:tag\|>, which ends a turn, is not in tokenizer\.jsonl"):
+        load_vocab(KINDS / "plamo", {}, (vocab.plamo3,))

@@ -42,6 +42,15 @@ def test_pooling_is_read_from_where_modules_say(pooling: Any, mode: str, tmp_pat
     assert pooling_mode(lay_out(tmp_path, [TRANSFORMER, POOLING], pooling)) == mode
 
 
+@pytest.mark.parametrize(
+    ("said", "mode"), [("last_token", "lasttoken"), ("mean", "mean"), (None, None), ("max", "max")]
+)
+def test_without_a_pooling_module_embedding_config_says_it(said: str | None, mode: str | None, tmp_path: Path) -> None:
+    (tmp_path / "embedding_config.json").write_text(json.dumps({"pooling": said}), encoding="utf-8")
+    assert pooling_mode(tmp_path) == mode
+    assert pooling_mode(lay_out(tmp_path, [TRANSFORMER, POOLING], {"pooling_mode": "cls"})) == "cls"
+
+
 def test_without_modules_nothing_is_pooled(tmp_path: Path) -> None:
     assert pooling_mode(tmp_path) is None
     assert pooling_mode(lay_out(tmp_path, [TRANSFORMER, NORMALIZE])) is None

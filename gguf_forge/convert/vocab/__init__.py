@@ -72,7 +72,7 @@ from gguf_forge.convert.vocab.native import (
     tekken_only,
     tiktoken,
 )
-from gguf_forge.convert.vocab.plamo import plamo
+from gguf_forge.convert.vocab.plamo import plamo, plamo3
 from gguf_forge.convert.vocab.protobuf import read_piece_model
 from gguf_forge.convert.vocab.steps import (
     adds,
@@ -121,6 +121,7 @@ __all__ = [
     "padded",
     "phi3_spm",
     "plamo",
+    "plamo3",
     "qwen_tiktoken",
     "read_bpe",
     "read_llama_hf",

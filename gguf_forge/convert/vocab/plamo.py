@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from gguf_forge.convert.vocab.job import Keys, VocabJob, loader
+from gguf_forge.convert.vocab.job import Keys, Loader, VocabJob
 from gguf_forge.convert.vocab.special import ID_KEYS
 from gguf_forge.convert.vocab.tokens import ADDED_SCORE, MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import CheckpointError, ConversionError
@@ -24,7 +24,8 @@ def read_plamo(job: VocabJob, plain: Collection[str] = ()) -> Vocabulary | None:
     text = job.folder.text(VOCAB_FILE)
     if text is None:
         return None
-    vocab = Vocabulary("plamo2", "default", [], [], [])
+    model = "plamo3" if job.settings.get("tokenizer_class") == "Plamo3Tokenizer" else "plamo2"
+    vocab = Vocabulary(model, "default", [], [], [])
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -64,11 +65,27 @@ def token_ids(job: VocabJob, vocab: Vocabulary) -> Keys:
     return result
 
 
-@loader
-def plamo(job: VocabJob) -> Keys | None:
-    """tokenizer.jsonl with the special tokens that tokenizer_config.json names; <|plamo:op|>, token 4, ends a turn."""
-    vocab = read_plamo(job)
-    if vocab is None:
-        return None
-    keys = {**vocab.values(), **token_ids(job, vocab), ID_KEYS["eot"]: values.u32(4)}
-    return {**keys, "tokenizer.ggml.add_space_prefix": values.boolean(False)}
+def plamo_with(eot: str, plain: Collection[str] = ()) -> Loader:
+    """tokenizer.jsonl with the special tokens and the flags of tokenizer_config.json; `eot` ends a turn, those of
+    `plain` are no marks whatever they look like.
+    """
+
+    def plamo(job: VocabJob) -> Keys | None:
+        vocab = read_plamo(job, plain)
+        if vocab is None:
+            return None
+        ids = token_ids(job, vocab)
+        if eot not in vocab.tokens:
+            raise ConversionError(f"{job.directory}: {eot}, which ends a turn, is not in {VOCAB_FILE}")
+        ends = {ID_KEYS["eot"]: values.u32(vocab.tokens.index(eot))}
+        said = {name: job.settings.get(f"add_{name}_token") for name in ("bos", "eos")}
+        flags = {f"tokenizer.ggml.add_{n}_token": values.boolean(v) for n, v in said.items() if isinstance(v, bool)}
+        prefix = {"tokenizer.ggml.add_space_prefix": values.boolean(False)}
+        return {**vocab.values(), **ids, **ends, **prefix, **flags}
+
+    return Loader(plamo)
+
+
+plamo = plamo_with("<|plamo:op|>")
+#: PLaMo 3's, whose turns end otherwise, and whose marks may be put together of parts.
+plamo3 = plamo_with("<|plamo:tag|>", plain=("<|plamo:begin_", "<|plamo:end_", ":plamo|>"))
