@@ -53,6 +53,8 @@ DEEPSEEK = Arch(
 
 def _sizes(base: Table[Hparam]) -> Table[Hparam]:
     epsilon = f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
+    # How much attention grows with the context, llama.cpp takes from yarn_log_multiplier here.
+    base = base.without("rope.scaling.attn_factor")
     return base | epsilon | mla.LEADING_DENSE | u32("vocab_size", "vocab_size", required=True)
 
 

@@ -57,6 +57,12 @@ def _scaling(subject: Subject) -> Iterator[str]:
         yield f"config.json: rotary scaling of type {kind!r} has no form in GGUF and is left out"
 
 
+def _factors(subject: Subject) -> Iterator[str]:
+    factors = ("rope_factors_long.weight", "rope_factors_short.weight")
+    if subject.value("rope.scaling.type") == "longrope" and not set(factors) & set(subject.names):
+        yield f"config.json: the factors of rotary scaling have no tensors for {subject.arch.name}, which turns without"
+
+
 def _window(subject: Subject) -> Iterator[str]:
     window = subject.config.get("sliding_window")
     used = window and subject.config.get("use_sliding_window") is not False
@@ -132,6 +138,7 @@ def _partial(subject: Subject) -> Iterator[str]:
 
 RULES: dict[str, Callable[[Subject], Iterator[str]]] = {
     "rotary scaling": _scaling,
+    "factors of rotary scaling": _factors,
     "sliding window": _window,
     "sentence-transformers modules": _modules,
     "implied settings": _implied,
