@@ -51,6 +51,8 @@ _WITH_HEAD = _differs(
     "general.size_label", "output.weight", why=("Jais and CodeShell without a head of their own",)
 )
 
+_LOGITS = _differs("dec.output_norm.weight", why=("T5 divides its logits",))
+
 #: By checkpoint, or by checkpoint and result.
 ZOO: dict[str, Difference] = {
     "Llama-3_1-Nemotron-Ultra-253B-v1": _RANKED,
@@ -127,6 +129,8 @@ ZOO: dict[str, Difference] = {
     "Jamba-v0.1": _EXPONENTIAL,
     "mamba-130m-original": _EXPONENTIAL,
     "NVIDIA-Nemotron-Nano-9B-v2": _differs("general.architecture", "nemotron_h*", why=("Dense Nemotron-H",)),
+    "t5-small": _LOGITS,
+    "t5-deeper-decoder": _LOGITS,
     "pocket-tts-no-voice-bos.f32": _differs("token_embd.weight", why=("Pocket TTS's first input",)),
     # Weights in another tool's packed form, which is refused by name.
     "Llama-2-7B-GPTQ": Difference(frozenset(), (), "quantized by gptq"),
