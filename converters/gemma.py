@@ -185,7 +185,7 @@ GEMMA3 = Arch(
     vocab=(vocab.together(vocab.spm, vocab.space_prefix(False)), vocab.bpe),
     renames=WRAPPERS,
     drop=BUFFERS + VISION,
-    implied=(*GELU, ("query_pre_attn_scalar", _query_scale(62))),
+    implied=(*GELU, ("query_pre_attn_scalar", _query_scale(62)), ("use_bidirectional_attention", (False,))),
 )
 
 #: EmbeddingGemma: its window is the one in config.json, whatever its attention.
@@ -195,6 +195,7 @@ GEMMA_EMBEDDING = replace(
     hf=("Gemma3TextModel",),
     tensors=GEMMA3.tensors.without("output") | _dense(2) | _dense(3),
     drop=GEMMA3.drop + HEAD,
+    implied=GEMMA3.implied[:-1],
     hparams=GEMMA3.hparams
     | u32("attention.sliding_window", "sliding_window", required=True)
     | u32("dense_2_feat_in", value=_module(2, 1))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.biases import require_read
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
@@ -90,6 +91,7 @@ def checkpoint_model(
     metadata = _metadata(checkpoint, arch, outputs, early, keys, options, pre, model_name, notes.append)
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
+    require_read((v.name for v in outputs.views), arch.name)
     notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, [v.name for v in outputs.views]))
     auto = auto_outtype((t.dtype, len(t.shape)) for t in checkpoint.tensors.values())
     if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):
