@@ -410,7 +410,7 @@ def _guesses_words(_: Any, facts: Facts) -> bool:
 
 
 def runs_of_spaces(_: VocabJob, found: vocab.Vocabulary) -> vocab.Vocabulary:
-    """mmBERT's added tokens for runs of spaces are no texts of their own: its spaces are marks by then."""
+    """MmBERT's added tokens for runs of spaces are no texts of their own: its spaces are marks by then."""
     if found.pre == "mmbert":
         for number, (text, kind) in enumerate(zip(found.tokens, found.types, strict=True)):
             if kind == vocab.TokenType.USER_DEFINED and text and not text.strip(" "):

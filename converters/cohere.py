@@ -27,6 +27,7 @@ from .common import (
     main_dropped,
     nextn_dropped,
     sliding_layers,
+    windows_unless_usual,
 )
 from .qwen import ROUTER, SINGLE_EXPERTS
 
@@ -65,13 +66,14 @@ COHERE2 = replace(
     hparams=BASE
     | LOGIT_SCALE
     | u32("attention.sliding_window", "sliding_window", required=True)
+    | windows_unless_usual("cohere2")
     | u32("vocab_size", "vocab_size", required=True)
     | u32("rope.dimension_count", value=_turned)
     | UNSCALED,
     # llama.cpp has no place for biases of these models, and refuses a file with them.
     tensors=Table(tuple(replace(row, ends=WEIGHT) for row in DECODER.without("output", "blk.{l}.ffn_norm"))),
     drop=(*BUFFERS, *MULTIMODAL, TIED),
-    implied=(*SILU, ("sliding_window_pattern", (4,)), ("use_qk_norm", (False,))),
+    implied=(*SILU, ("use_qk_norm", (False,))),
 )
 
 

@@ -15,7 +15,7 @@ from gguf_forge.convert.sizes import WINDOWS
 from gguf_forge.errors import ConversionError
 from gguf_forge.format.layout import ValueType
 
-from .rotary import pretraining_context, rope_value, scaling, sections, sliding_theta
+from .rotary import attention_growth, pretraining_context, rope_value, scaling, sections, sliding_theta
 
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 HEADS_KV = ("num_key_value_heads", "n_kv_heads")
@@ -86,6 +86,7 @@ BASE: Table[Hparam] = Table(
         f32("rope.scaling.yarn_attn_factor", value=rope_value("attention_factor", "attn_factor", only=("yarn",))),
         f32("rope.scaling.yarn_beta_fast", value=rope_value("beta_fast", only=("yarn",))),
         f32("rope.scaling.yarn_beta_slow", value=rope_value("beta_slow", only=("yarn",))),
+        f32("rope.scaling.attn_factor", value=attention_growth),
         u32("rope.dimension_sections", value=sections),
         f32("rope.freq_base", value=rope_value("rope_theta")),
         f32("rope.freq_base_swa", value=sliding_theta),

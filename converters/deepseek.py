@@ -15,6 +15,7 @@ from .common import (
     BASE,
     BUFFERS,
     DECODER,
+    GATING,
     HEADS,
     HEADS_KV,
     MULTIMODAL,
@@ -23,6 +24,7 @@ from .common import (
     TRUNK,
     WRAPPERS,
     beyond,
+    gating,
     main_dropped,
     nextn_dropped,
 )
@@ -51,8 +53,17 @@ DEEPSEEK = Arch(
 )
 
 
+def _gating(facts: Facts) -> int | None:
+    """How experts are scored: in V3 by a sigmoid, whether or not config.json says so."""
+    always = str(facts.config.get("model_type")).startswith("deepseek_v3")
+    return gating(facts) or (GATING["sigmoid"] if always else None)
+
+
 def _sizes(base: Table[Hparam]) -> Table[Hparam]:
     epsilon = f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps", default=1e-6)
+    # How much attention grows with the context, llama.cpp takes from yarn_log_multiplier here.
+    base = base.without("rope.scaling.attn_factor")
+    base |= u32("expert_gating_func", value=_gating)
     return base | epsilon | mla.LEADING_DENSE | u32("vocab_size", "vocab_size", required=True)
 
 
@@ -89,7 +100,8 @@ DEEPSEEK2 = Arch(
     vocab=(vocab.bpe, vocab.tiktoken),
     renames=WRAPPERS,
     drop=(*DROP, *MULTIMODAL, beyond(r"^model\.layers\.")),
-    implied=SILU,
+    # V2 prefers groups of experts by their best, llama.cpp (and V3) by their best two.
+    implied=(*SILU, ("topk_method", ("noaux_tc", "greedy"))),
 )
 
 

@@ -29,6 +29,7 @@ from .common import (
     WRAPPERS,
     layer,
     pooling,
+    windows_unless_usual,
 )
 
 SHIFTED = add(1.0)
@@ -83,7 +84,8 @@ def vocab_rows(facts: Facts) -> int:
 
 def _window(facts: Facts) -> Any:
     """The sliding window, unless every layer has full attention."""
-    if facts.config.get("sliding_window_pattern") == 1:
+    kinds = facts.config.get("layer_types")
+    if facts.config.get("sliding_window_pattern") == 1 or (kinds and "sliding_attention" not in kinds):
         return None
     window = facts.config.get("sliding_window")
     if facts.config.get("use_bidirectional_attention") and isinstance(window, int):
@@ -151,7 +153,8 @@ GEMMA2 = Arch(
     hparams=KEYS
     | f32("attn_logit_softcapping", "attn_logit_softcapping", required=True)
     | f32("final_logit_softcapping", "final_logit_softcapping", required=True)
-    | u32("attention.sliding_window", "sliding_window", required=True),
+    | u32("attention.sliding_window", "sliding_window", required=True)
+    | windows_unless_usual("gemma2"),
     tensors=DECODER.without("output") | NORMS | SANDWICH,
     needs=(*NEEDS, *POST_NORMS),
     vocab=(vocab.spm, vocab.space_prefix(False)),
@@ -171,6 +174,7 @@ GEMMA3 = Arch(
     | f32("rope.freq_base", value=lambda facts: rope_of(facts.config).get("rope_theta", 1e6), again=True)
     | f32("final_logit_softcapping", value=_softcap)
     | u32("attention.sliding_window", value=_window)
+    | windows_unless_usual("gemma3")
     | u32("attention.head_count_kv", "num_key_value_heads", default=4, again=True),
     tensors=DECODER
     | NORMS
@@ -181,7 +185,7 @@ GEMMA3 = Arch(
     vocab=(vocab.together(vocab.spm, vocab.space_prefix(False)), vocab.bpe),
     renames=WRAPPERS,
     drop=BUFFERS + VISION,
-    implied=(*GELU, ("query_pre_attn_scalar", _query_scale(62))),
+    implied=(*GELU, ("query_pre_attn_scalar", _query_scale(62)), ("use_bidirectional_attention", (False,))),
 )
 
 #: EmbeddingGemma: its window is the one in config.json, whatever its attention.
@@ -191,6 +195,7 @@ GEMMA_EMBEDDING = replace(
     hf=("Gemma3TextModel",),
     tensors=GEMMA3.tensors.without("output") | _dense(2) | _dense(3),
     drop=GEMMA3.drop + HEAD,
+    implied=GEMMA3.implied[:-1],
     hparams=GEMMA3.hparams
     | u32("attention.sliding_window", "sliding_window", required=True)
     | u32("dense_2_feat_in", value=_module(2, 1))

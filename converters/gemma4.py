@@ -144,7 +144,7 @@ PADDED = Padded(lambda facts: facts.config.get("vocab_size") or 262400)
 GEMMA3N = Arch(
     "gemma3n",
     hf=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
-    hparams=GEMMA3.hparams
+    hparams=GEMMA3.hparams.without("attention.sliding_window_pattern")
     | u32("altup.active_idx", "altup_active_idx", required=True)
     | u32("altup.num_inputs", value=_four_inputs)
     | PER_LAYER_WIDTH
@@ -268,7 +268,7 @@ def _unheard(facts: Facts) -> Any:
 
 
 KEYS: Table[Hparam] = (
-    GEMMA3.hparams
+    GEMMA3.hparams.without("attention.sliding_window_pattern")
     | u32("attention.sliding_window", value=_window, required=True)
     | SHARED
     | PER_LAYER_WIDTH

@@ -186,11 +186,15 @@ GRANITE_SWA = replace(
 )
 
 
+#: What layers that attend are called: in published models, and when transformers 5 has saved them again.
+ATTENDING = ("attention", "full_attention")
+
+
 def attention_layers(config: Mapping[str, Any]) -> list[int]:
     """The layers that attend; the others keep a state. ConversionError when the configuration does not say."""
     kinds, listed = config.get("layer_types"), config.get("attn_layer_indices")
     if kinds:
-        return [i for i, kind in enumerate(kinds) if kind == "attention"]
+        return [i for i, kind in enumerate(kinds) if kind in ATTENDING]
     if listed:
         return list(listed)
     step, first = need(config, "attn_layer_period"), need(config, "attn_layer_offset")

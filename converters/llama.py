@@ -32,7 +32,7 @@ from .common import (
     layer,
     pooling,
 )
-from .rotary import LLAMA3, head_dim
+from .rotary import LLAMA3, head_dim, longrope
 
 QUERY_HEADS = ("n_heads", "num_attention_heads")
 KEY_HEADS = ("n_kv_heads", "num_key_value_heads", *QUERY_HEADS)
@@ -46,6 +46,8 @@ TURNED: Table[Rule] = Table(
     )
 )
 DENSE: Table[Rule] = LLAMA3 | DECODER | TURNED
+#: With LongRoPE's factors, which few of llama.cpp's loaders know.
+LONG: Table[Rule] = longrope(head_dim, lenient=True) | DENSE
 #: Mixtral's experts, also under the names that transformers 5 gives them in memory, as tools that quantize save them.
 SPARSE: Table[Rule] = Table(
     (
@@ -108,7 +110,7 @@ LLAMA = Arch(
         "VLlama3ForCausalLM",
     ),
     hparams=KEYS,
-    tensors=DENSE | SPARSE,
+    tensors=LONG | SPARSE,
     needs=(*NEEDS, Either((GATED, MIXTURE))),
     vocab=LLAMA_VOCAB,
     renames=((r"text_model\.", ""), *WRAPPERS),
@@ -124,7 +126,7 @@ TEXT_PART = replace(
         "Idefics3ForConditionalGeneration",
         "SmolVLMForConditionalGeneration",
     ),
-    tensors=DENSE,
+    tensors=LONG,
     needs=(*NEEDS, *GATED),
     when=lambda config: (text_part(config) or {}).get("model_type", "llama") in ("llama", "mistral", "voxtral_text"),
 )
@@ -181,7 +183,7 @@ APERTUS = replace(
     name="apertus",
     hf=("ApertusForCausalLM",),
     hparams=KEYS | Table(tuple(f32(f"xielu.{part}", value=_of_layers(part), early=True) for part in XIELU)),
-    tensors=(LLAMA3 | DECODER | QK_NORM).without("blk.{l}.ffn_gate")
+    tensors=(longrope(head_dim, lenient=True) | LLAMA3 | DECODER | QK_NORM).without("blk.{l}.ffn_gate")
     | rule("blk.{l}.attn_norm", "model.layers.{l}.attention_layernorm")
     | rule("blk.{l}.ffn_norm", "model.layers.{l}.feedforward_layernorm"),
     needs=(*NEEDS, "output", *QK_NORMS, *layer("ffn_up", "ffn_down")),

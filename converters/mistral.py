@@ -19,19 +19,23 @@ from gguf_forge.errors import ConversionError
 
 from .common import BASE, DECODER, GATED, TRUNK, WRAPPERS, layer
 from .deepseek import DEEPSEEK2, KEYS, TENSORS
-from .llama import DENSE, LLAMA, NEEDS
 from .llama import KEYS as LLAMA_KEYS
+from .llama import LLAMA, LONG, NEEDS
 from .mla import LATENT, QUERIES, SHARED, SHORT_QUERIES, experts
-from .rotary import head_dim, rope_value
+from .rotary import attention_growth, head_dim, rope_value
 
 MISTRAL_3 = "Mistral3ForConditionalGeneration"
+
+
+def _is_ministral3(facts: Facts) -> bool:
+    return facts.config.get("model_type") == "ministral3"
 
 
 def _stretched(key: str) -> Callable[[Facts], Any]:
     """A rotary parameter of Ministral 3, which is always stretched by YaRN."""
 
     def value(facts: Facts) -> Any:
-        if facts.config.get("model_type") != "ministral3":
+        if not _is_ministral3(facts):
             return None
         rope = facts.config["rope_parameters"]
         if rope.get("rope_type") != "yarn" or rope.get(key) is None:
@@ -46,9 +50,10 @@ MISTRAL3 = replace(
     name="mistral3",
     hf=(MISTRAL_3, "Ministral3ForCausalLM"),
     hparams=LLAMA_KEYS
+    | f32("rope.scaling.attn_factor", value=lambda facts: None if _is_ministral3(facts) else attention_growth(facts))
     | f32("rope.scaling.yarn_log_multiplier", value=_stretched("mscale_all_dim"))
     | f32("attention.temperature_scale", value=_stretched("llama_4_scaling_beta")),
-    tensors=DENSE.without("rope_freqs.weight"),
+    tensors=LONG.without("rope_freqs.weight"),
     needs=(*NEEDS, *GATED),
 )
 

@@ -35,7 +35,7 @@ def _widened(facts: Facts) -> int:
 
 MPT = Arch(
     "mpt",
-    hf=("MPTForCausalLM",),
+    hf=("MPTForCausalLM", "MptForCausalLM"),
     hparams=Table(
         (
             u32("context_length", "max_seq_len", required=True),

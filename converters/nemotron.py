@@ -203,10 +203,12 @@ def _has_experts(config: Mapping[str, Any]) -> bool:
     return "E" in kinds_of(text_part(config) or config)
 
 
+#: What transformers 5 says of experts when it saves a model, whether or not it has any; llama.cpp then looks for them.
+OF_EXPERTS = ("expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count")
 NEMOTRON_H = Arch(
     "nemotron_h",
     hf=("NemotronHForCausalLM", "NemotronH_Nano_VL_V2"),
-    hparams=KEYS,
+    hparams=KEYS.without(*OF_EXPERTS),
     tensors=HYBRID
     | rule("blk.{l}.ffn_down", f"{MIXER}.down_proj")
     | rule("blk.{l}.ffn_up", f"{MIXER}.up_proj"),
@@ -283,6 +285,9 @@ def _further_name(match: re.Match[str], facts: Facts) -> str:
 
 
 def _further_span(facts: Facts) -> range:
+    """A checkpoint may lack the layer that its configuration speaks of, as transformers saves it."""
+    if facts.options.mtp == "keep" and not facts.has(f"backbone.layers.{main_layers(facts)}.eh_proj.weight"):
+        return range(main_layers(facts))
     return range(main_layers(facts) if facts.options.mtp == "only" else 0, all_layers(facts))
 
 

@@ -59,13 +59,43 @@ def rope_value(*names: str, only: tuple[str, ...] = ()) -> Callable[[Facts], Any
 
 
 def pretraining_context(facts: Facts) -> Any:
-    """The context before YaRN stretched it; an error when the scaling does not say."""
-    if scaling(facts) != "yarn":
-        return None
-    value = rope_of(facts.config).get("original_max_position_embeddings")
-    if value is None:
+    """The context before YaRN or LongRoPE stretched it; an error when YaRN does not say.
+
+    None for LongRoPE where it is not shorter than the context, which readers suppose.
+    """
+    kind, value = scaling(facts), rope_of(facts.config).get("original_max_position_embeddings")
+    if kind == "longrope":
+        return value if value is not None and value < facts.config.get("max_position_embeddings", 0) else None
+    if kind == "yarn" and value is None:
         raise ConversionError("config.json: rope_scaling of type 'yarn' lacks original_max_position_embeddings")
-    return value
+    return value if kind == "yarn" else None
+
+
+def attention_growth(facts: Facts) -> float | None:
+    """How much more attention grows with a stretched context than llama.cpp lets it grow by itself; None if no more.
+
+    With YaRN llama.cpp multiplies rotated queries and keys by 1 + ln(factor) / 10, whatever attention_factor, mscale
+    and mscale_all_dim say; with LongRoPE by 1. (transformers, modeling_rope_utils.py.)
+    """
+    rope, kind = rope_of(facts.config), scaling(facts)
+    if kind not in ("yarn", "longrope"):
+        return None
+    own, given = 1.0, rope.get("attention_factor")
+    if kind == "yarn":
+        factor, scales = rope["factor"], (rope.get("mscale"), rope.get("mscale_all_dim"))
+        own = _grown(factor)
+        if given is None:
+            given = _grown(factor, scales[0]) / _grown(factor, scales[1]) if all(scales) else own
+    elif given is None:
+        context = need(facts.config, "max_position_embeddings")
+        before = rope.get("original_max_position_embeddings") or context
+        factor = rope.get("factor") or context / before
+        given = math.sqrt(1 + math.log(factor) / math.log(before)) if factor > 1 else 1.0
+    return None if math.isclose(given, own, rel_tol=1e-6) else given / own
+
+
+def _grown(factor: float, scale: float | None = 1.0) -> float:
+    return 0.1 * (scale or 0.0) * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def sliding_theta(facts: Facts) -> Any:
@@ -152,10 +182,11 @@ def llama3_factors(size: Size = head_dim) -> Callable[[Facts], npt.NDArray[np.fl
 LLAMA3: Table[Rule] = Table((exact("rope_freqs.weight", verb=Computed(llama3_factors())),))
 
 
-def _long_factors(key: str, size: Size) -> Computed:
+def _long_factors(key: str, size: Size, lenient: bool) -> Computed:
     def make(facts: Facts) -> npt.NDArray[np.float32] | None:
         rope = facts.config["rope_parameters"]
-        if not (rope.get("long_factor") or rope.get("short_factor")):
+        given = [rope.get("long_factor"), rope.get("short_factor")]
+        if not (all(given) if lenient else any(given)):
             return None
         values, wanted = rope.get(key), size(facts) / 2
         if not isinstance(values, list) or len(values) != wanted:
@@ -166,12 +197,15 @@ def _long_factors(key: str, size: Size) -> Computed:
     return Computed(make)
 
 
-def longrope(size: Size) -> Table[Rule]:
-    """LongRoPE's factors as two tensors, for long contexts and for short ones; `size` is what of a head turns."""
+def longrope(size: Size, lenient: bool = False) -> Table[Rule]:
+    """LongRoPE's factors as two tensors, for long contexts and for short ones; `size` is what of a head turns.
+
+    With one of the two lists alone there are no tensors if `lenient`, and an error otherwise.
+    """
     return Table(
         (
-            exact("rope_factors_long.weight", verb=_long_factors("long_factor", size)),
-            exact("rope_factors_short.weight", verb=_long_factors("short_factor", size)),
+            exact("rope_factors_long.weight", verb=_long_factors("long_factor", size, lenient)),
+            exact("rope_factors_short.weight", verb=_long_factors("short_factor", size, lenient)),
         )
     )
 

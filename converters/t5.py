@@ -9,6 +9,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Axis, Drop, Either, Hparam, Rule, Table, f32, rule, u32
 from gguf_forge.convert.config import block_count
 from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.ops import Cast, scale
 
 from .common import FILE_TYPE
 
@@ -39,6 +40,20 @@ def _is_copy(match: re.Match[str], facts: Facts) -> bool:
     return match[0] != next(name for name in facts.headers if name.removesuffix(".weight") in EMBEDDINGS)
 
 
+def _logit_scale(facts: Facts) -> float:
+    """What logits are multiplied by: T5 1.0, and a UMT5 that ties its head, divide them by the root of the width.
+
+    The other releases say that the head is not tied, or (saved by transformers 5) that nothing is scaled.
+    """
+    config = facts.config
+    scales = config.get("scale_decoder_outputs")
+    if scales is None:
+        scales = config.get("tie_word_embeddings") is not False
+    if not scales or config["architectures"][0].startswith("MT5"):
+        return 1.0
+    return float(facts.number("d_model") ** -0.5)
+
+
 def _attention(out: str, source: str) -> tuple[Rule, ...]:
     names = {"q": "q", "k": "k", "v": "v", "o": "o", "rel_b": "relative_attention_bias"}
     return tuple(rule(f"{out}_{part}", f"{source}.{name}") for part, name in names.items())
@@ -66,7 +81,8 @@ ENCODER: Table[Rule] = Table(
 DECODER: Table[Rule] = Table(
     (
         rule("output", "lm_head"),
-        rule("dec.output_norm", "decoder.final_layer_norm"),
+        # llama.cpp does not scale logits; the last norm does.
+        rule("dec.output_norm", "decoder.final_layer_norm", verb=Cast("F32") | scale(_logit_scale)),
         rule("dec.blk.{d}.attn_norm", f"{D}.0.layer_norm"),
         *_attention("dec.blk.{d}.attn", f"{D}.0.SelfAttention"),
         rule("dec.blk.{d}.cross_attn_norm", f"{D}.1.layer_norm"),

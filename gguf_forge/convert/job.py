@@ -226,7 +226,8 @@ def _importing(job: Job, held: Holdings, how: Quantization, named: str) -> Job:
     if named == AUTO and most and FILE_TYPE_KEY in metadata:
         metadata[FILE_TYPE_KEY] = u32(file_type_of(most[0][0]))
         job = replace(job, type=most[0][0])
-    metadata.update(provenance(imports))
+    if held.packs:
+        metadata.update(provenance(imports))
     stored = {name: kinds[name] for name in held.packs}
     notes = [*(note for note in job.notes if not note.endswith(KEPT)), *_packed_notes(job, stored)]
     return replace(job, metadata=metadata, notes=notes, imports=imports, packs=held.packs, scales=held.scales)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.convert.arch import Arch
+from gguf_forge.convert.biases import require_read
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import USUAL, Facts, Options
 from gguf_forge.convert.general import general_metadata
@@ -96,6 +97,7 @@ def checkpoint_model(
     metadata.update(overrides)
     check_shapes(((v.name, v.shape) for v in outputs.views), metadata, arch.name, arch.shapes)
     names = [view.name for view in outputs.views]
+    require_read(names, arch.name)
     notes += remarks(Subject(checkpoint.path, facts.config, arch, metadata, names, outputs.dropped))
     auto = auto_outtype((t.dtype, len(t.shape)) for t in tensors.values())
     if options.fuse_qkv and not any("attn_qkv" in fusion.name for fusion in outputs.fusions):

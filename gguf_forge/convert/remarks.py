@@ -62,6 +62,27 @@ def _scaling(subject: Subject) -> Iterator[str]:
         yield f"config.json: rotary scaling of type {kind!r} has no form in GGUF and is left out"
 
 
+def _factors(subject: Subject) -> Iterator[str]:
+    factors = ("rope_factors_long.weight", "rope_factors_short.weight")
+    if subject.value("rope.scaling.type") == "longrope" and not set(factors) & set(subject.names):
+        yield f"config.json: the factors of rotary scaling have no tensors for {subject.arch.name}, which turns without"
+
+
+#: Where YaRN's passage from turning as before to turning slower lies, as llama.cpp has it; some architectures read it.
+_PASSAGE = {"beta_fast": 32, "beta_slow": 1, "truncate": True}
+_READ_BETAS = ("grok", "mistral3", "k2-horizon")
+
+
+def _passage(subject: Subject) -> Iterator[str]:
+    rope, arch = rope_of(subject.config), subject.arch.name
+    if subject.value("rope.scaling.type") != "yarn":
+        return
+    for key, usual in _PASSAGE.items():
+        said = rope.get(key)
+        if said is not None and said != usual and not (key != "truncate" and arch in _READ_BETAS):
+            yield f"config.json: {key} of rotary scaling is {said!r:.40}; {arch} in GGUF means {usual!r}"
+
+
 def _window(subject: Subject) -> Iterator[str]:
     window = subject.config.get("sliding_window")
     used = window and subject.config.get("use_sliding_window") is not False
@@ -104,7 +125,10 @@ def _implied(subject: Subject) -> Iterator[str]:
 
 def _head(subject: Subject) -> Iterator[str]:
     if subject.headed and subject.config.get("tie_word_embeddings") is False and not _HEADS & set(subject.names):
-        yield "config.json: tie_word_embeddings is false, but there is no lm_head; the embedding serves instead"
+        yield (
+            "config.json: tie_word_embeddings is false, but there is no lm_head, or no place for it in "
+            f"{subject.arch.name}; the embedding serves instead"
+        )
 
 
 def _reranker(subject: Subject) -> Iterator[str]:
@@ -151,6 +175,8 @@ def _cautions(subject: Subject) -> Iterator[str]:
 
 RULES: dict[str, Callable[[Subject], Iterator[str]]] = {
     "rotary scaling": _scaling,
+    "factors of rotary scaling": _factors,
+    "passage of rotary scaling": _passage,
     "sliding window": _window,
     "sentence-transformers modules": _modules,
     "implied settings": _implied,

@@ -52,6 +52,8 @@ _WITH_HEAD = _differs(
     "general.size_label", "output.weight", why=("Jais and CodeShell without a head of their own",)
 )
 
+_LOGITS = _differs("dec.output_norm.weight", why=("T5 divides its logits",))
+
 #: By checkpoint, or by checkpoint and result.
 ZOO: dict[str, Difference] = {
     "Llama-3_1-Nemotron-Ultra-253B-v1": _RANKED,
@@ -133,10 +135,11 @@ ZOO: dict[str, Difference] = {
         *(f"tokenizer.ggml.{key}" for key in ("model", "eot_token_id", "add_bos_token", "add_eos_token")),
         why=("PLaMo's vocabularies",),
     ),
+    "t5-small": _LOGITS,
+    "t5-deeper-decoder": _LOGITS,
     "pocket-tts-no-voice-bos.f32": _differs("token_embd.weight", why=("Pocket TTS's first input",)),
-    "Llama-2-7B-GPTQ": _differs("general.imported.*", "[bo]*.weight", why=(IMPORTED,)),
-    "Devstral-Small-native-fp8": _differs("general.imported.*", *_CONTEXT.keys, why=(IMPORTED, *_CONTEXT.sections)),
-    "MiMo-V2-Flash-fp8-raw-config": _differs("general.imported.*", why=(IMPORTED,)),
+    "Llama-2-7B-GPTQ": _differs("[bo]*.weight", why=(IMPORTED,)),
+    "Devstral-Small-native-fp8": _CONTEXT,
 }
 
 KINDS: dict[str, Difference] = {

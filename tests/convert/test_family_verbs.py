@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_forge.converters.bert import runs_of_spaces
+from gguf_forge.converters.rotary import attention_growth
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule
@@ -14,7 +16,6 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.registry import select
 from gguf_forge.convert.view import Array, of_array
 from gguf_forge.convert.vocab.folder import Folder
-from gguf_forge.converters.bert import runs_of_spaces
 from gguf_forge.errors import ConversionError
 
 
@@ -61,9 +62,9 @@ def test_of_bambas_heads_only_the_part_that_turns_is_interleaved() -> None:
 
 
 MIMO = {
-    **{"architectures": ["MiMoV2FlashForCausalLM"], "num_hidden_layers": 1, "hybrid_layer_pattern": [0]},
-    **{"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 56, "v_head_dim": 38},
-    **{"swa_num_key_value_heads": 8},
+    "architectures": ["MiMoV2FlashForCausalLM"], "num_hidden_layers": 1, "hybrid_layer_pattern": [0],
+    "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 56, "v_head_dim": 38,
+    "swa_num_key_value_heads": 8,
 }
 
 
@@ -94,3 +95,45 @@ def test_scales_of_no_number_of_machines_are_refused(rows: int, tiles: int) -> N
     sources = [of_array("qkv", np.ones((rows, 8), np.float32)), of_array("scale", np.ones((tiles, 1), np.float32))]
     with pytest.raises(ConversionError, match=r"no queries, keys and values of 448 \+ 448 \+ 304 rows"):
         row.verb.views(sources, Facts(MIMO, Path(), layer=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "factor"),
+    [
+        ("T5ForConditionalGeneration", {}, 1 / 8),
+        ("T5ForConditionalGeneration", {"tie_word_embeddings": True}, 1 / 8),
+        ("T5ForConditionalGeneration", {"tie_word_embeddings": False}, 1),
+        # transformers 5 says of every T5 that it is tied, and this besides.
+        ("T5ForConditionalGeneration", {"tie_word_embeddings": True, "scale_decoder_outputs": False}, 1),
+        ("UMT5ForConditionalGeneration", {"scale_decoder_outputs": True}, 1 / 8),
+        ("MT5ForConditionalGeneration", {"tie_word_embeddings": True}, 1),
+    ],
+)
+def test_t5_divides_its_logits(name: str, config: dict[str, Any], factor: float) -> None:
+    config = {"architectures": [name], "d_model": 64, **config}
+    found = made(row_of(select(config), "dec.output_norm"), np.array([1, -3], np.float16), **config)
+    assert found.tolist() == [factor, -3 * factor]
+
+
+#: Of YaRN: 1 + ln(4) / 10, which llama.cpp multiplies by itself; the second number is that of `mscale` 0.5.
+FOUR, HALF = 1.1386294361119891, 1.0693147180559945
+LONG = {"rope_type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("rope", "growth"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0}, None),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": FOUR}, None),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.0}, 1 / FOUR),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0}, None),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0, "mscale_all_dim": 0.5}, 1 / HALF),
+        ({"rope_type": "linear", "factor": 4.0, "attention_factor": 2.0}, None),
+        ({**LONG, "original_max_position_embeddings": 64}, None),
+        ({**LONG, "original_max_position_embeddings": 16}, 2**0.5 * 0.75**0.5),
+        ({**LONG, "original_max_position_embeddings": 16, "attention_factor": 1.25}, 1.25),
+    ],
+)
+def test_how_a_stretched_context_lets_attention_grow(rope: dict[str, Any], growth: float | None) -> None:
+    found = attention_growth(Facts({"rope_parameters": rope, "max_position_embeddings": 64}, Path()))
+    assert found == (None if growth is None else pytest.approx(growth))

@@ -111,3 +111,26 @@ def test_no_model_lacks_its_embedding_or_last_norm(name: str, tmp_path: Path) ->
     case = CASES[LLAMA]
     with pytest.raises(ConversionError, match=f"the checkpoint has no '{name}'"):
         notes_of(replace(case, source=[s for s in case.source if s[0] != name]), tmp_path)
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+
+
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [
+        ({"beta_fast": 32, "beta_slow": 1, "truncate": True}, None),
+        ({"beta_fast": 4.0}, "config.json: beta_fast of rotary scaling is 4.0; llama in GGUF means 32"),
+        ({"truncate": False}, "config.json: truncate of rotary scaling is False; llama in GGUF means True"),
+    ],
+)
+def test_where_yarn_begins_to_turn_slower_is_named(rope: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    case = CASES[LLAMA]
+    found = notes_of(replace(case, config={**case.config, "rope_scaling": {**YARN, **rope}}), tmp_path)
+    assert found == ([] if message is None else [message])
+
+
+@pytest.mark.parametrize(("name", "count"), [("L-longrope", 0), ("L-longrope-bad", 1)])
+def test_factors_of_rotary_scaling_that_are_left_out_are_named(name: str, count: int, tmp_path: Path) -> None:
+    found = [note for note in notes_of(CASES[name], tmp_path) if "factors of rotary scaling have no tensors" in note]
+    assert len(found) == count
