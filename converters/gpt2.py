@@ -8,7 +8,7 @@ from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule, Table, f32, rule, u32
 from gguf_forge.convert.ops import CONCAT, TRANSPOSE
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, layer
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, inner_width, layer
 
 LINEAR = (
     ("attn_qkv", "attn.c_attn"),
@@ -39,7 +39,7 @@ GPT2 = Arch(
             u32("block_count", "n_layer", required=True),
             u32("context_length", "n_ctx", "n_positions", required=True),
             u32("embedding_length", "n_embd", required=True),
-            u32("feed_forward_length", value=lambda facts: 4 * facts.config["n_embd"]),
+            u32("feed_forward_length", value=inner_width("h.0.mlp.c_fc.weight", 1, "n_embd")),
             u32("attention.head_count", "n_head", required=True),
             f32("attention.layer_norm_epsilon", "layer_norm_epsilon", required=True),
             FILE_TYPE,

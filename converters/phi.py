@@ -24,6 +24,7 @@ from .common import (
     TRUNK,
     WRAPPERS,
     affine,
+    inner_width,
     layer,
 )
 from .llama import SPARSE
@@ -82,10 +83,10 @@ PHI2 = Arch(
         (
             u32("context_length", *CONTEXT, required=True),
             u32("embedding_length", *WIDTH, required=True),
-            u32("feed_forward_length", value=lambda facts: 4 * facts.number(*WIDTH)),
+            u32("feed_forward_length", value=inner_width("model.layers.0.mlp.fc1.weight", 0, *WIDTH)),
             u32("block_count", "num_hidden_layers", "n_layer", required=True),
             u32("attention.head_count", *HEADS, required=True),
-            u32("attention.head_count_kv", *HEADS, required=True),
+            u32("attention.head_count_kv", "num_key_value_heads", default=lambda facts: facts.number(*HEADS)),
             f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps", required=True),
             u32("rope.dimension_count", value=turned_of_width(WIDTH, HEADS)),
             f32("rope.freq_base", value=unusual_base),
