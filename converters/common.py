@@ -147,6 +147,19 @@ QK_NORM: Table[Rule] = Table(
 )
 QK_NORMS = layer("attn_q_norm", "attn_k_norm")
 
+
+def inner_width(up: str, axis: int, *width: str) -> Callable[[Facts], int]:
+    """How wide the first layer feeds forward: by the tensor `up`, for which configurations have no one key.
+
+    Without tensors four times the model's width, which is under one of the keys `width`.
+    """
+
+    def value(facts: Facts) -> int:
+        return facts.headers[up].shape[axis] if facts.has(up) else 4 * facts.number(*width)
+
+    return value
+
+
 def main_layers(facts: Facts) -> int:
     """The layers of the model itself, without those that predict further tokens."""
     return block_count(facts.config)

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule, Table, f32, rule, u32
-from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import CONCAT, TRANSPOSE
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, layer
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GELU, QKV, WRAPPERS, affine, inner_width, layer
 
 LINEAR = (
     ("attn_qkv", "attn.c_attn"),
@@ -33,12 +32,6 @@ TRUNK: Table[Rule] = Table(
 )
 
 
-def _widened(facts: Facts) -> int:
-    """The width of a feed-forward: n_inner where the weights have it, or else four times the model's."""
-    stored, said = facts.headers.get("h.0.mlp.c_fc.weight"), facts.config.get("n_inner")
-    return int(said) if said and stored is not None and stored.shape[-1] == said else 4 * int(facts.config["n_embd"])
-
-
 GPT2 = Arch(
     "gpt2",
     hf=("GPT2LMHeadModel", "GPT2Model"),
@@ -47,7 +40,7 @@ GPT2 = Arch(
             u32("block_count", "n_layer", required=True),
             u32("context_length", "n_ctx", "n_positions", required=True),
             u32("embedding_length", "n_embd", required=True),
-            u32("feed_forward_length", value=_widened),
+            u32("feed_forward_length", value=inner_width("h.0.mlp.c_fc.weight", 1, "n_embd")),
             u32("attention.head_count", "n_head", required=True),
             f32("attention.layer_norm_epsilon", "layer_norm_epsilon", required=True),
             FILE_TYPE,

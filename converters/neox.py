@@ -8,7 +8,7 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import CONCAT, Verb
 from gguf_forge.convert.rows import parts_of_heads
 
-from .common import BUFFERS, FILE_TYPE, GELU, HEADS, affine, layer
+from .common import BUFFERS, FILE_TYPE, GELU, HEADS, affine, inner_width, layer
 from .rotary import turned, unusual_base
 
 WIDTH = ("hidden_size", "n_embed")
@@ -117,7 +117,7 @@ FALCON = Arch(
             u32("context_length", "max_position_embeddings", default=2048),
             string("tensor_data_layout", value=lambda facts: "jploski"),
             u32("embedding_length", *WIDTH, required=True),
-            u32("feed_forward_length", value=lambda facts: 4 * facts.number(*WIDTH)),
+            u32("feed_forward_length", value=inner_width("h.0.mlp.dense_h_to_4h.weight", 0, *WIDTH)),
             u32("block_count", *LAYERS, required=True),
             HEAD_COUNT,
             u32("attention.head_count_kv", value=_groups),

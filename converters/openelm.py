@@ -63,8 +63,8 @@ OPENELM = Arch(
         )
     ),
     needs=(*TRUNK, *layer("attn_qkv"), *QK_NORMS, *GATED),
-    # Llama 2's, whose tokenizer.model has to be put beside the model.
-    vocab=(vocab.spm,),
+    # Llama 2's, which is not published with the model.
+    vocab=(vocab.spm, vocab.llama_default),
     axes={"l": Axis(lambda facts: facts.number("num_transformer_layers"))},
     implied=(("ffn_with_glu", (True,)), ("activation_fn_name", ("swish", "silu"))),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Either, Table, boolean, f32, rule, u32
-from gguf_forge.convert.config import first_of, need
+from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rope import rope_of
 
@@ -24,6 +24,7 @@ from .common import (
     TRUNK,
     WRAPPERS,
     affine,
+    inner_width,
     layer,
 )
 from .llama import SPARSE
@@ -74,16 +75,6 @@ PHI3 = Arch(
 )
 
 
-def _widened(facts: Facts) -> int:
-    """The width of a feed-forward: four times the model's, unless config.json says another."""
-    return int(first_of(facts.config, "intermediate_size", "n_inner") or 4 * facts.number(*WIDTH))
-
-
-def _heads_kv(facts: Facts) -> int:
-    """As many heads of keys as of queries, unless config.json says otherwise."""
-    return int(facts.config.get("num_key_value_heads") or facts.number(*HEADS))
-
-
 WITH_BIASES = layer(*affine("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output"))
 
 PHI2 = Arch(
@@ -93,10 +84,10 @@ PHI2 = Arch(
         (
             u32("context_length", *CONTEXT, required=True),
             u32("embedding_length", *WIDTH, required=True),
-            u32("feed_forward_length", value=_widened),
+            u32("feed_forward_length", value=inner_width("model.layers.0.mlp.fc1.weight", 0, *WIDTH)),
             u32("block_count", "num_hidden_layers", "n_layer", required=True),
             u32("attention.head_count", *HEADS, required=True),
-            u32("attention.head_count_kv", value=_heads_kv),
+            u32("attention.head_count_kv", "num_key_value_heads", default=lambda facts: facts.number(*HEADS)),
             f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps", required=True),
             u32("rope.dimension_count", value=turned_of_width(WIDTH, HEADS)),
             f32("rope.freq_base", value=unusual_base),

@@ -9,7 +9,7 @@ from gguf_forge.convert.arch import Arch, Table, f32, rule, string, u32
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.rows import equal_parts
 
-from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GATED, GELU, QKV, WRAPPERS, affine, layer
+from .common import BASE, BUFFERS, DECODER, FILE_TYPE, GATED, GELU, QKV, WRAPPERS, affine, inner_width, layer
 from .gpt2 import LINEAR, NORMS
 from .gpt2 import TRUNK as GPT2_TRUNK
 
@@ -23,7 +23,7 @@ STARCODER = Arch(
         (
             u32("context_length", "n_positions", required=True),
             u32("embedding_length", "n_embd", required=True),
-            u32("feed_forward_length", value=lambda facts: 4 * facts.number("n_embd")),
+            u32("feed_forward_length", value=inner_width("h.0.mlp.c_fc.weight", 0, "n_embd")),
             u32("block_count", "n_layer", required=True),
             u32("attention.head_count", "n_head", required=True),
             u32("attention.head_count_kv", value=lambda facts: 1),

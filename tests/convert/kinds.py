@@ -51,4 +51,5 @@ CASES = {
     "neox": Case(
         "none", "MambaModel", (vocab.padded(8, vocab.bpe, vocab.spm, vocab.gpt_neox_default),), {"vocab_size": 50277}
     ),
+    "llama": Case("none", "OpenELMModel", (vocab.spm, vocab.llama_default), {"vocab_size": 32000}),
 }  # fmt: skip

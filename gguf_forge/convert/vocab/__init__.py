@@ -64,6 +64,7 @@ from gguf_forge.convert.vocab.loaders import (
 )
 from gguf_forge.convert.vocab.native import (
     gpt_neox_default,
+    llama_default,
     mistral,
     qwen_tiktoken,
     read_ranks_vocabulary,
@@ -111,6 +112,7 @@ __all__ = [
     "in_target",
     "is_special",
     "json_entries",
+    "llama_default",
     "llama_hf",
     "load_vocab",
     "loader",

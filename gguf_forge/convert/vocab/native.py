@@ -1,4 +1,4 @@
-"""Loaders of vocabularies that come in no Hub format: tiktoken's, Mistral's, RWKV's, and one shipped for want of any.
+"""Loaders of vocabularies that come in no Hub format: tiktoken's, Mistral's, RWKV's, and two shipped for want of any.
 
 Knows which keys each writes, in the reference's order. Must not know any family.
 """
@@ -20,7 +20,7 @@ from gguf_forge.convert.vocab.special import FLAG_KEYS, ID_KEYS
 from gguf_forge.convert.vocab.tekken import TEKKEN_FILE, MistralVocabulary, read_mistral
 from gguf_forge.convert.vocab.templates import template_values
 from gguf_forge.convert.vocab.tiktoken import read_tiktoken
-from gguf_forge.convert.vocab.tokens import MAX_VOCAB, TokenType, Vocabulary
+from gguf_forge.convert.vocab.tokens import MAX_VOCAB, SPACE_MARK, TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
@@ -157,6 +157,37 @@ def rwkv_world(job: VocabJob) -> Keys | None:
     return keys
 
 
+def _shipped_lines(name: str) -> list[str]:
+    packed = (files("gguf_forge.convert.vocab") / "data" / f"{name}.txt.xz").read_bytes()
+    return lzma.decompress(packed).decode().split("\n")
+
+
+@loader
+def llama_default(job: VocabJob) -> Keys:
+    """Llama 2's vocabulary, for models that are published without any and were trained with it.
+
+    Three special tokens and 256 bytes, then the pieces in the order of their merges, which is minus their score; runs
+    of spaces come after all others.
+    """
+    vocab = Vocabulary("llama", "default", [], [], scores=[])
+    for token, kind in (("<unk>", TokenType.UNKNOWN), ("<s>", TokenType.CONTROL), ("</s>", TokenType.CONTROL)):
+        vocab.put(len(vocab.tokens), token, kind, 0.0)
+    for byte in range(256):
+        vocab.put(len(vocab.tokens), f"<0x{byte:02X}>", TokenType.BYTE, 0.0)
+    for rank, piece in enumerate(_shipped_lines("llama-pieces")):
+        score = -rank if piece.strip(SPACE_MARK) else -1e9
+        vocab.put(len(vocab.tokens), piece, TokenType.NORMAL, float(score))
+    size = job.count("vocab_size")
+    if size is not None and size != len(vocab.tokens):
+        raise ConversionError(
+            f"{job.directory}: no tokenizer files, and vocab_size {size} is not that of Llama 2's vocabulary, 32000"
+        )
+    job.note("no tokenizer files: Llama 2's vocabulary is written")
+    ids = {ID_KEYS[role]: values.u32(number) for role, number in (("bos", 1), ("eos", 2), ("unk", 0))}
+    flags = {FLAG_KEYS[role]: values.boolean(value) for role, value in (("bos", True), ("eos", False))}
+    return {**vocab.values(), **ids, **flags}
+
+
 @loader
 def gpt_neox_default(job: VocabJob) -> Keys:
     """GPT-NeoX-20B's vocabulary, for models that are published without any and were trained with it.
@@ -164,8 +195,7 @@ def gpt_neox_default(job: VocabJob) -> Keys:
     Its tokens follow from its merges: two special ones, the bytes that occur in UTF-8, what each merge makes, and runs
     of 24 to 2 spaces.
     """
-    packed = (files("gguf_forge.convert.vocab") / "data" / "gpt-neox-merges.txt.xz").read_bytes()
-    merges = lzma.decompress(packed).decode().split("\n")
+    merges = _shipped_lines("gpt-neox-merges")
     vocab = Vocabulary("gpt2", "mpt", [], [], merges=merges)
     in_utf8 = [char for byte, char in enumerate(CHAR_OF_BYTE) if byte not in (0xC0, 0xC1) and byte < 0xF5]
     for kind, tokens in (
