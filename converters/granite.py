@@ -190,7 +190,7 @@ def attention_layers(config: Mapping[str, Any]) -> list[int]:
     """The layers that attend; the others keep a state. ConversionError when the configuration does not say."""
     kinds, listed = config.get("layer_types"), config.get("attn_layer_indices")
     if kinds:
-        return [i for i, kind in enumerate(kinds) if kind == "attention"]
+        return [i for i, kind in enumerate(kinds) if kind in ("attention", "full_attention")]
     if listed:
         return list(listed)
     step, first = need(config, "attn_layer_period"), need(config, "attn_layer_offset")

@@ -206,7 +206,8 @@ def _has_experts(config: Mapping[str, Any]) -> bool:
 NEMOTRON_H = Arch(
     "nemotron_h",
     hf=("NemotronHForCausalLM", "NemotronH_Nano_VL_V2"),
-    hparams=KEYS,
+    # What transformers 5 saves has the numbers of experts that its class takes for granted.
+    hparams=KEYS.without("expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count"),
     tensors=HYBRID
     | rule("blk.{l}.ffn_down", f"{MIXER}.down_proj")
     | rule("blk.{l}.ffn_up", f"{MIXER}.up_proj"),
