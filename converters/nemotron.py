@@ -284,7 +284,11 @@ def _further_name(match: re.Match[str], facts: Facts) -> str:
 
 
 def _further_span(facts: Facts) -> range:
-    return range(main_layers(facts) if facts.options.mtp == "only" else 0, all_layers(facts))
+    main = main_layers(facts)
+    if facts.options.mtp == "only":
+        return range(main, all_layers(facts))
+    # Where the configuration speaks of a layer that the checkpoint lacks, readers do without.
+    return range(all_layers(facts) if facts.has(f"backbone.layers.{main}.eh_proj.weight") else main)
 
 
 NEXTN = layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm", "post_attention_norm")
