@@ -20,7 +20,7 @@ from .common import (
     TRUNK,
     WRAPPERS,
 )
-from .qwen import DROP, MOE_KEYS, POOLING, SPARSE
+from .qwen import DROP, FUSED_EXPERTS, MOE_KEYS, POOLING, SPARSE
 
 BOTH_WAYS = boolean("attention.causal", value=lambda facts: False, again=True)
 MASK = u32("tokenizer.ggml.mask_token_id", "mask_token_id")
@@ -110,7 +110,7 @@ RND1 = Arch(
     "rnd1",
     hf=("RND1",),
     hparams=MOE_KEYS | BOTH_WAYS | MASK,
-    tensors=SPARSE,
+    tensors=SPARSE | FUSED_EXPERTS,
     needs=(*TRUNK, *QKV, *QK_NORMS, *MIXTURE),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,

@@ -11,7 +11,7 @@ from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import scale
 from gguf_forge.errors import ConversionError
 
-from . import mla
+from . import mla, qwen
 from .common import (
     BASE,
     BUFFERS,
@@ -39,7 +39,7 @@ DOTS1 = Arch(
     | u32("expert_shared_count", "n_shared_experts", required=True)
     | f32("expert_weights_scale", "routed_scaling_factor", required=True)
     | boolean("expert_weights_norm", "norm_topk_prob", required=True),
-    tensors=DECODER | QK_NORM | mla.MOE | mla.ROUTER_BIAS,
+    tensors=DECODER | QK_NORM | mla.MOE | mla.ROUTER_BIAS | qwen.FUSED_EXPERTS,
     needs=(*TRUNK, *QKV, *QK_NORMS, mla.FEEDS),
     vocab=(vocab.bpe,),
     renames=WRAPPERS,

@@ -67,15 +67,24 @@ def _receivers(facts: Facts) -> list[int] | None:
     return [given.index(i, 1) if i in given[1:] else -1 for i in range(layers)] if given else None
 
 
+def _scales(default: float | None) -> Table[Hparam]:
+    """Granite's factors, and what they are where the configuration does not say."""
+    return Table(
+        (
+            f32("attention.scale", "attention_multiplier", default=default),
+            f32("embedding_scale", "embedding_multiplier", default=default),
+            f32("residual_scale", "residual_multiplier", default=default),
+            f32("logit_scale", "logits_scaling", default=default),
+        )
+    )
+
+
 KEYS = (
     BASE.without("attention.key_length", "attention.value_length")
     | u32("feed_forward_length", value=_feed_forward)
     | u32("vocab_size", "vocab_size", required=True)
     | u32("rope.dimension_count", value=lambda f: f.number("hidden_size") // f.number("num_attention_heads"))
-    | f32("attention.scale", "attention_multiplier")
-    | f32("embedding_scale", "embedding_multiplier")
-    | f32("residual_scale", "residual_multiplier")
-    | f32("logit_scale", "logits_scaling")
+    | _scales(1.0)
     | array("deepstack_mapping", ValueType.INT32, value=_receivers)
 )
 SHARED_WIDTH = u32(
@@ -229,6 +238,8 @@ def _heads_kv(facts: Facts) -> list[int]:
 
 HYBRID_KEYS: Table[Hparam] = (
     MOE_KEYS
+    # Bamba has none of them.
+    | _scales(None)
     | u32("context_length", value=_context)
     | u32("attention.head_count_kv", value=_heads_kv)
     | u32("rope.dimension_count", value=lambda facts: facts.config.get("attn_rotary_emb") or None, again=True)

@@ -4,9 +4,12 @@ between layers of latent attention. Tables only; must not know single families.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 from gguf_forge.convert.arch import Either, Hparam, Rule, Table, exact, f32, rule, u32
+from gguf_forge.convert.config import need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.ops import NEG_EXP, Reshape, Verb
 from gguf_forge.convert.rows import first_rows, number_of
@@ -47,9 +50,22 @@ GATES = layer("ssm_g_a", "ssm_g_b")
 DELTA_OR_LATENT = Either((DELTA, LATENT))
 
 
+def _delta_config(facts: Facts) -> Mapping[str, Any]:
+    """The part of the configuration on delta attention, or the same from the keys that transformers 5 saves instead."""
+    given: Mapping[str, Any] | None = facts.config.get("linear_attn_config")
+    if given is not None:
+        return given
+    kinds = need(facts.config, "layer_types")
+    return {
+        "short_conv_kernel_size": facts.number("linear_conv_kernel_dim"),
+        "head_dim": facts.number("linear_head_dim"),
+        "full_attn_layers": [number for number, kind in enumerate(kinds, 1) if kind == "full_attention"],
+    }
+
+
 def linear(key: str) -> dict[str, object]:
     """A row's value from the part of the configuration on delta attention."""
-    return {"value": lambda facts: facts.config["linear_attn_config"].get(key)}
+    return {"value": lambda facts: _delta_config(facts).get(key)}
 
 
 KDA_KEYS: Table[Hparam] = Table(
@@ -63,5 +79,5 @@ KDA_KEYS: Table[Hparam] = Table(
 
 def full_attention(facts: Facts) -> list[int]:
     """For each layer one key-value head, or none where it keeps a state. The configuration counts layers from one."""
-    full = facts.config["linear_attn_config"]["full_attn_layers"]
+    full = _delta_config(facts)["full_attn_layers"]
     return [int(number + 1 in full) for number in range(facts.number("num_hidden_layers"))]

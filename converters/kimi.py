@@ -15,7 +15,7 @@ from gguf_forge.convert.packed import PACK_MXFP4
 from gguf_forge.format import values
 
 from . import mla
-from .common import BASE, BUFFERS, DECODER, GATED, MIXTURE, MULTIMODAL, SILU, TRUNK, WRAPPERS, layer
+from .common import BASE, BUFFERS, DECODER, GATED, GATING, MIXTURE, MULTIMODAL, SILU, TRUNK, WRAPPERS, gating, layer
 from .kda import DELTA, FORGET, FORGETS, GATE, GATES, KDA_KEYS, delta, full_attention
 
 MOE = f"{mla.LAYER}.block_sparse_moe"
@@ -24,7 +24,7 @@ _MOE_KEYS = Table(
     (
         u32("expert_feed_forward_length", "moe_intermediate_size", required=True),
         u32("expert_shared_count", "num_shared_experts", required=True),
-        u32("leading_dense_block_count", "first_k_dense_replace", required=True),
+        mla.LEADING_DENSE,
         f32("expert_weights_scale", "routed_scaling_factor", required=True),
     )
 )
@@ -33,6 +33,8 @@ KIMI_LINEAR = Arch(
     "kimi-linear",
     hf=("KimiLinearForCausalLM", "KimiLinearModel"),
     hparams=BASE
+    # What transformers 5 saves does not name the function.
+    | u32("expert_gating_func", value=lambda facts: gating(facts) or GATING["sigmoid"])
     | u32("attention.head_count_kv", value=full_attention)
     | u32("vocab_size", "vocab_size", required=True)
     | KDA_KEYS.without("kda.gate_lower_bound")
@@ -56,7 +58,8 @@ KIMI_LINEAR = Arch(
         Either((GATED, (*MIXTURE, *layer("exp_probs_b.bias")))),
     ),
     vocab=(vocab.bpe, vocab.together(vocab.tiktoken, vocab.ids(eos="[EOS]"))),
-    renames=WRAPPERS,
+    # transformers 5 saves dense layers under the name of those with experts.
+    renames=(*WRAPPERS, (r"\.block_sparse_moe\.((gate|up|down)_proj\.)", r".mlp.\1")),
     drop=BUFFERS,
     implied=SILU,
 )

@@ -39,12 +39,25 @@ from .mla import LAYER, ROUTER, ROUTER_BIAS, experts
 from .qwen import QWEN2
 from .rotary import turned
 
+#: Layers of published models that predict further tokens, which config.json does not say.
+PUBLISHED = 3
 
-def _further(facts: Facts) -> int:
-    """How many layers predict further tokens, which config.json does not say."""
+
+def _stored(facts: Facts) -> int:
+    """How many layers that predict further tokens the checkpoint has."""
     found = (re.match(r"model\.layers\.(\d+)\.", name) for name in facts.headers)
     numbers = [int(match[1]) for match in found if match]
     return max([0, *(number + 1 - main_layers(facts) for number in numbers)])
+
+
+def _further(facts: Facts) -> int:
+    """How many of them a file speaks of: readers do without those that it lacks."""
+    return 0 if facts.options.mtp == "drop" else max(PUBLISHED, _stored(facts))
+
+
+def _converted(facts: Facts) -> int:
+    """How many of them are converted: those there are, and some there must be where they alone are wanted."""
+    return _stored(facts) or (PUBLISHED if facts.options.mtp == "only" else 0)
 
 
 def _windows(facts: Facts) -> list[int]:
@@ -147,7 +160,7 @@ MIMO2 = Arch(
         *TRUNK,
         "output",
         Either((QKV, layer("attn_qkv"))),
-        Either((GATED, (*MIXTURE, *layer("exp_probs_b.bias")))),
+        Either((GATED, MIXTURE)),
         Either((layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm", "layer_output_norm"), ())),
         Either((layer("attn_sinks"), ())),
     ),
@@ -159,7 +172,7 @@ MIMO2 = Arch(
         (r"\.attention_sink_bias$", ".attention_sink_bias.weight"),
     ),
     drop=(*BUFFERS, *MULTIMODAL, nextn_dropped(), main_dropped()),
-    axes={"l": with_nextn(_further), "e": EXPERTS},
+    axes={"l": with_nextn(_converted), "e": EXPERTS},
     implied=(*SILU, ("topk_method", ("noaux_tc",)), ("n_shared_experts", (0,))),
     mtp=True,
 )

@@ -38,10 +38,12 @@ from .common import (
     layer,
 )
 from .mla import DENSE, LAYER, SHARED, experts, shared_experts
+from .rotary import turned
 
 EMBEDDING = "model.embed_tokens.weight"
 MOE = f"{LAYER}.block_sparse_moe"
-TURNED = u32("rope.dimension_count", "rotary_dim", required=True)
+#: Published configurations give the part of a head that turns as a number of elements, transformers 5 as a share.
+TURNED = u32("rope.dimension_count", value=lambda facts: facts.config.get("rotary_dim") or turned()(facts))
 SPARSE: Table[Rule] = (
     DECODER.without(*GATED)
     | rule("blk.{l}.ffn_gate_inp", f"{MOE}.gate")

@@ -80,8 +80,8 @@ SINGLE_EXPERTS: Table[Rule] = Table(
         for part in ("down", "gate", "up")
     )
 )
-#: Experts stored one by one, or as two tensors a layer.
-EXPERTS: Table[Rule] = SINGLE_EXPERTS | Table(
+#: Experts stored as two tensors a layer.
+FUSED_EXPERTS: Table[Rule] = Table(
     (
         exact("blk.{l}.ffn_down_exps.weight", fused("down_proj"), variant="fused"),
         exact(
@@ -91,6 +91,8 @@ EXPERTS: Table[Rule] = SINGLE_EXPERTS | Table(
         ),
     )
 )
+#: Experts stored one by one, or as two tensors a layer.
+EXPERTS: Table[Rule] = SINGLE_EXPERTS | FUSED_EXPERTS
 
 SHARED_EXPERT: Table[Rule] = Table(
     (

@@ -7,7 +7,7 @@ from dataclasses import replace
 from gguf_forge.convert import vocab
 from gguf_forge.convert.arch import Arch, Rule, Table, exact, u32
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.ops import TRANSPOSE
+from gguf_forge.convert.ops import COPY, TRANSPOSE
 from gguf_forge.convert.rows import equal_parts
 
 from .common import BASE, DECODER, GATED, MIXTURE, QK_NORM, QK_NORMS, QKV, SILU, TRUNK, WRAPPERS
@@ -38,15 +38,22 @@ SECTIONS = sections(24, 20, 20)
 DEEPSTACK = u32("n_deepstack_layers", value=_depth)
 FLAT = u32("n_deepstack_layers", value=lambda facts: 0)
 
-#: Experts together as one tensor a layer, each turned: what goes in counts rows.
-TURNED_EXPERTS: Table[Rule] = Table(
-    (
-        exact("blk.{l}.ffn_down_exps.weight", fused("down_proj"), variant="fused", verb=TRANSPOSE),
-        exact(
-            ("blk.{l}.ffn_gate_exps.weight", "blk.{l}.ffn_up_exps.weight"),
-            fused("gate_up_proj"),
-            verb=TRANSPOSE | equal_parts(2),
-        ),
+def _turned(facts: Facts) -> bool:
+    """Whether experts count what goes in by rows, as published models do; those that transformers 5 makes do not."""
+    names = [name.format(l=facts.layer) for name in fused("down_proj")]
+    shape = facts.number("moe_intermediate_size"), facts.number("hidden_size")
+    return all(facts.headers[name].shape[-2:] == shape for name in names if name in facts.headers)
+
+
+#: Experts together as one tensor a layer, each turned or not.
+FUSED_EXPERTS: Table[Rule] = Table(
+    tuple(
+        exact(out, fused(source), verb=verb, when=when, variant=variant)
+        for variant, when, turn in (("turned", _turned, TRANSPOSE), ("upright", lambda facts: not _turned(facts), COPY))
+        for out, source, verb in (
+            ("blk.{l}.ffn_down_exps.weight", "down_proj", turn),
+            (("blk.{l}.ffn_gate_exps.weight", "blk.{l}.ffn_up_exps.weight"), "gate_up_proj", turn | equal_parts(2)),
+        )
     )
 )
 
@@ -95,7 +102,7 @@ QWEN3_VL_MOE = Arch(
     "qwen3vlmoe",
     hf=("Qwen3VLMoeForConditionalGeneration",),
     hparams=MOE_KEYS | SECTIONS | DEEPSTACK,
-    tensors=SPARSE | TURNED_EXPERTS,
+    tensors=SPARSE | FUSED_EXPERTS,
     needs=(*TRUNK, *QKV, *QK_NORMS, *MIXTURE),
     vocab=(vocab.bpe,),
     renames=RENAMES,

@@ -172,7 +172,7 @@ STEP35 = Arch(
         *QKV,
         *QK_NORMS,
         *layer("attn_gate"),
-        Either((GATED, (*MIXTURE, *SHARED, *layer("exp_probs_b.bias")))),
+        Either((GATED, (*MIXTURE, *SHARED))),
         Either((layer("nextn.eh_proj", "nextn.enorm", "nextn.hnorm"), ())),
     ),
     vocab=(vocab.bpe,),
