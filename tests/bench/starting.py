@@ -34,8 +34,9 @@ def bench(report: Report, folder: Path) -> None:
         "`gguf-forge inspect small.gguf`": ["-m", "gguf_forge", "inspect", path],
     }
     for name, words in commands.items():
-        processor, wall = zip(*(timed([sys.executable, *words]) for _ in range(REPEATS)), strict=True)
-        report.row(name, f"{1e3 * median(processor):.0f}", f"{1e3 * median(wall):.0f}")
+        times = [timed([sys.executable, *words]) for _ in range(REPEATS)]
+        processor, wall = (1e3 * median(one[which] for one in times) for which in (0, 1))
+        report.row(name, f"{processor:.0f}", f"{wall:.0f}")
 
 
 def timed(words: list[str | os.PathLike[str]]) -> tuple[float, float]:

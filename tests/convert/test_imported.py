@@ -253,7 +253,7 @@ def _on_four_bits(seed: int) -> np.ndarray[Any, Any]:
     groups = _weights(seed).reshape(64, -1, 32)
     top = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)
     scales = (top / -8).astype(np.float16).astype(np.float32)
-    return (np.clip(np.rint(groups / scales), -8, 7) * scales).reshape(64, 256)
+    return np.asarray((np.clip(np.rint(groups / scales), -8, 7) * scales).reshape(64, 256))
 
 
 def _on_eight_bits(seed: int) -> np.ndarray[Any, Any]:
