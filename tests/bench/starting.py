@@ -25,7 +25,7 @@ def bench(report: Report, folder: Path) -> None:
         f"Median of {REPEATS} processes in milliseconds: user and system time of the processor, and wall time.",
     )
     report.table("command", ">processor, ms", ">wall, ms")
-    commands = {
+    commands: dict[str, list[str | os.PathLike[str]]] = {
         "`python -c pass`": ["-c", "pass"],
         "`import numpy`": ["-c", "import numpy"],
         "`import gguf_forge`": ["-c", "import gguf_forge"],
@@ -35,8 +35,8 @@ def bench(report: Report, folder: Path) -> None:
     }
     for name, words in commands.items():
         times = [timed([sys.executable, *words]) for _ in range(REPEATS)]
-        processor, wall = (1e3 * median(one[which] for one in times) for which in (0, 1))
-        report.row(name, f"{processor:.0f}", f"{wall:.0f}")
+        processor, wall = median(one for one, _ in times), median(one for _, one in times)
+        report.row(name, f"{1e3 * processor:.0f}", f"{1e3 * wall:.0f}")
 
 
 def timed(words: list[str | os.PathLike[str]]) -> tuple[float, float]:
