@@ -112,11 +112,12 @@ def select(config: Mapping[str, Any], *, draft: bool = False) -> Arch:
 
 
 def named(name: str) -> Arch:
-    """The architecture of a class name, or of a name in GGUF; of several, the one without a condition, or whose class
-    bears the name. ConversionError for an unknown or ambiguous name.
+    """The architecture of a class name, or of a name in GGUF; of several, the one without a condition, that is known by
+    config.json alone, or whose class bears the name. ConversionError for an unknown or ambiguous name.
     """
     served = _by_class().get(name) or tuple(arch for arch in architectures() if arch.name == name)
     served = tuple(arch for arch in served if arch.when is None) or served
+    served = tuple(arch for arch in served if arch.configure is None) or served
     served = tuple(arch for arch in served if arch.hf[0].lower().startswith(name.lower())) or served
     if len(served) == 1:
         return served[0]

@@ -49,6 +49,8 @@ def test_where_nothing_fits_only_the_name_is_compared() -> None:
 def test_an_architecture_is_named_by_its_class_or_its_name() -> None:
     assert named("GPT2LMHeadModel").name == "gpt2"
     assert named("llama") is named("LlamaForCausalLM")
+    assert named("modern-bert") is named("ModernBertModel")
+    assert named("clef") is named("ClefModel")
     with pytest.raises(ConversionError, match="no architecture is called 'gpt-2'; the nearest is gpt2"):
         named("gpt-2")
     with pytest.raises(ConversionError, match=r"deepseek2 may be several architectures; .*DeepseekV2"):
