@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 
 _NAME = re.compile(r"blk\.\d+\.(\w+)\.weight")
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
-APPLIED: Mapping[str, tuple[str, ...]] = {"llama": (*ATTENTION, "ffn_gate", "ffn_down", "ffn_up", "ffn_gate_exps", "ffn_down_exps", "ffn_up_exps")}
+FORWARD = ("ffn_gate", "ffn_down", "ffn_up", "ffn_gate_exps", "ffn_down_exps", "ffn_up_exps")
+APPLIED: Mapping[str, tuple[str, ...]] = {"llama": (*ATTENTION, *FORWARD)}
 
 
 def has_scale(arch: str, name: str, outputs: Collection[str]) -> bool:
