@@ -117,7 +117,7 @@ VARIANTS: dict[str, Variant] = {
     "smollm3": Variant(
         _QWEN2,
         "SmolLM3ForCausalLM",
-        {**_FOUR, "model_type": "smollm3", "use_sliding_window": False, "pad_token_id": 0},
+        {**_FOUR, "model_type": "smollm3", "use_sliding_window": False, "pad_token_id": 0, "attention_bias": False},
     ),
     "deepseek-v3-unsaid-scoring": Variant("Kimi-VL-A3B-Instruct", "DeepseekV3ForCausalLM", _V3),
     "deepseek-v3-yarn": Variant(
