@@ -22,6 +22,7 @@ from .common import (
     FILE_TYPE,
     GATED,
     GELU,
+    MULTIMODAL,
     QK_NORM,
     QK_NORMS,
     QKV,
@@ -144,7 +145,7 @@ GEMMA = Arch(
         vocab.space_prefix(False),
     ),
     renames=WRAPPERS,
-    drop=BUFFERS + HEAD,
+    drop=(*BUFFERS, *HEAD, *MULTIMODAL),
     implied=GELU,
 )
 GEMMA2 = Arch(
@@ -159,7 +160,7 @@ GEMMA2 = Arch(
     needs=(*NEEDS, *POST_NORMS),
     vocab=(vocab.spm, vocab.space_prefix(False)),
     renames=WRAPPERS,
-    drop=BUFFERS + HEAD,
+    drop=(*BUFFERS, *HEAD, *MULTIMODAL),
     implied=(*GELU, ("query_pre_attn_scalar", _query_scale(46))),
 )
 GEMMA3 = Arch(

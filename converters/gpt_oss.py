@@ -15,6 +15,7 @@ from .common import (
     DECODER,
     GATED,
     MIXTURE,
+    MULTIMODAL,
     QKV,
     SILU,
     TRUNK,
@@ -75,7 +76,8 @@ GPT_OSS = Arch(
     ),
     vocab=(vocab.bpe,),
     renames=(*WRAPPERS, (r"\.sinks$", ".sinks.weight"), (r"_proj_bias$", "_proj.bias")),
-    drop=BUFFERS,
+    # InternVL 3.5 has one beside its images.
+    drop=(*BUFFERS, *MULTIMODAL),
     implied=(*SILU, ("swiglu_limit", (7.0,))),
 )
 

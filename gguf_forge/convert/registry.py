@@ -23,6 +23,25 @@ from gguf_forge.errors import ConversionError, escaped
 CONVERTERS = "gguf_forge.converters"
 #: How alike names of families must be for one to be a suggestion: Qwen4 and Qwen3 are, Foo and Qwen2 are not.
 _ALIKE = 0.6
+#: The class of a text model, by the model type of its part, where a model in parts names a class for the whole alone:
+#: as transformers' AutoModelForCausalLM has them.
+TEXT_CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "cohere": "CohereForCausalLM",
+        "cohere2": "Cohere2ForCausalLM",
+        "gemma3_text": "Gemma3ForCausalLM",
+        "glm4": "Glm4ForCausalLM",
+        "granite": "GraniteForCausalLM",
+        "llama": "LlamaForCausalLM",
+        "mistral": "MistralForCausalLM",
+        "phi3": "Phi3ForCausalLM",
+        "qwen2": "Qwen2ForCausalLM",
+        "qwen3": "Qwen3ForCausalLM",
+        "qwen3_moe": "Qwen3MoeForCausalLM",
+        "smollm3": "SmolLM3ForCausalLM",
+    }
+)
+
 
 
 @lru_cache(maxsize=1)
@@ -76,10 +95,15 @@ def _first_class(config: Mapping[str, Any]) -> str | None:
 
 
 def architecture_name(config: Mapping[str, Any]) -> str:
-    """The class name a configuration gives for its text model. ConversionError when it gives none."""
+    """The class name a configuration gives for its text model, or the one that its model type implies.
+
+    ConversionError when it gives none.
+    """
     own = NATIVE_CLASS if is_params(config) else _first_class(config)
     part = None if own in _named_whole() else text_part(config)
     name = (part and _first_class(part)) or own
+    if part and name not in _by_class():
+        name = TEXT_CLASSES.get(str(part.get("model_type")), name)
     if name:
         return name
     raise ConversionError("config.json names no architecture (its `architectures` is missing or empty)")
