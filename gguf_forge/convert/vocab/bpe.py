@@ -63,16 +63,16 @@ def load_bpe(
     for number in range(size):
         token = by_id.get(number)
         if token is None:
-            token, kind = f"[PAD{number}]", TokenType.UNUSED
+            token, written = f"[PAD{number}]", TokenType.UNUSED
         elif number in added and as_flagged:
             control = added[number].special or token in tokenizer.special_tokens
-            kind = TokenType.CONTROL if control else TokenType.USER_DEFINED
+            written = TokenType.CONTROL if control else TokenType.USER_DEFINED
         elif number in added:
-            token, kind = _added_token(tokenizer, token, added[number])
+            token, written = _added_token(tokenizer, token, added[number])
         else:
-            kind = TokenType.NORMAL
+            written = TokenType.NORMAL
         vocab.tokens.append(token)
-        vocab.types.append(kind)
+        vocab.types.append(written)
     return vocab
 
 
