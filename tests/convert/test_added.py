@@ -1,4 +1,4 @@
-"""Added tokens whose files contradict themselves, and what vocab.txt alone leaves to tokenizer_config.json."""
+"""Added tokens whose files contradict themselves, and what acts on a text that GGUF has no key for, or no form."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from gguf_forge.convert.vocab import TokenType
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import open_tokenizer
+from gguf_forge.errors import ConversionError
 from tests.convert.test_vocab import C, J, T, load
 from tests.convert.vocab_cases import BASES, FIXTURES, Edit, make_folder
 
@@ -91,3 +92,57 @@ def test_vocab_txt_alone_is_prepared_as_the_settings_say(
     keys, _ = load(tmp_path, "bert", *edits)
     prefix = "tokenizer.ggml.normalizer."
     assert {key.removeprefix(prefix): keys[key].value for key in keys if key.startswith(prefix)} == expected
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "expected"),
+    [
+        (None, {"lowercase": False}),
+        ({"type": "StripAccents"}, {"lowercase": False, "strip_accents": True}),
+        ({"type": "Lowercase"}, {"lowercase": True}),
+    ],
+)
+def test_a_wordpiece_vocabulary_without_a_normalizer_is_cased(
+    tmp_path: Path, normalizer: dict[str, Any] | None, expected: dict[str, bool]
+) -> None:
+    keys, _ = load(tmp_path, "bert", ("set", J, "normalizer", normalizer))
+    prefix = "tokenizer.ggml.normalizer."
+    assert {key.removeprefix(prefix): keys[key].value for key in keys if key.startswith(prefix)} == expected
+
+
+def model_with(base: str, **changes: Any) -> Edit:
+    model = (Folder(FIXTURES / BASES[base].files).object(J) or {})["model"]
+    return ("set", J, "model", {**model, **changes})
+
+
+WORDS = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}
+
+
+@pytest.mark.parametrize(
+    ("base", "edit", "message"),
+    [
+        ("qwen2", model_with("qwen2", end_of_word_suffix="</w>"), "end_of_word_suffix is '</w>'"),
+        ("qwen2", ("set", J, "model", WORDS), "a WordLevel vocabulary, but this family has one of BPE's kind"),
+        ("bert", model_with("bert", continuing_subword_prefix="@@"), "continuing_subword_prefix is '@@'"),
+        ("bert", ("set", J, "model", WORDS), "a WordLevel vocabulary, but this family has one of WordPiece's kind"),
+    ],
+)
+def test_a_vocabulary_of_another_kind_is_refused(tmp_path: Path, base: str, edit: Edit, message: str) -> None:
+    plain = ("set", T, "tokenizer_class", "PreTrainedTokenizerFast")
+    with pytest.raises(ConversionError, match=message):
+        load(tmp_path, base, edit, plain, ("set", C, "model_type", "unknown"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (("set", J, "normalizer", {"type": "NFKC"}), "tokenizer.json: NFKC changes texts"),
+        (("set", J, "normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}),
+         "tokenizer.json: Lowercase changes texts"),
+        (("set", J, "pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}),
+         "tokenizer.json puts a space before a text"),
+    ],
+)  # fmt: skip
+def test_what_llama_cpp_does_not_do_to_a_text_is_remarked(tmp_path: Path, edit: Edit, message: str) -> None:
+    assert not any("tokenizer.json" in note for note in load(tmp_path / "a", "llama-bpe")[1])
+    assert any(note.startswith(message) for note in load(tmp_path / "b", "llama-bpe", edit)[1])

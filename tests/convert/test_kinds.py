@@ -17,8 +17,10 @@ from gguf_forge.convert.vocab.check import check_vocabulary
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.protobuf import read_piece_model
 from gguf_forge.convert.vocab.ranks import read_ranks, split
+from gguf_forge.convert.vocab.sentencepiece import open_pieces
 from gguf_forge.convert.vocab.source_text import pattern_of, read_constants, special_tokens_of
 from gguf_forge.convert.vocab.tiktoken import CLASSES, read_tiktoken
+from gguf_forge.convert.vocab.tokens import SPACE_MARK
 from gguf_forge.errors import CheckpointError, ConversionError, ForgeError
 from gguf_forge.format.values import Value
 from tests.convert.differences import KINDS as APART
@@ -46,17 +48,70 @@ def test_every_case_has_a_result() -> None:
     assert set(REFERENCE) == set(CASES)
 
 
+def test_t5_may_be_in_tokenizer_json_alone(tmp_path: Path) -> None:
+    """transformers 5 saves T5's vocabulary so. Here it is made of the pieces of spiece.model."""
+    model = read_piece_model(KINDS / "t5" / "spiece.model")
+    pieces = open_pieces(Folder(KINDS / "t5"), None, lambda _: None, "spiece.model")
+    charsmap = base64.b64encode(model.charsmap).decode()
+    metaspace = {"type": "Metaspace", "replacement": SPACE_MARK, "prepend_scheme": "always", "split": True}
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+    document = {
+        "version": "1.0",
+        "added_tokens": [{"id": n, "content": pieces.tokens[n], **special} for n in range(3)],
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap} if charsmap else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, end],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, end, {"Sequence": {"id": "B", "type_id": 1}}, end],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
+        },
+        "decoder": metaspace,
+        "model": {
+            "type": "Unigram",
+            "unk_id": 2,
+            "vocab": list(zip(pieces.tokens, pieces.scores or (), strict=True)),
+            "byte_fallback": False,
+        },
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    shutil.copy(KINDS / "t5" / "tokenizer_config.json", tmp_path)
+    alone, reference = read(CASES["t5"], tmp_path), read(CASES["t5"])
+    assert alone["tokenizer.ggml.model"].value == "t5"
+    assert list(alone["tokenizer.ggml.tokens"].value[: len(pieces.tokens)]) == pieces.tokens
+    for key in ("precompiled_charsmap", "remove_extra_whitespaces", "add_space_prefix"):
+        name = f"tokenizer.ggml.{key}"
+        assert summary({name: alone[name]}) == summary({name: reference[name]})
+    assert alone["tokenizer.ggml.add_eos_token"].value is True
+    for key in ("scores", "token_type"):
+        both = (list(keys[f"tokenizer.ggml.{key}"].value) for keys in (alone, reference))
+        found, wanted = (numbers[3 : len(pieces.tokens)] for numbers in both)
+        assert found == wanted
+
+
+def test_xlm_robertas_class_knows_its_special_tokens(tmp_path: Path) -> None:
+    """Without tokenizer_config.json, too, they are no text."""
+    folder = copied("xlmr-json", tmp_path)
+    plain = summary(read(CASES["xlmr-json"], folder))
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "config.json").write_text('{"model_type": "xlm-roberta"}', encoding="utf-8")
+    bare = summary(read(CASES["xlmr-json"], folder))
+    key = "tokenizer.ggml.token_type"
+    assert [row for row in bare if row[0] == key] == [row for row in plain if row[0] == key]
+
+
 def test_without_a_community_template_none_is_written() -> None:
     assert "tokenizer.chat_template" not in read(CASES["tekken"], community_template=False)
 
 
 def test_a_version_without_a_known_template_says_what_to_do(tmp_path: Path) -> None:
-    folder = copied("tekken", tmp_path)
+    folder = copied("tekken-v11", tmp_path)
     edit(folder / "tekken.json", lambda data: data["config"].update(version="v99"))
     with pytest.raises(ConversionError, match=r"version v99: add chat_template\.jinja, or .*--disable-mistral"):
-        read(CASES["tekken"], folder)
+        read(CASES["tekken-v11"], folder)
     (folder / "chat_template.jinja").write_text("J", encoding="utf-8")
-    assert read(CASES["tekken"], folder)["tokenizer.chat_template"].value == "J"
+    assert read(CASES["tekken-v11"], folder)["tokenizer.chat_template"].value == "J"
 
 
 def test_the_last_version_of_several_files_counts(tmp_path: Path) -> None:
@@ -116,6 +171,12 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
         "tekken.json",
         lambda p: edit(p, lambda d: d["config"].update(default_num_special_tokens=3)),
         "20 special tokens, of which 3",
+    ),
+    "tekken-unlisted": (
+        "tekken-v11",
+        "tekken.json",
+        lambda p: edit(p, lambda d: d.pop("special_tokens")),
+        "no special_tokens, which files of version v11 list",
     ),
     "tekken-unnamed": (
         "tekken-v11",

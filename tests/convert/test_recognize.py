@@ -119,6 +119,11 @@ def test_a_space_in_front_of_a_text_does_not_change_the_name() -> None:
         cuts.LLAMA3_REGEX.replace("{1,3}", "{1,4}"),
         cuts.GPT2_REGEX.replace("'d", "'z"),
         cuts.GPT4O_REGEX.replace("/", ""),
+        cuts.LLAMA3_REGEX.replace("'t|", ""),
+        QWEN2_REGEX.replace(r"\s*[\r\n]+", r"\s*[\n]+"),
+        QWEN2_REGEX.replace(r"[^\r\n\p{L}\p{N}]?", r"[^\n\p{L}\p{N}]?"),
+        cuts.GPT4O_REGEX.replace(r"[^\r\n\p{L}\p{N}]?", r"[^\r\n\p{N}]?"),
+        cuts.KIMI_REGEX.replace(r"[\p{Han}]+|", "[\u4e00-\u9fa5]+|"),
     ],
 )
 def test_a_cut_of_no_name_is_not_taken_for_its_neighbour(regex: str) -> None:

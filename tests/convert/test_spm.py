@@ -364,6 +364,14 @@ def test_a_model_that_prepends_no_space_says_so(tmp_path: Path) -> None:
     ]
 
 
+def test_pieces_without_bytes_are_remarked(tmp_path: Path) -> None:
+    """llama.cpp looks for the piece of a byte then, and ends its process where there is none."""
+    for fallback in (True, False):
+        data = trained(model_type="bpe", vocab_size=400, byte_fallback=fallback, **PLAIN)
+        _, notes = load_model(tmp_path / str(fallback), data, 400)
+        assert any("no pieces for bytes" in note for note in notes) is not fallback
+
+
 @pytest.mark.parametrize("how", ["never", "first", "prepend", "replace"])
 def test_tokenizer_json_says_whether_a_space_is_prepended(tmp_path: Path, how: str) -> None:
     keys, notes = load(tmp_path, "llama", *resaved(keep_model=True), *prepared(how))

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.convert.vocab.added import config_entries, json_entries, text_of
+from gguf_forge.convert.vocab.cuts import CUT_OF
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.convert.vocab.hub import HubTokenizer, open_tokenizer
 from gguf_forge.convert.vocab.recognize import is_begun_unasked, is_known, recognize
-from gguf_forge.convert.vocab.spm_json import holds_spm
+from gguf_forge.convert.vocab.spm_json import JSON_FILE, holds_spm, walk
 from gguf_forge.convert.vocab.tokens import BY_LOOKS, MAX_VOCAB, TokenType, Vocabulary
 from gguf_forge.errors import ConversionError
 
@@ -35,14 +36,17 @@ def load_bpe(
     note: Callable[[str], None],
     *,
     as_flagged: bool = False,
+    kind: str = "BPE",
 ) -> Vocabulary:
     """All tokens of the checkpoint's tokenizer, padded with [PADn] to `vocab_size`.
 
-    `as_flagged`: added tokens are what their flags say and stand as they are written, whatever they look like.
+    `as_flagged`: added tokens are what their flags say and stand as they are written, whatever they look like. `kind`:
+    that of the model section.
 
-    Raises `ConversionError` for an id from `vocab_size` on and for an unknown pre-tokenizer.
+    Raises `ConversionError` for an id from `vocab_size` on, for an unknown pre-tokenizer, and for another kind.
     """
     tokenizer = open_tokenizer(folder)
+    _require_kind(tokenizer, kind, folder)
     by_id, added = _numbered(tokenizer, folder, note)
     highest = max(by_id, default=-1)
     size = highest + 1 if vocab_size is None else vocab_size
@@ -52,22 +56,55 @@ def load_bpe(
         )
     name = recognize(tokenizer, pre, note)
     vocab = Vocabulary("gpt2", name, tokens=[], types=[])
+    if kind == "BPE":
+        _note_unwritten(tokenizer, name, note)
     if pre is None and is_begun_unasked(tokenizer, name):
         vocab.flags["bos"] = False
     for number in range(size):
         token = by_id.get(number)
         if token is None:
-            token, kind = f"[PAD{number}]", TokenType.UNUSED
+            token, written = f"[PAD{number}]", TokenType.UNUSED
         elif number in added and as_flagged:
             control = added[number].special or token in tokenizer.special_tokens
-            kind = TokenType.CONTROL if control else TokenType.USER_DEFINED
+            written = TokenType.CONTROL if control else TokenType.USER_DEFINED
         elif number in added:
-            token, kind = _added_token(tokenizer, token, added[number])
+            token, written = _added_token(tokenizer, token, added[number])
         else:
-            kind = TokenType.NORMAL
+            written = TokenType.NORMAL
         vocab.tokens.append(token)
-        vocab.types.append(kind)
+        vocab.types.append(written)
     return vocab
+
+
+_AFFIXES = {
+    "BPE": {"continuing_subword_prefix": (None, ""), "end_of_word_suffix": (None, "")},
+    "WordPiece": {"continuing_subword_prefix": (None, "##")},
+}
+"""By kind of vocabulary the marks that llama.cpp knows inside words."""
+
+
+def _require_kind(tokenizer: HubTokenizer, kind: str, folder: Folder) -> None:
+    place = folder.path / JSON_FILE
+    model = tokenizer.definition.get("model") or {}
+    found = model.get("type", kind)
+    if found != kind:
+        raise ConversionError(f"{place}: a {found} vocabulary, but this family has one of {kind}'s kind")
+    for affix, known in _AFFIXES[kind].items():
+        if model.get(affix) not in known:
+            raise ConversionError(f"{place}: {affix} is {model[affix]!r:.40}, for which llama.cpp has no form")
+
+
+def _note_unwritten(tokenizer: HubTokenizer, name: str, note: Callable[[str], None]) -> None:
+    """Say what the tokenizer does to a text before it is cut, for which GGUF has no key. NFC is left unsaid."""
+    if name in CUT_OF and CUT_OF[name].raw:
+        return
+    parts = [*walk(tokenizer.definition.get("normalizer")), *walk(tokenizer.definition.get("pre_tokenizer"))]
+    named = [str(part.get("type")) for part in walk(tokenizer.definition.get("normalizer"))]
+    rest = [kind for kind in named if kind != "NFC"]
+    if rest:
+        note(f"{JSON_FILE}: {', '.join(rest)} changes texts, llama.cpp does not: some will get other tokens")
+    if any(part.get("type") == "ByteLevel" and part.get("add_prefix_space") for part in parts):
+        note(f"{JSON_FILE} puts a space before a text, llama.cpp does not: its first token may be another")
 
 
 def _numbered(

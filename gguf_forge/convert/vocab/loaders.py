@@ -147,10 +147,10 @@ def phi3_spm(job: VocabJob) -> Keys | None:
 
 @loader
 def t5(job: VocabJob) -> Changes | None:
-    """T5's Unigram vocabulary in tokenizer.model or spiece.model; a BPE one, as Pile-T5's, is read as `spm`."""
+    """T5's Unigram vocabulary in tokenizer.model, spiece.model or tokenizer.json; a BPE one, as Pile-T5's, is `spm`."""
     file = next((name for name in (MODEL_FILE, T5_FILE) if job.folder.has(name)), None)
     if file is None:
-        return None
+        return spm(job) if is_unigram_json(job.folder) else None
     if file == MODEL_FILE and read_piece_model(job.directory / file).kind == BPE:
         return spm(job)
     unigram = read_unigram(job, file)

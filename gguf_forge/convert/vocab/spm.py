@@ -173,6 +173,8 @@ def _type_named(vocab: Vocabulary, sources: _Sources) -> None:
 def _cut_by_merging(vocab: Vocabulary, pieces: Pieces, note: _Note) -> None:
     if not pieces.settings.dummy_prefix:
         vocab.preparation[SPACE_PREFIX] = values.boolean(False)
+    if TokenType.BYTE not in vocab.types:
+        note(f"{pieces.file} has no pieces for bytes: llama.cpp ends its process at a character that is no piece")
     if pieces.file == JSON_FILE:
         rows = zip(vocab.tokens, vocab.types, vocab.scores or (), strict=True)
         lowest = pieces.added_score

@@ -36,7 +36,7 @@ def holds_spm(folder: Folder) -> bool:
     model = (document or {}).get("model")
     if document is None or not isinstance(model, dict):
         return False
-    parts = [*_parts(document), *_walk(document.get("decoder"))]
+    parts = [*_parts(document), *walk(document.get("decoder"))]
     if any(part.get("type") == "ByteLevel" for part in parts) or not any(map(_marks_spaces, _parts(document))):
         return False
     if isinstance(model.get("vocab"), list):
@@ -159,22 +159,23 @@ def _types(texts: list[str | None], model: dict[str, Any], unigram: bool, place:
     return types
 
 
-def _walk(part: Any) -> Iterator[dict[str, Any]]:
+def walk(part: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a normalizer, pre-tokenizer or decoder of tokenizer.json in the order they act."""
     if not isinstance(part, dict):
         return
     for children in ("normalizers", "pretokenizers", "decoders"):
         inner = part.get(children)
         if isinstance(inner, list):
             for child in inner:
-                yield from _walk(child)
+                yield from walk(child)
             return
     yield part
 
 
 def _parts(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What acts on a text before it is cut, in that order."""
-    yield from _walk(document.get("normalizer"))
-    yield from _walk(document.get("pre_tokenizer"))
+    yield from walk(document.get("normalizer"))
+    yield from walk(document.get("pre_tokenizer"))
 
 
 def _pattern(part: dict[str, Any], kind: str) -> Any:

@@ -27,6 +27,8 @@ _FIRST_SPECIAL = (
 )
 """The special tokens of files that do not list them, which are those up to version 7."""
 
+_UNLISTED = ("v1", "v2", "v3", "v7")
+
 _SPM_NAME = re.compile(r".*\.model(\.(v\d+)(m\d+)?)?")
 
 _ROLES = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
@@ -84,7 +86,7 @@ def _read_tekken(folder: Folder) -> MistralVocabulary:
         config = data["config"]
         size, special_count = int(config["default_vocab_size"]), int(config["default_num_special_tokens"])
         version, pattern = str(config["version"]), str(config["pattern"])
-        special = _special_tokens(data, special_count)
+        special = _special_tokens(data, special_count, version)
         words = _words(data["vocab"], size - special_count)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise CheckpointError(f"{place}: not a tekken vocabulary: {type(error).__name__} {error}") from None
@@ -104,9 +106,11 @@ def _read_tekken(folder: Folder) -> MistralVocabulary:
     return MistralVocabulary(vocab, version, ids, pattern, tuple(words))
 
 
-def _special_tokens(data: dict[str, Any], count: int) -> list[str]:
+def _special_tokens(data: dict[str, Any], count: int, version: str) -> list[str]:
     listed = data.get("special_tokens")
     if listed is None:
+        if version not in _UNLISTED:
+            raise ValueError(f"no special_tokens, which files of version {version:.20} list")
         texts = list(_FIRST_SPECIAL)
     else:
         by_rank = {int(entry["rank"]): str(entry["token_str"]) for entry in listed}

@@ -31,6 +31,10 @@ _XLMR_FIRST = (
 """The first ids of fairseq's vocabularies; SentencePiece's own, of <unk>, <s>, </s>, move up by one after them."""
 
 
+_XLMR_TOKENS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+"""The special tokens of the tokenizer's class, where tokenizer_config.json names no others."""
+
+
 @dataclass
 class Unigram:
     """A vocabulary with the settings of its normalizer."""
@@ -97,7 +101,9 @@ def read_xlmr_json(job: VocabJob) -> Unigram:
     tokenizer = open_tokenizer(job.folder)
     added = {token.content: number for number, token in tokenizer.backend.get_added_tokens_decoder().items()}
     unknown = added.get(str(job.settings.get("unk_token")), model.get("unk_id", 3))
-    special = {tokenizer.backend.token_to_id(text) for text in tokenizer.special_tokens}
+    assumed = [text for role, text in _XLMR_TOKENS.items() if f"{role}_token" not in job.settings]
+    named = [*tokenizer.special_tokens, *(assumed if tokenizer.class_name == "XLMRobertaTokenizer" else ())]
+    special = {tokenizer.backend.token_to_id(text) for text in named}
     count = int(tokenizer.backend.get_vocab_size(with_added_tokens=False))
     size = max(job.count("vocab_size") or 0, count)
     if size > MAX_VOCAB:
