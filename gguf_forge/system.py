@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import FileIO
 from pathlib import Path
 
@@ -199,12 +199,9 @@ def require_replaceable(path: StrPath) -> None:
     if sys.platform == "win32":
         if not os.stat(path).st_mode & stat.S_IWRITE:
             raise PermissionError(errno.EACCES, "is read-only", os.fspath(path))
-        try:
-            os.close(_opened(path, _DELETE, _SHARE_ALL, _OPEN_EXISTING, 0))
-        except PermissionError as error:
-            if error.winerror != _SHARING_VIOLATION:
-                raise
-            raise PermissionError(errno.EACCES, _IN_USE, os.fspath(path)) from error
+        _patiently(
+            lambda: os.close(_opened(path, _DELETE, _SHARE_ALL, _OPEN_EXISTING, 0)), path, _SHARING_VIOLATION
+        )
 
 
 def replace(file: FileIO, path: Path, target: Path) -> None:
@@ -214,17 +211,7 @@ def replace(file: FileIO, path: Path, target: Path) -> None:
     a second, in which a virus scanner would have finished.
     """
     if sys.platform == "win32":
-        for pause in _PAUSES:
-            try:
-                try:
-                    _rename_over_open(file, target)
-                except OSError:  # older systems, FAT and network shares have only the other call
-                    os.replace(path, target)
-                break
-            except PermissionError as error:
-                if not pause:
-                    raise PermissionError(errno.EACCES, _IN_USE, os.fspath(target)) from error
-                time.sleep(pause)
+        _patiently(lambda: _rename_over_open(file, path, target), target, _ACCESS_DENIED, _SHARING_VIOLATION)
     else:
         os.replace(path, target)
 
@@ -325,7 +312,7 @@ if sys.platform == "win32":
     _BACKUP_SEMANTICS, _OPEN_REPARSE_POINT = 0x02000000, 0x00200000
     _END_OF_FILE, _RENAME_EX = 6, 22
     _REPLACE_IF_EXISTS, _POSIX_SEMANTICS = 1, 2
-    _SHARING_VIOLATION = 32
+    _ACCESS_DENIED, _SHARING_VIOLATION = 5, 32  # to a rename, the first too says that somebody has the file open
     _INVALID_HANDLE = ctypes.c_void_p(-1).value
     _IN_USE = "is open in another program, which does not let it be replaced"
     #: Seconds between tries to replace a file; 0 after the last.
@@ -357,9 +344,28 @@ if sys.platform == "win32":
         if not _set_file_information(msvcrt.get_osfhandle(fd), kind, data, len(data)):
             raise ctypes.WinError(ctypes.get_last_error())
 
-    def _rename_over_open(file: FileIO, target: Path) -> None:
-        """Whoever has the target open, and lets it be removed, keeps the old file. Windows 10 and later, NTFS."""
+    def _patiently(call: Callable[[], None], path: StrPath, *busy: int) -> None:
+        """Calls again while an error says that another program has the file open, as virus scanners do for a moment."""
+        for pause in _PAUSES:
+            try:
+                call()
+                break
+            except PermissionError as error:
+                if error.winerror not in busy:
+                    raise
+                if not pause:
+                    raise PermissionError(errno.EACCES, _IN_USE, os.fspath(path)) from error
+                time.sleep(pause)
+
+    def _rename_over_open(file: FileIO, path: Path, target: Path) -> None:
+        """Whoever has the target open, and lets it be removed, keeps the old file: Windows 10 and later, NTFS.
+
+        Elsewhere by the other call, which replaces nothing that is open.
+        """
         name = os.fspath(target).encode("utf-16-le", "surrogatepass")
         # FILE_RENAME_INFO: flags, folder (none: the name is absolute), bytes of the name, the name, a 0
         head = struct.pack("@IPI", _REPLACE_IF_EXISTS | _POSIX_SEMANTICS, 0, len(name))
-        _set_information(file.fileno(), _RENAME_EX, head + name + b"\0\0")
+        try:
+            _set_information(file.fileno(), _RENAME_EX, head + name + b"\0\0")
+        except OSError:
+            os.replace(path, target)

@@ -31,7 +31,7 @@ settings.load_profile("forge")
 
 
 def undecodable(folder: Path, name: bytes) -> Path:
-    """A path whose name is bytes that are no text; skips the test where the file system takes none."""
+    """A path whose name is bytes that need be no text; skips the test where the file system takes none."""
     path = folder / os.fsdecode(name)
     try:
         path.touch()

@@ -27,7 +27,7 @@ from gguf_forge.format.foreign import FOREIGN_TYPES
 from gguf_forge.format.layout import ValueType
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.types import REMOVED, known_type
-from tests.conftest import PLATFORM, descriptors, make_pipe
+from tests.conftest import PLATFORM, descriptors, make_pipe, undecodable
 from tests.format.notation import ARR, I32, OK, Q4_K, STR, U16, a, h, kv, pad, s, ti, u64
 
 
@@ -125,6 +125,8 @@ def test_no_descriptor_is_left_open(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["cut", "append", "edit"])
 def test_a_file_that_changes_is_noticed(change: str, model: Path) -> None:
+    if change == "cut" and PLATFORM == "win32":
+        pytest.skip("what is mapped cannot be cut")
     with gguf_forge.open(model) as file:
         size = model.stat().st_size
         if change == "edit":
@@ -180,7 +182,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_names_are_never_paths_and_never_raw(tmp_path: Path) -> None:
-    path = tmp_path / "f\x1b[2J.gguf"
+    path = undecodable(tmp_path, b"f\x1b[2J.gguf")
     path.write_bytes(OK[:-20])
     with pytest.raises(FormatError) as caught:
         gguf_forge.open(path)
