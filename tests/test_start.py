@@ -22,7 +22,7 @@ before = set(sys.modules)
 print("\\n" + json.dumps(sorted(set(sys.modules) - before)))
 """
 #: Of us, what any command may load to show its help: no file is opened, nothing is computed.
-_SHELL = ("gguf_forge.cli", "gguf_forge.errors", "gguf_forge.signals")
+_SHELL = ("gguf_forge.cli", "gguf_forge.errors", "gguf_forge.signals", "gguf_forge.system")
 
 
 def loaded(code: str) -> tuple[set[str], set[str]]:
