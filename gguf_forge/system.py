@@ -11,22 +11,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from io import FileIO
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:  # starting up stays cheap
+    import threading
+    from pathlib import Path
 if sys.platform == "win32":
     import ctypes
     import msvcrt
     import shutil
+    import struct
     from ctypes import wintypes
 else:
     import fcntl
 if sys.platform == "darwin":
+    import struct
     import unicodedata
 
 StrPath = str | os.PathLike[str]
@@ -107,6 +110,8 @@ if sys.platform != "win32" and hasattr(os, "preadv"):  # macOS has it since vers
         return os.pwrite(fd, view, offset)
 
 else:
+    import threading
+
     _POSITIONS = tuple(threading.Lock() for _ in range(64))
 
     def read_at(fd: int, view: memoryview, offset: int) -> int:
