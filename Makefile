@@ -51,7 +51,7 @@ cross: $(VENV)/.wheels ## the core compiled for every system by cross-compilers,
 	bash tests/native/msvc.sh $(abspath $(BIN)/python)
 
 wheels: $(VENV)/.wheels ## dist/: source distribution and a wheel for each system, cross-compiled, checked, and run where one can
-	$(BIN)/python -m pytest tests/wheels
+	$(BIN)/python -m pytest -c /dev/null --rootdir . --noconftest tests/wheels
 	$(BIN)/python -m tests.wheels dist
 	$(BIN)/python -m tests.wheels.run dist $(WORLDS)
 

@@ -67,12 +67,10 @@ def dependencies(wheel: Path) -> list[str]:
 def install(world: World, wheel: Path, site: Path) -> None:
     """The wheel, what it depends on, and pytest, as that world's pip would choose them."""
     shutil.rmtree(site, ignore_errors=True)
-    older = [f"manylinux2014_{p.rsplit('_', 2)[-1]}" for p in world.platforms if p.startswith("manylinux")]
-    tags = [*world.platforms, *TARGETS[world.target].tags, *older]
     words = ["-m", "pip", "install", "-q", "--only-binary", ":all:", "--implementation", "cp", "--target", str(site)]
     abi = f"cp{world.version.replace('.', '')}"
     words += ["--python-version", world.version, "--abi", abi, "--abi", "abi3", "--abi", "none"]
-    words += [word for tag in dict.fromkeys(tags) for word in ("--platform", tag)]
+    words += [word for tag in (*world.platforms, *TARGETS[world.target].tags) for word in ("--platform", tag)]
     needed = [name for name in dependencies(wheel) if not name.startswith(world.without or ("none",))]
     python(*words, *needed, "pytest", "hypothesis", *world.extras)
     python(*words, "--no-deps", "--upgrade", str(wheel))
