@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gguf_forge.convert.arch import Axis, Drop, Hparam, Replacement, Rule, Table, array, boolean, f32, rule, string, u32
+from gguf_forge.convert import wrapped
+from gguf_forge.convert.arch import Axis, Drop, Hparam, Rule, Table, array, boolean, f32, rule, string, u32
 from gguf_forge.convert.config import block_count, first_of, need
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.sentence import pooling_mode
@@ -235,20 +236,7 @@ def tied_head(facts: Facts) -> bool:
     return bool(facts.config.get("tie_word_embeddings"))
 
 
-#: What other modalities bring along beside a text model: encoders, projectors, speech heads. Each family of the
-#: reference's text models leaves them out by these parts of names.
-MULTIMODAL = (
-    r"^(mlp|vit\.|vpm\.|siglip2\.|conformer\.|merger\.|resampler\.|sound_encoder\.|sound_projection\.|speech_embeddings\.)",
-    r"(visual|vision|audio|talker|token2wav|code2wav|projector|patch_merger|patch_merge_mlp)\.",
-    r"(vision|audio)_|pre_mm_projector_norm|image_newline|view_seperator|patch_embed|model\.connector\.",
-)
-
+#: What other modalities bring along, and how wrappers call a text model's tensors.
+MULTIMODAL, WRAPPERS = wrapped.MULTIMODAL, wrapped.WRAPPERS
 #: Buffers that older releases of transformers stored with the weights.
 BUFFERS = (r"\.rotary_emb\.inv_freq$", r"\.attention\.masked_bias$", r"\.attention\.bias$")
-
-#: Names of multimodal wrappers and of base models without their head, brought to the form of a causal model.
-WRAPPERS: tuple[tuple[str, Replacement], ...] = (
-    (r"language_model\.", ""),
-    (r"e_score_correction_bias$", "e_score_correction.bias"),
-    (r"^(layers\.|embed_tokens\.|norm\.)", r"model.\1"),
-)

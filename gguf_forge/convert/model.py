@@ -29,6 +29,7 @@ from gguf_forge.convert.target import target_config, target_vocab, with_target
 from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
+from gguf_forge.convert.wrapped import unwrapped
 from gguf_forge.errors import ConversionError, UnsupportedError, listed
 from gguf_forge.format import reader
 from gguf_forge.format.values import Value, string, u32
@@ -86,6 +87,7 @@ def checkpoint_model(
         arch = find(raw, draft=options.draft) if arch_name is None else named(arch_name)
         if arch is None:
             raise unknown_class(raw, checkpoint.tensors, facts)
+        arch = unwrapped(arch, raw)
         _require_mtp(arch, options)
         tensors = unpacked(checkpoint, _read_by_rules(checkpoint, arch))
         outputs = plan_outputs(arch, with_target(arch, checkpoint, facts, tensors), facts, allow_unused=allow_unused)
