@@ -263,6 +263,7 @@ def holdings(model: Model, prefer: Prefer, *, keep: bool, recipe: bool) -> Holdi
     scales: dict[str, View] = {}
     names = {view.name for view in model.views}
     arch = str(model.metadata["general.architecture"].value) if model.packed else ""
+    layers = _number(model, arch, "block_count") - _number(model, arch, "nextn_predict_layers")
     for view in model.views:
         how = model.packed.get(view.name)
         if how is None:
@@ -272,7 +273,7 @@ def holdings(model: Model, prefer: Prefer, *, keep: bool, recipe: bool) -> Holdi
             continue
         found, choice = Import(view.name, how.method, None, "dequantized", how.why), None
         if view.stored is not None:
-            found, choice = choose(view, prefer, scaled=has_scale(arch, view.name, names))
+            found, choice = choose(view, prefer, scaled=has_scale(arch, view.name, names, layers))
         factors = view.stored.factors if view.stored is not None else ()
         if found.type is not None and (found.type.quantized or (factors and not recipe)):
             packs[view.name] = partial(pack, view, choice)
@@ -285,6 +286,12 @@ def holdings(model: Model, prefer: Prefer, *, keep: bool, recipe: bool) -> Holdi
             found = _as_floats(found, view, how, prefer)
         imports.append(found)
     return Holdings(imports, packs, scales)
+
+
+def _number(model: Model, arch: str, key: str) -> int:
+    """A number among an architecture's keys; 0 without it."""
+    found = model.metadata.get(f"{arch}.{key}")
+    return int(found.value) if found is not None and isinstance(found.value, int) else 0
 
 
 def _as_floats(found: Import, view: View, how: Packing, prefer: Prefer) -> Import:

@@ -10,18 +10,41 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-_NAME = re.compile(r"blk\.\d+\.(\w+)\.weight")
+_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
-FORWARD = ("ffn_gate", "ffn_down", "ffn_up", "ffn_gate_exps", "ffn_down_exps", "ffn_up_exps")
-APPLIED: Mapping[str, tuple[str, ...]] = {"llama": (*ATTENTION, *FORWARD)}
+FUSED = ("attn_qkv", "attn_output")
+DENSE = ("ffn_gate", "ffn_up", "ffn_down")
+EXPERTS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+SHARED = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
+STATES = ("ssm_in", "ssm_out")
+#: Where only attention applies them.
+_ATTENTION_ALONE = """
+baichuan bailingmoe command-r deci dream ernie4_5-moe exaone exaone-moe gemma3 glm4 glm4moe granitemoe grovemoe
+hunyuan-dense hunyuan-moe hunyuan_vl laguna lfm2 lfm2moe llada llada-moe olmo2 olmoe phimoe qwen2 qwen3vl qwen3vlmoe
+seed_oss
+"""
+#: By architecture, the weights whose scale is applied. One that is not listed was not tried, or applies none.
+APPLIED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_ATTENTION_ALONE.split(), ATTENTION),
+    **dict.fromkeys(("codeshell", "phi3"), FUSED),
+    **dict.fromkeys(("granitehybrid", "jamba"), (*ATTENTION, *STATES)),
+    **dict.fromkeys(("cohere2", "mistral3", "qwen3"), (*ATTENTION, *DENSE)),
+    "hy_v3": (*ATTENTION, *DENSE, *EXPERTS, *SHARED),
+    "llama": (*ATTENTION, *DENSE, *EXPERTS),
+    "nemotron_h": (*ATTENTION, *STATES, "ffn_up", "ffn_down"),
+    "nemotron_h_moe": STATES,
+    "qwen35": ("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"),
+    "qwen3moe": (*ATTENTION, *EXPERTS),
+}
 
 
-def has_scale(arch: str, name: str, outputs: Collection[str]) -> bool:
+def has_scale(arch: str, name: str, outputs: Collection[str], layers: int) -> bool:
     """Whether llama.cpp multiplies what an architecture's weight of this name gives by a scale beside it.
 
-    Of feed-forward layers it multiplies the bias too, so that there may be none among the outputs.
+    `layers` are the model's own: in those that predict further tokens it looks for none. Of feed-forward layers it
+    multiplies the bias too, so that there may be none among the outputs.
     """
     match = _NAME.fullmatch(name)
-    if match is None or match[1] not in APPLIED.get(arch, ()):
+    if match is None or match[2] not in APPLIED.get(arch, ()) or int(match[1]) >= layers:
         return False
-    return not match[1].startswith("ffn") or f"{name.removesuffix('.weight')}.bias" not in outputs
+    return not match[2].startswith("ffn") or f"{name.removesuffix('.weight')}.bias" not in outputs
