@@ -26,6 +26,7 @@ from gguf_forge.errors import ConversionError, RecipeError
 from gguf_forge.quant.codec import dequantize
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.packed import PackedTensor, unpacked
+from tests.source.containers import entry, safetensors_bytes
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 PACKED, MODEL = FIXTURES / "packed", FIXTURES / "models/PyLlama-7M"
@@ -318,3 +319,61 @@ def test_a_dequantized_model_gets_its_codes_back(quantized: Path, tmp_path: Path
     with gguf_forge.open(tmp_path / "found.gguf") as found, gguf_forge.open(tmp_path / "packed.gguf") as packed:
         for name, tensor in packed.tensors.items():
             assert np.array_equal(tensor.dequantize(), found.tensors[name].dequantize()), name
+
+
+@pytest.fixture
+def nvfp4(tmp_path: Path) -> Path:
+    """PyLlama-7M with random projections as ModelOpt stores NVFP4, each beside a scale of its own."""
+    folder = tmp_path / "nvfp4"
+    shutil.copytree(MODEL, folder)
+    rng = np.random.default_rng(5)
+    header: dict[str, Any] = {}
+    data = b""
+
+    def put(name: str, dtype: str, values: np.ndarray[Any, Any]) -> None:
+        nonlocal data
+        header[name] = entry(dtype, list(values.shape), [len(data), len(data) + values.nbytes])
+        data += values.tobytes()
+
+    for name, values in _floats(MODEL / "model.safetensors").items():
+        if not name.endswith("_proj.weight"):
+            put(name, "F32", values)
+            continue
+        out, width = values.shape
+        put(name, "U8", rng.integers(0, 256, (out, width // 2), dtype=np.uint8))
+        put(f"{name}_scale", "F8_E4M3", rng.integers(0x20, 0x38, (out, width // 16), dtype=np.uint8))
+        put(f"{name}_scale_2", "F32", np.array(rng.uniform(0.01, 0.03), np.float32))
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(header, data))
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_scale_of_the_whole_goes_beside_its_weight(nvfp4: Path, tmp_path: Path) -> None:
+    plan = _convert(nvfp4, tmp_path / "auto.gguf", "auto", require="lossless")
+    _convert(nvfp4, tmp_path / "f32.gguf", "f32")
+    assert plan.type == "NVFP4"
+    with gguf_forge.open(tmp_path / "auto.gguf") as held, gguf_forge.open(tmp_path / "f32.gguf") as plain:
+        assert len(held.tensors) == len(plain.tensors) + 42
+        assert held.metadata["general.file_type"] == 39
+        for name, tensor in plain.tensors.items():
+            if held.tensors[name].type.name == "NVFP4":
+                scale = held.tensors[f"{name.removesuffix('weight')}scale"]
+                assert scale.shape == (1,)
+                values = held.tensors[name].dequantize() * scale.dequantize()
+                assert np.array_equal(values, tensor.dequantize())
+
+
+def test_where_no_graph_applies_a_scale_the_weight_is_dequantized(nvfp4: Path, tmp_path: Path) -> None:
+    """llama.cpp's graph of Qwen 2 applies the scales of attention, and not those of feed-forward layers."""
+    config = json.loads((nvfp4 / "config.json").read_text())
+    (nvfp4 / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen2ForCausalLM"]}))
+    plan = _convert(nvfp4, tmp_path / "auto.gguf", "auto")
+    status = {one.name: one.status for one in plan.imports}
+    assert status["blk.0.attn_q.weight"] == "lossless"
+    assert status["blk.0.ffn_up.weight"] == "dequantized"
+    assert "blk.0.ffn_up.scale" not in {choice.name for choice in plan.choices}
+    with pytest.raises(RecipeError, match=r"a scale of the whole tensor, which llama\.cpp does not apply"):
+        _convert(nvfp4, tmp_path / "no.gguf", "auto", require="code-exact")
