@@ -115,6 +115,7 @@ def windows(folder: Path) -> World:
             archive_of_python.extractall(folder)
         (folder / "cp312").rename(tree)
         (tree / "python312._pth").unlink()  # it would have PYTHONPATH ignored
+        (tree / "_wmi.pyd").unlink()  # asks Windows for its version in a way that ends Wine 8; Python does without
     wine = shutil.which("wine64", path=os.pathsep.join(["/usr/bin", "/usr/lib/wine"])) or "wine64"
     settings = {"WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
     command, extras = (wine, str(tree / "python.exe")), ("colorama", "numpy<2")
