@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
 from gguf_forge.convert.vocab.added import file_entries
 from gguf_forge.convert.vocab.folder import Folder, read_side_file
 from gguf_forge.convert.vocab.ranks import is_ranks
@@ -41,7 +39,11 @@ def open_pieces(
 
 
 def open_model(path: Path) -> Any:
-    """A SentencePiece file as its library opens it. CheckpointError if it is damaged."""
+    """A SentencePiece file as its library opens it. CheckpointError if it is damaged, or the library is not there."""
+    try:
+        import sentencepiece  # noqa: PLC0415 - has no wheel for musl, where all but this works without it
+    except ImportError:
+        raise CheckpointError(f"{path}: needs the package sentencepiece, which is not installed, to be read") from None
     data = read_side_file(path)
     model = sentencepiece.SentencePieceProcessor()
     try:
