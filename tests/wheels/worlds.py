@@ -30,6 +30,7 @@ class World:
     without: tuple[str, ...] = ()  # dependencies of which there is no wheel for it
     settings: dict[str, str] = field(default_factory=dict)
     separator: str = ":"
+    jobs: tuple[str, ...] = ("convert", "quantize")  # of run.py, which its libraries allow
 
     def run(self, *words: str, folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
         """Its Python on these words, with `site` and `folder` importable. Input is a pipe: Wine has no /dev/null."""
@@ -78,7 +79,8 @@ def musl(folder: Path) -> World:
     version = version_of(made)
     # Newer NumPy brings libraries that musl before 1.2.4, which comes with Debian's Python 3.11, cannot load.
     extras = ("numpy<2",) if version in {"3.10", "3.11", "3.12"} else ()
-    return World("musllinux-x86_64", (made,), version, ("musllinux_1_1_x86_64",), extras, without=("sentencepiece",))
+    wheel, platforms, without, jobs = "musllinux-x86_64", ("musllinux_1_1_x86_64",), ("sentencepiece",), ("quantize",)
+    return World(wheel, (made,), version, platforms, extras, without=without, jobs=jobs)
 
 
 def aarch64(folder: Path) -> World:
@@ -100,7 +102,8 @@ WINDOWS_PYTHON_SHA256 = "dca41a0ee560fcb7674b05118278615605f29c41bb65aa4b3b3f0db
 
 
 def windows(folder: Path) -> World:
-    """Windows, as far as Wine is Windows, with python.org's Python."""
+    """Windows, as far as Wine is Windows, with python.org's Python. tokenizers asks for a library that Wine 8 lacks, so
+    that only the codecs run."""
     tree = folder / "python"
     if not tree.exists():
         download = ["-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
@@ -119,7 +122,7 @@ def windows(folder: Path) -> World:
     wine = shutil.which("wine64", path=os.pathsep.join(["/usr/bin", "/usr/lib/wine"])) or "wine64"
     settings = {"WINEPREFIX": str(folder / "prefix"), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
     command, extras = (wine, str(tree / "python.exe")), ("colorama", "numpy<2")
-    return World("windows-amd64", command, "3.12", ("win_amd64",), extras, settings=settings, separator=";")
+    return World("windows-amd64", command, "3.12", ("win_amd64",), extras, settings=settings, separator=";", jobs=())
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {
