@@ -48,7 +48,7 @@ TURNED: Table[Rule] = Table(
 DENSE: Table[Rule] = LLAMA3 | DECODER | TURNED
 #: With LongRoPE's factors, which few of llama.cpp's loaders know.
 LONG: Table[Rule] = longrope(head_dim, lenient=True) | DENSE
-#: Mixtral's experts, also under the names that transformers 5 gives them in memory, as tools that quantize save them.
+#: Mixtral's experts, also under the names that transformers 5 and MLX give them, as tools that quantize save them.
 SPARSE: Table[Rule] = Table(
     (
         rule("blk.{l}.ffn_gate_inp", ("model.layers.{l}.block_sparse_moe.gate", "model.layers.{l}.mlp.gate")),
@@ -58,6 +58,7 @@ SPARSE: Table[Rule] = Table(
                 (
                     f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{part}",
                     f"model.layers.{{l}}.mlp.experts.{{e}}.{out}_proj",
+                    f"model.layers.{{l}}.block_sparse_moe.experts.{{e}}.{out}_proj",
                 ),
                 ends=WEIGHT,
                 verb=STACK,

@@ -33,6 +33,7 @@ _Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
 _CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (
     ("model", ".safetensors", read_safetensors),
     ("pytorch_model", ".bin", read_torch_pickle),
+    ("output", ".safetensors", read_safetensors),  # as exllamav2 calls what it makes
 )
 #: The containers of a folder in Mistral's own layout.
 _NATIVE = (("consolidated", ".safetensors", read_safetensors),)

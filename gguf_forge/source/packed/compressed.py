@@ -58,7 +58,7 @@ def weights_scheme(module: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
     groups = [group for group in (config.get("config_groups") or {}).values() if isinstance(group, dict)]
     named = [group for group in groups if any(_names(target, module) for target in group.get("targets") or ())]
     chosen = named or [group for group in groups if "Linear" in (group.get("targets") or ())] or groups
-    return (chosen[0].get("weights") or {}) if chosen else {}
+    return (chosen[0].get("weights") or {}) if chosen else config
 
 
 def _names(target: str, module: str) -> bool:
@@ -76,7 +76,8 @@ def _integers(
 ) -> PackedTensor:
     require("weight_shape" in parts, codes, "needs a weight_shape beside it")
     out, inputs = (int(n) for n in parts["weight_shape"].read())
-    bits = int(scheme.get("num_bits") or 4)
+    require(codes.dtype in ("I32", "U32"), codes, "must be words of 32 bits")
+    bits = int(scheme.get("num_bits") or scheme.get("bits") or 4)
     tight, loose = -(-inputs * bits // 32), -(-inputs // (32 // bits))
     require(
         codes.shape in ((out, tight), (out, loose)), codes, f"{bits} bits of {[out, inputs]} are {[out, tight]} words"

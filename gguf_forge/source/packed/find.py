@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +27,15 @@ from gguf_forge.source.packed.form import AnyTensor, PackedTensor
 from gguf_forge.source.tensor import SourceTensor
 
 Parts = Mapping[str, SourceTensor]
-Make = Callable[[str, Parts, Mapping[str, Any]], PackedTensor | None]
+Made = PackedTensor | Sequence[PackedTensor] | None
+Make = Callable[[str, Parts, Mapping[str, Any]], Made]
 
 
 @dataclass(frozen=True)
 class Format:
     """A way of storing weights: the endings of a weight's tensors, and those of which there must be one of each set.
 
-    `make(module, parts, settings)` gives the weight; None where these tensors are a plain weight after all.
+    `make(module, parts, settings)` gives the weight, or several; None where these tensors are a plain one after all.
     """
 
     endings: tuple[str, ...]
@@ -115,6 +116,8 @@ OWN = ("mxfp4",)
 _FORMS = (GPTQ, AWQ, COMPRESSED, FP8, NATIVE, BITSANDBYTES, HQQ, QUANTO, TORCHAO, EXL2, MODELOPT)
 #: Endings of names that only a quantized weight's tensors have.
 _PLAIN = {".weight", ".scale", ".scales", ".zero"}
+#: Endings of scales that only matter to who quantizes what goes into and out of a layer while the model runs.
+_OF_ACTIVATIONS = tuple(f".{end}_scale" for end in ("input", "output", "prob_output", "q", "k", "v", "kv"))
 _MARKS = tuple({f".{end}" for form in _FORMS for ends in form.needed for end in ends} - _PLAIN)
 
 
@@ -165,6 +168,8 @@ def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
             break
     if found is None and checkpoint.read_json("quanto_qmap.json") is not None:
         found = {"quant_method": "quanto"}
+    if found is None and any(name.endswith(".weight.absmax") for name in checkpoint.tensors):
+        found = {"quant_method": "bitsandbytes"}
     if not isinstance(found, dict):
         return None
     if found.get("quant_method") is None and "quant_algo" in found:
@@ -182,7 +187,7 @@ def _format(method: str, settings: Mapping[str, Any]) -> Format | None:
     return METHODS.get(method)
 
 
-def _made(form: Format, module: str, parts: Parts, settings: Mapping[str, Any]) -> PackedTensor | None:
+def _made(form: Format, module: str, parts: Parts, settings: Mapping[str, Any]) -> Made:
     """What the format makes of a weight's tensors. CheckpointError, too, where it stumbles over them."""
     try:
         return form.make(module, parts, settings)
@@ -207,20 +212,42 @@ def _gathered(
             module = name.removesuffix(f".{end}")
             modules.setdefault(module, {})[end] = tensor
             place[name] = module
-    made: dict[str, PackedTensor] = {}
+    made: dict[str, Sequence[PackedTensor]] = {}
     for module, parts in modules.items():
         if all(any(end in parts for end in ends) for ends in form.needed):
             weight = _made(form, module, parts, settings)
             if weight is not None:
-                made[module] = weight
-        elif any(end in parts for ends in form.needed for end in ends if end != "weight"):
+                made[module] = [weight] if isinstance(weight, PackedTensor) else weight
+        elif any(f".{end}" in _MARKS for ends in form.needed for end in ends if end in parts):
             lacking = listed("/".join(ends) for ends in form.needed if not any(end in parts for end in ends))
             raise CheckpointError(f"{escaped(module)} lacks {lacking}", path=checkpoint.path)
     found: dict[str, AnyTensor] = {}
+    left = 0
     for name, tensor in checkpoint.tensors.items():
         module = place.get(name, "")
         if module in made:
-            found.setdefault(made[module].name, made[module])
+            for weight in made[module]:
+                found.setdefault(weight.name, weight)
+        elif name.endswith(_OF_ACTIVATIONS) and name not in keep:
+            left += 1
+        elif name not in keep:
+            found[name] = _beside(checkpoint, name, tensor, settings)
         else:
             found[name] = tensor
-    return found
+    paired = {name for name, tensor in found.items() if isinstance(tensor, PackedTensor)}
+    scales = {f"{name}{end}" for name in paired for end in _SCALES}
+    if left:
+        checkpoint.notes.append(f"{left} scales of activations and caches are left out: llama.cpp has no use for them")
+    return {name: tensor for name, tensor in found.items() if name not in scales}
+
+
+#: What the scales of 8-bit floats that are no layer's `weight` are called, after their name.
+_SCALES = ("_scale_inv", "_scale")
+
+
+def _beside(checkpoint: Checkpoint, name: str, tensor: SourceTensor, settings: Mapping[str, Any]) -> AnyTensor:
+    """A stack of 8-bit floats with the scales that stand beside it; any other tensor as it is."""
+    scale = next((checkpoint.tensors[name + end] for end in _SCALES if name + end in checkpoint.tensors), None)
+    if scale is None or len(tensor.shape) != 3 or not tensor.dtype.startswith("F8_"):
+        return tensor
+    return fp8.stacked(name, tensor, scale, method="FP8", tile=fp8.tile_of(settings.get("weight_block_size")))

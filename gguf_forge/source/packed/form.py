@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -132,6 +132,26 @@ class PackedTensor:
     def rows(self, start: int, stop: int) -> Array:
         """Values of rows start..stop-1 over the flattened leading axes, float32 (stop - start, width)."""
         return self.values(start, stop)
+
+    def part(self, number: int, name: str) -> PackedTensor:
+        """One of the matrices of a stack, as a weight of its own."""
+        height = prod(self.shape[1:-1])
+        first = number * height
+
+        def rows(of: Rows) -> Rows:
+            return lambda start, stop: of(first + start, first + stop)
+
+        def part(of: Part | None) -> Part | None:
+            return None if of is None else Part(of.width, rows(of.rows))
+
+        grid, blocks = self.grid, self.blocks
+        if grid is not None:
+            moved = Part(grid.codes.width, rows(grid.codes.rows)), Part(grid.scales.width, rows(grid.scales.rows))
+            grid = replace(grid, codes=moved[0], scales=moved[1], zeros=part(grid.zeros), minima=part(grid.minima))
+        if blocks is not None:
+            blocks = replace(blocks, rows=rows(blocks.rows))
+        shape, values = self.shape[1:], rows(self.values)
+        return replace(self, name=name, shape=shape, values=values, grid=grid, blocks=blocks)
 
     def read(self) -> Array:
         """All values, in the tensor's shape."""

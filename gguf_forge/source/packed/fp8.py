@@ -19,6 +19,29 @@ _E8M0 = np.asarray(DTYPES["F8_E8M0"].table)
 WHY = "8-bit floats have no GGUF type"
 
 
+def stacked(
+    name: str, weight: SourceTensor, scale: SourceTensor, *, method: str, tile: tuple[int, int] | None = None
+) -> PackedTensor:
+    """A stack of matrices (matrices, out, in), called `name`, times the scales of each: one, or as of one matrix."""
+    require(len(weight.shape) == 3 and weight.dtype.startswith("F8_"), weight, "must be a stack of 8-bit floats")
+    count, out, width = weight.shape
+    require(scale.size % count == 0 and len(scale.shape) > 1 and scale.shape[0] == count, scale, f"must be for {count}")
+    own = scale.shape[1:] if scale.size > count else (1, 1)
+    rows, columns = (out, width) if scale.size == count else _tile(weight, scale, tile, (out, width), own)
+    high = -(-out // rows)
+    scales = _all(scale).reshape(count * high, -(-width // columns))
+    require(bool(np.isfinite(scales).all()), scale, "must be finite")
+    flat = SourceTensor(weight.name, weight.element, (count * out, width), weight.file, weight.offset, None)
+    table = np.asarray(weight.element.table)
+
+    def values(start: int, stop: int) -> Array:
+        number, inside = np.divmod(np.arange(start, stop), out)
+        return looked_up(flat.stored_rows(start, stop), table, scales[number * high + inside // rows], columns)
+
+    most = float(np.abs(scales).max(initial=0)) * _most(weight)
+    return PackedTensor(name, weight.shape, f"{method}, stacked", weight, values, why=WHY, largest=lambda: most)
+
+
 def scaled(
     module: str, weight: SourceTensor, scale: SourceTensor, *, method: str, tile: tuple[int, int] | None = None
 ) -> PackedTensor:
@@ -47,7 +70,8 @@ def scaled(
             why=WHY,
             largest=lambda: abs(factor) * _most(weight),
         )
-    rows, columns = _tile(weight, scale, tile)
+    own = scale.shape if len(scale.shape) == 2 else (*scale.shape, 1)
+    rows, columns = _tile(weight, scale, tile, weight.shape, own)
     table, scales = np.asarray(weight.element.table), _all(scale).reshape(-(-out // rows), -(-width // columns))
     require(bool(np.isfinite(scales).all()), scale, "must be finite")
 
@@ -72,10 +96,15 @@ def _most(weight: SourceTensor) -> float:
     return float(table[np.isfinite(table)].max())
 
 
-def _tile(weight: SourceTensor, scale: SourceTensor, tile: tuple[int, int] | None) -> tuple[int, int]:
-    """Rows and columns that share a scale."""
-    out, width = weight.shape
-    shape = scale.shape if len(scale.shape) == 2 else (*scale.shape, 1)
+def _tile(
+    weight: SourceTensor,
+    scale: SourceTensor,
+    tile: tuple[int, int] | None,
+    matrix: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> tuple[int, int]:
+    """Rows and columns of a matrix that share a scale; `shape` is that of the matrix's scales."""
+    out, width = matrix
     if shape == (out, 1):
         return 1, width
     found = tile or (128, 128)

@@ -76,6 +76,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     for tensor in (qweight, qzeros, scales):
         require(len(tensor.shape) == 2, tensor, "must have two axes")
     out, groups = scales.shape[1], scales.shape[0]
+    require(qweight.dtype == qzeros.dtype == "I32", qweight, "must be words of 32 bits, as its zeros")
     require(qweight.shape[1] == out, qweight, f"scales say {out} outputs")
     require(qzeros.shape[0] == groups, qzeros, f"scales say {groups} groups")
     bits = qzeros.shape[1] * 32 // out if out else 0

@@ -7,7 +7,7 @@ differs. Read off mlx (ops.cpp: affine_dequantize, fp_dequantize).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gguf_forge.source.dtypes import DTYPES
@@ -19,8 +19,25 @@ from gguf_forge.source.tensor import SourceTensor
 ENDINGS = ("weight", "scales", "biases", "global_scale")
 
 
-def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
-    """One module's weight; None where it is plain. CheckpointError where tensors and configuration disagree."""
+#: What MLX calls a module whose matrices are a layer's experts, one behind the other.
+_STACK = "switch_mlp"
+
+
+def packed(
+    module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]
+) -> PackedTensor | Sequence[PackedTensor] | None:
+    """One module's weight, or those of experts that are stored in one; None where it is plain.
+
+    CheckpointError where tensors and configuration disagree.
+    """
+    made = _packed(module, parts, config)
+    before, found, after = module.partition(f".{_STACK}.")
+    if made is None or not found or len(made.shape) < 3:
+        return made
+    return [made.part(number, f"{before}.experts.{number}.{after}.weight") for number in range(made.shape[0])]
+
+
+def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
     weight, scales = parts["weight"], parts["scales"]
     if weight.dtype != "U32":
         return None
