@@ -49,7 +49,7 @@ def test_bitnets_scale_divides_or_multiplies(linear: str, divides: bool, tmp_pat
     fields = (codes + 1).reshape(4, 4, 8)  # output r + 4 k is field k of row r
     packed = sum(fields[k] << 2 * k for k in range(4)).astype(np.uint8)
     scale = np.array([0.75], np.float32)
-    tensors = {"a.weight": ("U8", packed), "a.weight_scale": ("F32", scale)}
+    tensors: Arrays = {"a.weight": ("U8", packed), "a.weight_scale": ("F32", scale)}
     found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "bitnet", "linear_class": linear}))
     assert np.array_equal(found["a.weight"], (codes / 0.75 if divides else codes * 0.75).astype(np.float32))
 
