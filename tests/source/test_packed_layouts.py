@@ -47,7 +47,7 @@ def read(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
 def test_bitnets_scale_divides_or_multiplies(linear: str, divides: bool, tmp_path: Path) -> None:
     codes = RNG.integers(-1, 2, (16, 8))
     fields = (codes + 1).reshape(4, 4, 8)  # output r + 4 k is field k of row r
-    packed = sum(fields[k] << 2 * k for k in range(4)).astype(np.uint8)
+    packed = np.bitwise_or.reduce([fields[k] << 2 * k for k in range(4)]).astype(np.uint8)
     scale = np.array([0.75], np.float32)
     tensors: Arrays = {"a.weight": ("U8", packed), "a.weight_scale": ("F32", scale)}
     found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "bitnet", "linear_class": linear}))
