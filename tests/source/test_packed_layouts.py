@@ -59,7 +59,8 @@ def test_modelopts_four_bits(before: bool, tmp_path: Path) -> None:
     codes = RNG.integers(-8, 8, (6, 32))
     packed = ((codes[0::2] & 15) | (codes[1::2] & 15) << 4).astype(np.uint8)
     scales = RNG.uniform(0.5, 1, (6, 2)).astype(np.float32)
-    tensors = {"a.weight": ("U8", packed), "a.weight_scale": ("F32", scales)}
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {}
+    tensors |= {"a.weight": ("U8", packed), "a.weight_scale": ("F32", scales)}
     values = (codes.reshape(6, 2, 16) * scales[..., None]).astype(np.float32).reshape(6, 32)
     if before:
         factors = RNG.uniform(0.5, 2, 32).astype(np.float32)
