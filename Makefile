@@ -25,7 +25,8 @@ test-vocabs: $(VENV)/.test ## VOCABS=folder (.gguf with .gguf.inp, .gguf.out): p
 	GGUF_VOCABS=$(VOCABS) $(BIN)/python -m pytest tests/convert/test_check.py
 
 test-imports: $(VENV)/.test build/quant-zoo/.made ## QUANT_ZOO=folder (unpack.py, truth.json): quantized checkpoints, every tensor
-	QUANT_ZOO=build/quant-zoo $(BIN)/python -m pytest tests/source/test_packed.py tests/convert/test_imported.py
+	QUANT_ZOO=build/quant-zoo $(BIN)/python -m pytest tests/source/test_packed.py tests/convert/test_imported.py \
+	  tests/runtime/test_imports.py
 
 test-run: $(VENV)/.test ## converted files opened and run by llama.cpp, of the test suite
 	$(BIN)/python -m pytest tests/cli/test_generation.py

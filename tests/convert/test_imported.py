@@ -155,8 +155,11 @@ GROUP = 32
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return store_in_four_bits(tmp_path_factory.mktemp("quantized") / "model")
+
+
+def store_in_four_bits(folder: Path) -> Path:
     """PyLlama-7M with its projections as compressed-tensors stores 4 bits in groups of 32."""
-    folder = tmp_path_factory.mktemp("quantized") / "model"
     shutil.copytree(MODEL, folder)
     weights = _floats(MODEL / "model.safetensors")
     tensors: dict[str, np.ndarray[Any, Any]] = {}
