@@ -34,9 +34,12 @@ _LEAST = {BF16: -126, F16: -14}
 
 @dataclass(frozen=True)
 class Kind:
-    """A grid to look for: columns that share a scale (0 for a row), the range of codes, codes the largest may have."""
+    """A grid to look for: columns that share a scale (0 for a row), the range of codes, codes the largest may have, and
+    the type that holds it where rows are long enough.
+    """
 
     text: str
+    type: str
     group: int
     low: int
     high: int
@@ -45,9 +48,9 @@ class Kind:
 
 #: Tried in this order.
 KINDS = (
-    Kind("three values in a row", 0, -1, 1, (1,)),
-    Kind("4 bits in groups of 32", 32, -8, 7, tuple(range(1, 9))),
-    Kind("8 bits in a row", 0, -127, 127, (127,)),
+    Kind("three values in a row", "TQ2_0", 0, -1, 1, (1,)),
+    Kind("4 bits in groups of 32", "Q4_0", 32, -8, 7, tuple(range(1, 9))),
+    Kind("8 bits in a row", "Q8_0", 0, -127, 127, (127,)),
 )
 
 
@@ -185,8 +188,10 @@ def hint(model: Model) -> list[str]:
     plain = [v for v in model.views if v.stored is None and v.name not in model.packed and _may_lie(v)]
     by_size = sorted(plain, key=lambda view: view.elements)
     middle = by_size[len(plain) // 2 :][:_LOOKED_AT]  # the largest are embeddings, which few quantize
-    found = Counter(kind.text for kind in map(glance, middle) if kind is not None)
+    found = Counter(kind for kind in map(glance, middle) if kind is not None)
     if not found:
         return []
-    text = found.most_common(1)[0][0]
-    return [f"weights look as if they had been quantized before ({text}): --detect-grid keeps such a grid, exactly"]
+    kind = found.most_common(1)[0][0]
+    bits = f"{kind.type}, {tensor_type(kind.type).bpw:.4g} bits a weight instead of 16"
+    found_text = f"weights look as if they had been quantized before ({kind.text})"
+    return [f"{found_text}: --detect-grid keeps that grid exactly, in {bits}"]

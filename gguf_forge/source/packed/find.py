@@ -23,7 +23,7 @@ from gguf_forge.source.packed import (
     quark,
     torchao,
 )
-from gguf_forge.source.packed.form import AnyTensor, PackedTensor
+from gguf_forge.source.packed.form import AnyTensor, PackedTensor, require
 from gguf_forge.source.tensor import SourceTensor
 
 Parts = Mapping[str, SourceTensor]
@@ -189,6 +189,8 @@ def _format(method: str, settings: Mapping[str, Any]) -> Format | None:
 
 def _made(form: Format, module: str, parts: Parts, settings: Mapping[str, Any]) -> Made:
     """What the format makes of a weight's tensors. CheckpointError, too, where it stumbles over them."""
+    for tensor in parts.values():
+        require(tensor.strides is None and not tensor.big_endian, tensor, "must be stored row after row, little-endian")
     try:
         return form.make(module, parts, settings)
     except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:

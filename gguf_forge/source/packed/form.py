@@ -200,7 +200,7 @@ def columns(tensor: SourceTensor) -> Rows:
     Neighbouring columns are read together and kept for a while: a row of few is too little for one call.
     """
     stored = tensor.element.stored
-    if stored is None or tensor.strides is not None or len(tensor.shape) != 2:
+    if stored is None or tensor.strides is not None or tensor.big_endian or len(tensor.shape) != 2:
         return lambda start, stop: tensor.stored_rows(0, tensor.shape[0])[:, start:stop]
     height, width = tensor.shape
     step = max(1, _SLAB_BYTES // max(1, height * stored.itemsize))
