@@ -230,7 +230,17 @@ def _importing(job: Job, held: Holdings, how: Quantization, named: str) -> Job:
         metadata.update(provenance(imports))
     stored = {name: kinds[name] for name in held.packs}
     notes = [*(note for note in job.notes if not note.endswith(KEPT)), *_packed_notes(job, stored)]
+    notes += _overruled(how, stored)
     return replace(job, metadata=metadata, notes=notes, imports=imports, packs=held.packs, scales=held.scales)
+
+
+def _overruled(how: Quantization, kept: Mapping[str, TensorType]) -> list[str]:
+    """A line where a type was named for tensors whose codes are kept."""
+    named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
+    found = [name for name, kind in kept.items() for o in named if o.matches(name) and o.type is not kind]
+    if not found:
+        return []
+    return [f"{len(found)} tensors keep their codes, whatever type is named for them (--requantize): {listed(found)}"]
 
 
 def _packed_notes(job: Job, imported: Mapping[str, TensorType]) -> list[str]:

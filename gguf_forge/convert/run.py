@@ -187,7 +187,8 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     for target in wanting:
         if view.name in target.packs:
             packed = target.packs[view.name](taken.start, taken.stop) if packed is None else packed
-            target.writer.write(view.name, packed, taken.start)
+            in_order = _in_order(packed, target.types[view.name], target.writer.endian)
+            target.writer.write(view.name, in_order, taken.start)
     if not plain:
         return
     rows = view.rows(taken.start, taken.stop)

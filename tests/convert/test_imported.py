@@ -380,3 +380,38 @@ def test_where_no_graph_applies_a_scale_the_weight_is_dequantized(nvfp4: Path, t
     assert "blk.0.ffn_up.scale" not in {choice.name for choice in plan.choices}
     with pytest.raises(RecipeError, match=r"a scale of the whole tensor, which llama\.cpp does not apply"):
         _convert(nvfp4, tmp_path / "no.gguf", "auto", require="code-exact")
+
+
+def test_a_type_named_for_kept_codes_is_said_to_have_no_effect(quantized: Path, tmp_path: Path) -> None:
+    plan = _convert(quantized, tmp_path / "kept.gguf", "Q6_K", overrides=["ffn_down=Q8_0"])
+    assert {c.type.name for c in plan.choices if "ffn_down" in c.name} == {"Q4_0"}
+    assert any("6 tensors keep their codes, whatever type is named" in note for note in plan.notes)
+    anew = _convert(quantized, tmp_path / "anew.gguf", "Q6_K", overrides=["ffn_down=Q8_0"], requantize=True)
+    assert {c.type.name for c in anew.choices if "ffn_down" in c.name} == {"Q8_0"}
+
+
+def test_floats_beside_a_scale_are_big_endian_where_the_file_is(tmp_path: Path) -> None:
+    folder = tmp_path / "fp8"
+    shutil.copytree(MODEL, folder)
+    header: dict[str, Any] = {}
+    data = b""
+    for name, values in _floats(MODEL / "model.safetensors").items():
+        projection = name.endswith("_proj.weight")
+        stored = np.full(values.shape, 0x3A, np.uint8) if projection else values
+        pieces = {name: ("F8_E4M3" if projection else "F32", stored)}
+        if projection:
+            pieces[f"{name}_scale"] = ("F32", np.array([0.5], np.float32))
+        for piece, (dtype, array) in pieces.items():
+            header[piece] = entry(dtype, list(array.shape), [len(data), len(data) + array.nbytes])
+            data += array.tobytes()
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(header, data))
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "fp8"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    for endian in ("little", "big"):
+        target = tmp_path / f"{endian}.gguf"
+        (plan,) = gguf_forge.convert_checkpoint(folder, target, "auto", endian=endian)
+        assert {one.status for one in plan.imports} == {"lossless"}
+        with gguf_forge.open(target) as file:
+            assert np.unique(file.tensors["blk.0.ffn_up.weight"].dequantize()).tolist() == [1.25]
+            assert file.tensors["blk.0.ffn_up.scale"].dequantize().tolist() == [0.5]
