@@ -1,4 +1,4 @@
-"""What quantizing a quantized model again costs: `python -m tests.runtime.perplexity TEXT [WINDOWS]` says in perplexity.
+"""What quantizing a quantized model again costs, in perplexity: `python -m tests.runtime.perplexity TEXT [WINDOWS]`.
 
 The trained model of fixtures/ is rounded to 4 bits in groups of 32, by the scale of each group's largest weight, and
 stored as compressed-tensors does. Perplexity is that of the second halves of windows of 256 tokens, in llama.cpp.
