@@ -142,7 +142,7 @@ def pieces(path: Path, kind: str, size: int, **how: Any) -> None:
     rules = path.parent / "rules.tsv"
     rules.write_text(_RULES, encoding="utf-8")
     if kind == "unigram":
-        how["normalization_rule_tsv"] = str(rules)
+        how["normalization_rule_tsv"] = str(rules.relative_to(ROOT))  # the model keeps this path
     else:
         how |= {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "byte_fallback": True}
     sentencepiece.SentencePieceTrainer.train(
