@@ -53,9 +53,8 @@ def remark(terminal: Terminal, plans: Iterable[Planned], imatrix: Imatrix | None
         for line in summary(planned.imports):
             terminal.note(f"{planned.type}: {line}")
         for one in planned.imports:
-            kind = one.type.name if one.type else "floats"
             error = "" if one.rmse is None else f", relative RMSE {one.rmse:.3g}"
-            terminal.detail(f"{planned.type}: {one.name}: {one.method}: {one.status} as {kind}{error} ({one.rule})")
+            terminal.detail(f"{planned.type}: {one.name}: {one.method}: {one.status} as {one.kind}{error} ({one.rule})")
         names = planned.dropped if terminal.verbose else grouped(planned.dropped)
         lines = [*planned.notes, *(f"left out: {name}" for name in names)]
         lines += [f"{planned.type}: {line}" for line in budget(planned.choices).fallback_lines()]

@@ -53,6 +53,11 @@ class Import:
     rule: str
     rmse: float | None = None
 
+    @property
+    def kind(self) -> str:
+        """The type's name; "floats" where none is settled."""
+        return self.type.name if self.type else "floats"
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -371,8 +376,8 @@ def summary(imports: Sequence[Import]) -> list[str]:
     """A line for each way that weights were imported: how many, how well, as what, by which rule."""
     groups: dict[tuple[str, ...], list[Import]] = {}
     for one in imports:
-        kind = one.type.name if one.type else "floats"
-        groups.setdefault((one.status, kind, one.method, one.rule if one.status != "lossless" else ""), []).append(one)
+        rule = one.rule if one.status != "lossless" else ""
+        groups.setdefault((one.status, one.kind, one.method, rule), []).append(one)
     lines = []
     for (status, kind, method, rule), group in groups.items():
         errors = [one.rmse for one in group if one.rmse]

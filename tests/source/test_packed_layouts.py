@@ -70,6 +70,28 @@ def test_modelopts_four_bits(before: bool, tmp_path: Path) -> None:
     assert np.array_equal(found["a.weight"], values)
 
 
+def test_compressed_tensors_groups_of_inputs_that_lie_apart(tmp_path: Path) -> None:
+    codes, order = RNG.integers(-8, 8, (4, 64)), RNG.permutation(np.arange(64) // 32)
+    words = ((codes.reshape(4, 8, 8) + 8) << 4 * np.arange(8)).sum(axis=2).astype(np.uint32).view(np.int32)
+    scales = RNG.uniform(0.5, 1, (4, 2)).astype(np.float32)
+    tensors: Arrays = {
+        "a.weight_packed": ("I32", words),
+        "a.weight_scale": ("F32", scales),
+        "a.weight_shape": ("I64", np.array([4, 64])),
+        "a.weight_g_idx": ("I32", order.astype(np.int32)),
+    }
+    found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "compressed-tensors", "format": "pack-quantized"}))
+    assert np.array_equal(found["a.weight"], codes.astype(np.float32) * scales[:, order])
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (4, 1)])
+def test_8_bits_beside_one_scale_or_one_a_row(shape: tuple[int, ...], tmp_path: Path) -> None:
+    codes, scales = RNG.integers(-128, 128, (4, 32)).astype(np.int8), RNG.uniform(0.5, 1, shape).astype(np.float32)
+    tensors = {"a.weight": ("I8", codes), "a.weight_scale": ("F32", scales)}
+    found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "compressed-tensors", "format": "int-quantized"}))
+    assert np.array_equal(found["a.weight"], codes.astype(np.float32) * scales.reshape(-1, 1))
+
+
 def test_hqqs_groups_across_rows(tmp_path: Path) -> None:
     out, width, group = 8, 16, 32
     across = out * width // group

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.source.packed.compressed import float_values
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, require
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, float_values, require
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "weight_scale")

@@ -70,6 +70,11 @@ def _by_rows(words: Array) -> Array:
     return words if fits else np.ascontiguousarray(words, np.uint32)
 
 
+def two_complement(fields: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
+    """Fields of 4 bits in two's complement as whole numbers."""
+    return ((fields ^ np.uint8(8)) - np.uint8(8)).view(np.int8)
+
+
 def spaced(words: Array, bits: int) -> npt.NDArray[np.uint8]:
     """As `dense`, but no field crosses a word of 32 bits: the bits left over in each are unused."""
     flat = np.ascontiguousarray(words).view(np.uint32)

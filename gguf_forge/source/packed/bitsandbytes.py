@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
-from gguf_forge.source.packed.compressed import as_column
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, require
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, as_column, require
 from gguf_forge.source.tensor import SourceTensor
 
 _BYTE = DTYPES["U8"]

@@ -17,7 +17,18 @@ import numpy as np
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed import fp4, fp8
 from gguf_forge.source.packed.bits import dense, spaced
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, floats, require
+from gguf_forge.source.packed.form import (
+    ACT_ORDER,
+    Array,
+    Grid,
+    PackedTensor,
+    Part,
+    Rows,
+    as_column,
+    float_values,
+    floats,
+    require,
+)
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = (
@@ -108,16 +119,16 @@ def _integers(
     order = np.asarray(index.read(), np.int64)
     require(bool(((order >= 0) & (order < groups)).all()), index, f"names a group beyond the {groups} there are")
 
-    def values(start: int, stop: int) -> Array:
-        found = signed(start, stop).astype(np.float32)
-        if grid.zeros is not None:
-            found -= grid.zeros.rows(start, stop)[:, order]
-        found *= grid.scales.rows(start, stop)[:, order]
-        return found
-
-    why = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
-    most = grid.largest
-    return PackedTensor(name, (out, inputs), method, codes, values, scale.dtype, why=why, largest=lambda: most(out))
+    return PackedTensor(
+        name,
+        (out, inputs),
+        method,
+        codes,
+        grid.ordered(order),
+        scale.dtype,
+        why=ACT_ORDER,
+        largest=lambda: grid.largest(out),
+    )
 
 
 def _trivial(index: SourceTensor, inputs: int, group: int) -> bool:
@@ -200,16 +211,3 @@ def integers8(
     grid = Grid(Part(width, codes), Part(groups, scales), width // groups, -half, half - 1, zeros=offsets)
     what = f"{method}, {bits} bits in {'rows' if groups == 1 else f'groups of {width // groups}'}"
     return PackedTensor(f"{module}.weight", (out, width), what, weight, grid.values, scale.dtype, grid=grid)
-
-
-def as_column(tensor: SourceTensor) -> SourceTensor:
-    """A vector as a matrix of one column."""
-    return SourceTensor(tensor.name, tensor.element, (tensor.size, 1), tensor.file, tensor.offset, None)
-
-
-def float_values(tensor: SourceTensor) -> Array:
-    """All values of a small tensor of floats, as float32."""
-    values = tensor.read()
-    if tensor.type.name == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(values, np.float32)

@@ -73,6 +73,23 @@ class Grid:
         return float(found if self.minima is None else found + np.abs(self.minima.rows(0, count)).max(initial=0))
 
 
+    def ordered(self, order: Array) -> Rows:
+        """The weights where column i belongs to group order[i], wherever the columns of a group lie."""
+
+        def values(start: int, stop: int) -> Array:
+            found = self.codes.rows(start, stop).astype(np.float32)
+            if self.zeros is not None:
+                found -= self.zeros.rows(start, stop)[:, order]
+            found *= self.scales.rows(start, stop)[:, order]
+            return found
+
+        return values
+
+
+#: Why such weights have no grid that is handed on.
+ACT_ORDER = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
+
+
 @dataclass(frozen=True, eq=False)
 class Blocks:
     """Weights whose bits are those of a GGUF type: `rows` are its blocks, uint8. `scale` multiplies all, if given."""
@@ -171,27 +188,31 @@ def require(condition: bool, tensor: SourceTensor, rule: str) -> None:
 
 def floats(tensor: SourceTensor) -> Rows:
     """Rows of a matrix of floats as float32."""
-
-    def rows(start: int, stop: int) -> Array:
-        values = tensor.rows(start, stop)
-        if tensor.type.name == "BF16":
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32, copy=False)
-
-    return rows
+    return lambda start, stop: _widened(tensor, tensor.rows(start, stop))
 
 
 def column_floats(tensor: SourceTensor) -> Rows:
     """Columns of a matrix of floats, as rows of float32."""
     read = columns(tensor)
 
-    def rows(start: int, stop: int) -> Array:
-        values = np.ascontiguousarray(read(start, stop).T)
-        if tensor.type.name == "BF16":
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32, copy=False)
+    return lambda start, stop: _widened(tensor, np.ascontiguousarray(read(start, stop).T))
 
-    return rows
+
+def float_values(tensor: SourceTensor) -> Array:
+    """All values of a small tensor of floats, as float32."""
+    return _widened(tensor, tensor.read())
+
+
+def _widened(tensor: SourceTensor, values: Array) -> Array:
+    """Values read of a tensor of floats, as float32: those of BF16 come as their bits."""
+    if tensor.type.name == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(values, np.float32)
+
+
+def as_column(tensor: SourceTensor) -> SourceTensor:
+    """A vector as a matrix of one column."""
+    return SourceTensor(tensor.name, tensor.element, (tensor.size, 1), tensor.file, tensor.offset, None)
 
 
 def columns(tensor: SourceTensor) -> Rows:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed.bits import looked_up
-from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, Rows, floats, require
+from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, Rows, float_values, floats, require
 from gguf_forge.source.tensor import SourceTensor
 from gguf_forge.types import tensor_type
 
@@ -120,10 +120,7 @@ def _all(scale: SourceTensor) -> Array:
     if scale.dtype == "U8":
         flat = scale.read().astype(np.uint8)
         return _E8M0[flat]
-    values = scale.read()
-    if scale.type.name == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return np.asarray(values, np.float32)
+    return float_values(scale)
 
 
 def tile_of(config: object) -> tuple[int, int] | None:

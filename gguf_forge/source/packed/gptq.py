@@ -16,7 +16,7 @@ import numpy as np
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed.bits import dense, down, planar
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, column_floats, columns, require
+from gguf_forge.source.packed.form import ACT_ORDER, Array, Grid, PackedTensor, Part, column_floats, columns, require
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("qweight", "qzeros", "scales", "g_idx")
@@ -102,20 +102,16 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     method = f"GPTQ, {bits} bits in groups of {group}"
     if order is None:
         return PackedTensor(f"{module}.weight", (out, inputs), method, qweight, grid.values, scales.dtype, grid=grid)
-    # Groups are made of inputs that do not lie together: which is which, GGUF cannot say.
-    sorted_grid = grid
-
-    def values(start: int, stop: int) -> Array:
-        codes = sorted_grid.codes.rows(start, stop).astype(np.float32)
-        assert sorted_grid.zeros is not None
-        codes -= sorted_grid.zeros.rows(start, stop)[:, order]
-        codes *= sorted_grid.scales.rows(start, stop)[:, order]
-        return codes
-
-    why = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
-    most = sorted_grid.largest
-    name = f"{module}.weight"
-    return PackedTensor(name, (out, inputs), method, qweight, values, scales.dtype, why=why, largest=lambda: most(out))
+    return PackedTensor(
+        f"{module}.weight",
+        (out, inputs),
+        method,
+        qweight,
+        grid.ordered(order),
+        scales.dtype,
+        why=ACT_ORDER,
+        largest=lambda: grid.largest(out),
+    )
 
 
 def _order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array | None:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
-from gguf_forge.source.packed.compressed import float_values
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, require
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, float_values, require
 from gguf_forge.source.tensor import SourceTensor
 
 _SAID = ("nbits", "group_size", "axis", "shape")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed import fp4, fp8
-from gguf_forge.source.packed.compressed import float_values
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, floats, require
+from gguf_forge.source.packed.bits import two_complement
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, float_values, floats, require
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale")
@@ -45,7 +45,7 @@ def _int4(module: str, weight: SourceTensor, scale: SourceTensor) -> PackedTenso
         low, high = start // 2, -(-stop // 2)
         octets = weight.stored_rows(low, high)
         pairs = np.stack((octets & 15, octets >> 4), axis=1).reshape(-1, width)
-        return ((pairs[start - low * 2 : stop - low * 2] ^ np.uint8(8)) - np.uint8(8)).view(np.int8)
+        return two_complement(pairs[start - low * 2 : stop - low * 2])
 
     grid = Grid(Part(width, codes), Part(groups, floats(scale)), width // groups, -8, 7)
     method = f"ModelOpt int4, groups of {width // groups}"

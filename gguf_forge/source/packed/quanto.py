@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed import fp8
-from gguf_forge.source.packed.compressed import float_values, integers8
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, require
+from gguf_forge.source.packed.compressed import integers8
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, float_values, require
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight._data._data", "weight._data", "weight._scale", "weight._shift", "input_scale", "output_scale")

@@ -15,9 +15,20 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed import fp4, fp8
-from gguf_forge.source.packed.bits import across, dense
-from gguf_forge.source.packed.compressed import as_column, integers8
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, column_floats, columns, floats, require
+from gguf_forge.source.packed.bits import across, dense, two_complement
+from gguf_forge.source.packed.compressed import integers8
+from gguf_forge.source.packed.form import (
+    Array,
+    Grid,
+    PackedTensor,
+    Part,
+    Rows,
+    as_column,
+    column_floats,
+    columns,
+    floats,
+    require,
+)
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "weight_scale", "weight_zero_point", "input_scale", "output_scale", "input_zero_point")
@@ -103,7 +114,7 @@ def _two(read: Rows, signed: bool) -> Rows:
     """Fields of 4 bits in two's complement as whole numbers, or as they are."""
     if not signed:
         return read
-    return lambda start, stop: ((read(start, stop) ^ np.uint8(8)) - np.uint8(8)).view(np.int8)
+    return lambda start, stop: two_complement(read(start, stop))
 
 
 def _wide(read: Rows) -> Rows:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed import fp8
-from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.bits import dense, two_complement
 from gguf_forge.source.packed.compressed import integers8
 from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, column_floats, require
 from gguf_forge.source.tensor import SourceTensor
@@ -50,8 +50,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     require(width % groups == 0, scale, f"{width} inputs are not so many whole groups")
 
     def codes(start: int, stop: int) -> Array:
-        octets = data.stored_rows(start, stop).view(np.uint8)
-        return ((dense(octets, 4) ^ np.uint8(8)) - np.uint8(8)).view(np.int8)
+        return two_complement(dense(data.stored_rows(start, stop).view(np.uint8), 4))
 
     grid = Grid(
         Part(width, codes),
