@@ -87,7 +87,7 @@ def test_compressed_tensors_groups_of_inputs_that_lie_apart(tmp_path: Path) -> N
 @pytest.mark.parametrize("shape", [(1,), (4,), (4, 1)])
 def test_8_bits_beside_one_scale_or_one_a_row(shape: tuple[int, ...], tmp_path: Path) -> None:
     codes, scales = RNG.integers(-128, 128, (4, 32)).astype(np.int8), RNG.uniform(0.5, 1, shape).astype(np.float32)
-    tensors = {"a.weight": ("I8", codes), "a.weight_scale": ("F32", scales)}
+    tensors: Arrays = {"a.weight": ("I8", codes), "a.weight_scale": ("F32", scales)}
     found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "compressed-tensors", "format": "int-quantized"}))
     assert np.array_equal(found["a.weight"], codes.astype(np.float32) * scales.reshape(-1, 1))
 
