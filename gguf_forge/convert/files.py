@@ -24,11 +24,11 @@ from gguf_forge.convert.destination import (
 )
 from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.grids import hint, with_grids
-from gguf_forge.convert.imported import Import, measured
-from gguf_forge.convert.job import AUTO, Job, Quantization, type_name
+from gguf_forge.convert.imported import Import, Surveys, measured
+from gguf_forge.convert.job import Job, Quantization, wanted_types
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
-from gguf_forge.errors import RecipeError, UnsupportedError, escaped
+from gguf_forge.errors import UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import names_folder
 from gguf_forge.format.plan import FilePlan
@@ -119,9 +119,9 @@ def convert_checkpoint(
         )
         how = quantization or Quantization()
         model = with_grids(model) if how.detect_grid else replace(model, notes=[*model.notes, *hint(model)])
-        names = _type_names(types, AUTO if model.packed else model.auto)
-        made = [(name, Job.of_type(name, model, how, dry_run)) for name in names]
-        jobs = {job.type if name == AUTO else name: job for name, job in made}
+        surveys = Surveys()
+        made = [(one, Job.of_type(one, model, how, dry_run, surveys)) for one in wanted_types(types, model)]
+        jobs = {job.type if one.keep and not one.by_recipe else one.name: job for one, job in made}
         paths = output_paths(output, checkpoint.folders[0], jobs)
         files = (file for folder in checkpoint.folders for file in folder.iterdir())
         require_other((file for file in files if file.suffix != ".gguf"), paths)
@@ -156,15 +156,6 @@ def quantize_file(
         require_other(file.paths, [path])
         new = [path.parent] if names_folder(output) else ()
         return _execute([job], [path], model, threads, "little", dry_run, overwrite, progress, new)[0]
-
-
-def _type_names(types: str | Iterable[str], auto: str) -> list[str]:
-    """Outtypes and recipes, each once, whatever it is called: `auto` is one of the others, recipes have aliases."""
-    listed = types.split(",") if isinstance(types, str) else types
-    found = [type_name(name.strip(), auto) for name in listed if name.strip()]
-    if not found:
-        raise RecipeError("no type given")
-    return list(dict.fromkeys(found))
 
 
 def _execute(

@@ -21,6 +21,7 @@ from gguf_forge.convert.imported import (
     Holdings,
     Import,
     Prefer,
+    Surveys,
     file_type_of,
     holdings,
     provenance,
@@ -58,8 +59,45 @@ F32 = tensor_type("F32")
 #: Why a tensor has its type.
 STORED = "kept as it is stored"
 KEPT = "and keep their bits"
-#: The outtype that keeps a checkpoint's precision.
+#: The outtype that keeps what a checkpoint stores: the codes of quantized weights, the precision of floats.
 AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A type as asked for: the name of an outtype (`auto` resolved) or of a recipe, and what it means for weights that
+    another tool quantized: whether they `keep` their codes, or count as the floats that they stand for.
+    """
+
+    name: str
+    keep: bool = False
+
+    @property
+    def by_recipe(self) -> bool:
+        """Whether a recipe says which type a tensor gets. The converter's outtypes are in lower case."""
+        return self.name not in OUTTYPES
+
+
+def wanted_types(types: str | Iterable[str], model: Model) -> list[Wanted]:
+    """What names stand for, each once, whatever it is called: `auto` is the checkpoint's own outtype, under which, as
+    under recipes, codes are kept where there are any; recipes have aliases.
+
+    Raises RecipeError for an unknown name, for none, and for COPY, which a checkpoint has no types for.
+    """
+    asked = types.split(",") if isinstance(types, str) else types
+    found = [_wanted(name.strip(), model) for name in asked if name.strip()]
+    if not found:
+        raise RecipeError("no type given")
+    return list(dict.fromkeys(found))
+
+
+def _wanted(name: str, model: Model) -> Wanted:
+    packed = bool(model.packed)
+    if name in OUTTYPES:
+        return Wanted(model.auto, keep=packed) if name == AUTO else Wanted(name)
+    if name.upper() == "COPY":
+        raise RecipeError("COPY keeps the types of a GGUF file, and this is a checkpoint; auto keeps its precision")
+    return Wanted(recipe(name).name, keep=packed)
 
 
 @dataclass(frozen=True)
@@ -112,22 +150,24 @@ class Job:
     scales: Mapping[str, View] = field(default_factory=dict)
 
     @classmethod
-    def of_type(cls, name: str, model: Model, how: Quantization, dry_run: bool) -> Job:
-        """The outtype or recipe of this name, as `type_name` gives it."""
-        by_recipe = name not in OUTTYPES
-        keep = not how.requantize and (by_recipe or name == AUTO)
-        held = holdings(model, how.prefer, keep=keep, recipe=by_recipe)
+    def of_type(
+        cls, wanted: Wanted, model: Model, how: Quantization, dry_run: bool, surveys: Surveys | None = None
+    ) -> Job:
+        """What `wanted_types` gives of a checkpoint's model. `surveys` are those of its weights made so far."""
+        keep = wanted.keep and not how.requantize
+        held = holdings(model, how.prefer, surveys or Surveys(), keep=keep, recipe=wanted.by_recipe)
         if held.scales:
             model = replace(model, views=held.beside(model.views))
-        if name in OUTTYPES:
-            job = cls.of_outtype(model.auto if name == AUTO else name, model, how, held.types)
+        if not wanted.by_recipe:
+            job = cls.of_outtype(wanted.name, model, how, held.types)
         else:
             kept = {v.name: v.type for v in model.views if v.type not in FLOATS} | dict(held.types)
             f32 = Model([v if v.type not in FLOATS else _as_f32(v) for v in model.views], model.metadata)
-            job = cls.of_recipe(name, f32, how, {}, dry_run, kept=kept)
+            job = cls.of_recipe(wanted.name, f32, how, {}, dry_run, kept=kept)
             stored = {v.name: held.types.get(v.name, v.type) for v in model.views}
             job = replace(job, choices=[replace(choice, source=stored[choice.name]) for choice in job.choices])
-        return job if not model.packed else _importing(job, held, how, named=name)
+        own = wanted.keep and not wanted.by_recipe
+        return job if not model.packed else _importing(job, held, how, own=own)
 
     @classmethod
     def of_outtype(
@@ -216,14 +256,17 @@ class Job:
         return cls("COPY", metadata, choices, {}, notes, not how.allow_nonfinite)
 
 
-def _importing(job: Job, held: Holdings, how: Quantization, named: str) -> Job:
-    """The job with types, report and metadata of imported weights. RecipeError where `require` is not met."""
+def _importing(job: Job, held: Holdings, how: Quantization, *, own: bool) -> Job:
+    """The job with types, report and metadata of imported weights. RecipeError where `require` is not met.
+
+    `own`: the file is named after the type that most of these weights have.
+    """
     kinds = {choice.name: choice.type for choice in job.choices}
     imports = [settled(one, kinds[one.name]) for one in held.imports]
     require_status(imports, how.require)
     most = Counter(one.type.name for one in imports if one.type is not None).most_common(1)
     metadata = dict(job.metadata)
-    if named == AUTO and most and FILE_TYPE_KEY in metadata:
+    if own and most and FILE_TYPE_KEY in metadata:
         metadata[FILE_TYPE_KEY] = u32(file_type_of(most[0][0]))
         job = replace(job, type=most[0][0])
     if held.packs:
@@ -246,19 +289,6 @@ def _overruled(how: Quantization, kept: Mapping[str, TensorType]) -> list[str]:
 def _packed_notes(job: Job, imported: Mapping[str, TensorType]) -> list[str]:
     """A line for each type of blocks that the checkpoint itself held, beside what was imported."""
     return _packed({c.name: c.type for c in job.choices if c.reason == STORED and c.name not in imported})
-
-
-def type_name(name: str, auto: str) -> str:
-    """The one name of a type that may have several: for `auto` the outtype it stands for, for an alias its recipe.
-
-    The converter's outtypes are in lower case; what is not one is a recipe. Raises RecipeError for an unknown one, and
-    for COPY, which a checkpoint has no types for.
-    """
-    if name in OUTTYPES:
-        return auto if name == "auto" else name
-    if name.upper() == "COPY":
-        raise RecipeError("COPY keeps the types of a GGUF file, and this is a checkpoint; auto keeps its precision")
-    return recipe(name).name
 
 
 def _unmatched(overrides: Iterable[Override], views: Sequence[View]) -> list[str]:

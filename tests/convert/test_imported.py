@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import gguf_forge
 from gguf_forge.convert import grids
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.imported import choose, pack
+from gguf_forge.convert.imported import Survey, choose, pack, survey
 from gguf_forge.convert.job import Quantization
 from gguf_forge.convert.ops import CONCAT, STACK, add
 from gguf_forge.convert.origin import source_view
@@ -242,6 +242,18 @@ def test_several_files_come_of_one_reading(quantized: Path, tmp_path: Path) -> N
     assert [plan.type for plan in plans] == ["Q4_0", "F16", "Q5_K_M"]
     alone = _convert(quantized, tmp_path / "alone.gguf", "auto")
     assert plans[0].path.read_bytes() == alone.path.read_bytes()
+
+
+def test_scales_are_surveyed_once_for_all_types(quantized: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[str] = []
+
+    def counted(view: View) -> Survey:
+        seen.append(view.name)
+        return survey(view)
+
+    monkeypatch.setattr("gguf_forge.convert.imported.holdings.survey", counted)
+    gguf_forge.convert_checkpoint(quantized, tmp_path / "{ftype}.gguf", "auto,f16,Q5_K_M", dry_run=True)
+    assert len(seen) == len(set(seen)) == 42
 
 
 def _bf16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint16]]:

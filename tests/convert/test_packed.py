@@ -11,7 +11,7 @@ import pytest
 
 import gguf_forge
 from gguf_forge.convert.facts import Facts
-from gguf_forge.convert.job import FILE_TYPE_KEY, Job, Quantization
+from gguf_forge.convert.job import FILE_TYPE_KEY, Job, Quantization, Wanted
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.packed import PACK_MXFP4, SCALED
 from gguf_forge.convert.view import View, changed, of_array
@@ -114,14 +114,14 @@ def model(file_type: int = 0) -> Model:
     [("f32", 0, 38), ("f16", 0, 38), ("bf16", 0, 38), ("q8_0", 0, 7), ("q8_0", 38, 38), ("tq1_0", 0, 36)],
 )
 def test_the_file_type_tells_of_packed_blocks_among_floats(outtype: str, own: int, file_type: int) -> None:
-    job = Job.of_type(outtype, model(own), Quantization(), dry_run=True)
+    job = Job.of_type(Wanted(outtype), model(own), Quantization(), dry_run=True)
     assert job.metadata[FILE_TYPE_KEY].value == file_type
     assert [choice.type.name for choice in job.choices][::2] == ["MXFP4", "I32"]
 
 
 @pytest.mark.parametrize(("recipe", "kind"), [("Q4_K_M", "Q4_K"), ("Q8_0", "Q8_0"), ("MXFP4_MOE", "Q8_0")])
 def test_recipes_leave_packed_blocks_and_whole_numbers(recipe: str, kind: str) -> None:
-    job = Job.of_type(recipe, model(), Quantization(overrides=["exps=Q6_K"]), dry_run=True)
+    job = Job.of_type(Wanted(recipe), model(), Quantization(overrides=["exps=Q6_K"]), dry_run=True)
     types = {choice.name.split(".")[2]: (choice.source.name, choice.type.name) for choice in job.choices}
     assert types["ffn_down_exps"] == ("MXFP4", "MXFP4")
     assert types["ffn_gate_tid2eid"] == ("I32", "I32")

@@ -1,0 +1,127 @@
+"""What becomes of all weights of a model that another tool quantized: types, blocks, and scales beside them.
+
+Knows models; must not know how a type is chosen for one weight, nor how its blocks are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from gguf_forge.convert.imported.choice import Prefer, choose
+from gguf_forge.convert.imported.packing import pack
+from gguf_forge.convert.imported.report import Import
+from gguf_forge.convert.imported.survey import Survey, survey
+from gguf_forge.convert.model import Model
+from gguf_forge.convert.plan import Packing
+from gguf_forge.convert.scales import has_scale
+from gguf_forge.convert.view import F16, Array, View, of_array
+from gguf_forge.types import TensorType, tensor_type
+
+Q8_0 = tensor_type("Q8_0")
+#: The largest number of F16.
+_MOST_HALF = 65504.0
+#: The largest number of blocks: of NVFP4, and of F16 where 8-bit floats (E4M3) were put into it.
+_MOST_IN_BLOCKS = {"NVFP4": 6.0 * 448, "F16": 448.0}
+
+
+class Surveys:
+    """Surveys of a model's weights, by name, each made when it is first asked for: every type wanted needs the same."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Survey] = {}
+
+    def of(self, view: View) -> Survey:
+        """The survey of a view that has a grid."""
+        if view.name not in self._made:
+            self._made[view.name] = survey(view)
+        return self._made[view.name]
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What becomes of a model's quantized weights, in the order of its outputs, and how those kept are packed.
+
+    `scales` are tensors of their own: of each weight of this name the scale of the whole, or of each of a stack.
+    """
+
+    imports: Sequence[Import] = ()
+    packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
+    scales: Mapping[str, View] = field(default_factory=dict)
+
+    def beside(self, views: Sequence[View]) -> list[View]:
+        """The model's views, each scale of a whole tensor behind its tensor."""
+        found: list[View] = []
+        for view in views:
+            found.append(view)
+            if view.name in self.scales:
+                found.append(self.scales[view.name])
+        return found
+
+    @property
+    def types(self) -> Mapping[str, TensorType]:
+        """The types that are settled: of tensors whose codes are kept, and where floats have no recipe to follow."""
+        return {one.name: one.type for one in self.imports if one.type is not None}
+
+
+def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, recipe: bool) -> Holdings:
+    """A type for each quantized weight of a model; without `keep`, none: their values are what counts.
+
+    Weights that no type holds follow the recipe, if there is one; else they are F16, which rounds them less than BF16
+    does, or, where small files are preferred, Q8_0.
+    """
+    imports: list[Import] = []
+    packs: dict[str, Callable[[int, int], Array]] = {}
+    scales: dict[str, View] = {}
+    names = {view.name for view in model.views}
+    arch = str(model.metadata["general.architecture"].value) if model.packed else ""
+    layers = _number(model, arch, "block_count") - _number(model, arch, "nextn_predict_layers")
+    for view in model.views:
+        how = model.packed.get(view.name)
+        if how is None:
+            continue
+        if not keep:
+            imports.append(Import(view.name, how.method, None, "dequantized", how.why or "asked for"))
+            continue
+        found, choice = Import(view.name, how.method, None, "dequantized", how.why), None
+        if view.stored is not None:
+            scaled = has_scale(arch, view.name, names, layers)
+            found, choice = choose(view, prefer, scaled=scaled, look=surveys.of)
+        factors = view.stored.factors if view.stored is not None else ()
+        if found.type is not None and (found.type.quantized or (factors and not recipe)):
+            packs[view.name] = partial(pack, view, choice)
+            if factors:
+                name = f"{view.name.removesuffix('.weight')}.scale"
+                scales[view.name] = of_array(name, np.array(factors, np.float32))
+        elif recipe:
+            found = replace(found, type=None)
+        elif found.type is None:
+            found = _as_floats(found, view, how, prefer, surveys)
+        imports.append(found)
+    return Holdings(imports, packs, scales)
+
+
+def _number(model: Model, arch: str, key: str) -> int:
+    """A number among an architecture's keys; 0 without it."""
+    found = model.metadata.get(f"{arch}.{key}")
+    return int(found.value) if found is not None and isinstance(found.value, int) else 0
+
+
+def _as_floats(found: Import, view: View, how: Packing, prefer: Prefer, surveys: Surveys) -> Import:
+    """What becomes of a weight that no type holds, where nothing else says."""
+    if prefer == "small" and view.width % Q8_0.block_size == 0:
+        return replace(found, type=Q8_0, status="near")
+    return replace(found, type=F16) if _largest(view, how, surveys) <= _MOST_HALF else found
+
+
+def _largest(view: View, how: Packing, surveys: Surveys) -> float:
+    """A number that no weight exceeds in magnitude."""
+    stored = view.stored
+    if stored is None:
+        return how.largest()
+    if len(stored.parts) > 1:
+        return surveys.of(view).largest
+    return _MOST_IN_BLOCKS.get(stored.parts[0].type.name, float("inf")) * max(stored.factors, default=1.0)

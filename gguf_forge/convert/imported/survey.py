@@ -1,0 +1,92 @@
+"""A look at all scales and offsets of weights on a grid: what a type must hold, and how well F16 does.
+
+Knows numbers; never looks at codes. Must not know types of GGUF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gguf_forge.convert.view import Array, Stored, View
+from gguf_forge.errors import ConversionError, escaped
+
+#: Numbers looked at together.
+_RUN = 1 << 20
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at the scales and offsets of a grid says.
+
+    `low`, `high`: the range of code - zero; `zeros` the range of zeros, None where they are not all whole; `rounding`
+    the most by which a scale or minimum changes in F16, relative to it: infinite where one does not fit; `largest` a
+    number that no weight exceeds in magnitude.
+    """
+
+    low: int
+    high: int
+    zeros: tuple[int, int] | None
+    rounding: float
+    largest: float
+
+
+def survey(view: View) -> Survey:
+    """Looks at all scales and offsets of a view's grid. ConversionError for one that is no number."""
+    stored = view.stored
+    assert stored is not None
+    low, high = stored.low, stored.high
+    least, most, whole, worst, largest = 0, 0, True, 0.0, 0.0
+    first = True
+    for start, stop in _runs(view.count, stored.parts[1].width):
+        scales = stored.parts[1].rows(start, stop)
+        if not np.isfinite(scales).all():
+            bad = int(np.flatnonzero(~np.isfinite(scales).all(axis=1))[0]) + start
+            raise ConversionError(f"{escaped(view.name)}: a scale in row {bad} is not finite ({stored.method})")
+        worst = max(worst, _rounding(scales))
+        if not stored.offset:
+            largest = max(largest, _largest(stored, scales))
+            continue
+        offsets = stored.parts[2].rows(start, stop)
+        if not np.isfinite(offsets).all():
+            raise ConversionError(f"{escaped(view.name)}: a zero or minimum is not finite ({stored.method})")
+        largest = max(largest, _largest(stored, scales, offsets))
+        if stored.offset == "minima":
+            worst = max(worst, _rounding(offsets))
+        elif whole and offsets.size:
+            whole = offsets.dtype.kind in "iu" or bool((offsets == np.rint(offsets)).all())
+            here = int(np.floor(offsets.min())), int(np.ceil(offsets.max()))
+            least, most = (here if first else (min(least, here[0]), max(most, here[1])))
+            first = False
+    zeros = (least, most) if stored.offset == "zeros" and whole else (0, 0) if not stored.offset else None
+    if zeros is not None:
+        low, high = low - zeros[1], high - zeros[0]
+    return Survey(low, high, zeros, worst, largest)
+
+
+def _runs(count: int, width: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _RUN // max(1, width))
+    for start in range(0, count, step):
+        yield start, min(count, start + step)
+
+
+def _largest(stored: Stored, scales: Array, offsets: Array | None = None) -> float:
+    """A number that no weight with these scales exceeds in magnitude."""
+    scales = np.abs(scales)
+    span = max(abs(stored.low), abs(stored.high)) * scales
+    if offsets is not None:
+        span = span + (np.abs(offsets) if stored.offset == "minima" else np.abs(offsets) * scales)
+    return float(span.max(initial=0))
+
+
+def _rounding(values: Array) -> float:
+    """The largest relative change of a number in F16."""
+    if not values.size:
+        return 0.0
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        halves = values.astype(np.float16).astype(values.dtype)
+        change = np.abs(halves - values) / np.abs(values)
+    change[values == 0] = 0
+    return float(change.max())
