@@ -251,7 +251,7 @@ def test_scales_are_surveyed_once_for_all_types(quantized: Path, tmp_path: Path,
         seen.append(view.name)
         return survey(view)
 
-    monkeypatch.setattr("gguf_forge.convert.imported.holdings.survey", counted)
+    monkeypatch.setattr("gguf_forge.convert.imported.surveys.survey", counted)
     gguf_forge.convert_checkpoint(quantized, tmp_path / "{ftype}.gguf", "auto,f16,Q5_K_M", dry_run=True)
     assert len(seen) == len(set(seen)) == 42
 

@@ -1,7 +1,7 @@
 """Which type of GGUF holds a weight that another tool quantized, and how well.
 
-Chooses by a survey of scales and offsets (survey.py); must not know formats of other tools, families, or files, nor how
-blocks are made.
+Chooses by a survey of scales and offsets (surveys.py). Must not know formats of other tools, families, or files, nor
+how blocks are made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from gguf_forge.convert.imported.report import Import, Status
-from gguf_forge.convert.imported.survey import Survey, survey
+from gguf_forge.convert.imported.surveys import Survey, survey
 from gguf_forge.convert.view import Stored, View
 from gguf_forge.quant.exact import HOMES, Home
 

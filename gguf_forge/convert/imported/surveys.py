@@ -90,3 +90,16 @@ def _rounding(values: Array) -> float:
         change = np.abs(halves - values) / np.abs(values)
     change[values == 0] = 0
     return float(change.max())
+
+
+class Surveys:
+    """Surveys of a model's weights, by name, each made when it is first asked for: every type wanted needs the same."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Survey] = {}
+
+    def of(self, view: View) -> Survey:
+        """The survey of a view that has a grid."""
+        if view.name not in self._made:
+            self._made[view.name] = survey(view)
+        return self._made[view.name]

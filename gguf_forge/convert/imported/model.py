@@ -14,7 +14,7 @@ import numpy as np
 from gguf_forge.convert.imported.choice import Prefer, choose
 from gguf_forge.convert.imported.packing import pack
 from gguf_forge.convert.imported.report import Import
-from gguf_forge.convert.imported.survey import Survey, survey
+from gguf_forge.convert.imported.surveys import Surveys
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.plan import Packing
 from gguf_forge.convert.scales import has_scale
@@ -26,19 +26,6 @@ Q8_0 = tensor_type("Q8_0")
 _MOST_HALF = 65504.0
 #: The largest number of blocks: of NVFP4, and of F16 where 8-bit floats (E4M3) were put into it.
 _MOST_IN_BLOCKS = {"NVFP4": 6.0 * 448, "F16": 448.0}
-
-
-class Surveys:
-    """Surveys of a model's weights, by name, each made when it is first asked for: every type wanted needs the same."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Survey] = {}
-
-    def of(self, view: View) -> Survey:
-        """The survey of a view that has a grid."""
-        if view.name not in self._made:
-            self._made[view.name] = survey(view)
-        return self._made[view.name]
 
 
 @dataclass(frozen=True)
