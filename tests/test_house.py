@@ -145,3 +145,12 @@ def test_readme_names_only_commands_and_options_that_exist() -> None:
         command = importlib.import_module(COMMANDS[name]).command
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} - known == set(), line
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    listed = re.search(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.S | re.M)
+    assert listed is not None
+    found = {"gguf_forge.converters"}
+    for init in PACKAGE.rglob("__init__.py"):
+        found.add(".".join(init.parent.relative_to(ROOT).parts))
+    assert set(re.findall(r'"([^"]+)"', listed[1])) == found
