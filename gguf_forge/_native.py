@@ -168,3 +168,48 @@ def grid_blocks(
             _ffi.from_buffer("uint8_t[]", out, True),
         )
     )
+
+
+class Fit:
+    """Memory of a forge_fit for `width` columns: float32 (n, n) covariances go in, rows are fitted against them.
+
+    The factor's memory belongs to this object, and is read by any number of threads at once.
+    """
+
+    def __init__(self, width: int, isa: str | None = None) -> None:
+        chunks = -(-width // 256)
+        self.width = width
+        self._backend = _default if isa is None else backend(isa)
+        self._held = [
+            _ffi.new(f"{kind}[]", max(size, 1))
+            for kind, size in (
+                ("float", width),
+                ("float", width * 256),
+                ("int16_t", width * width),
+                ("float", width * chunks),
+            )
+        ]
+        self._fit = _ffi.new("forge_fit *", [width, *self._held])
+
+    def prepare(self, covariance: Any) -> int:
+        """Calls forge_fit_prepare on a writable contiguous float32 buffer (n, n), which is spoilt."""
+        return int(_lib.forge_fit_prepare(self._backend, _ffi.from_buffer("float[]", covariance, True), self._fit))
+
+    def rows(self, type: int, x: Any, out: Any, rounds: int, errors: Any) -> int:
+        """Calls forge_fit_rows: x float32 (rows, n), out uint8 (rows, bytes), both with contiguous rows; errors float64."""
+        scratch = _ffi.new("char[]", _lib.forge_fit_scratch(self._backend, self.width))
+        return int(
+            _lib.forge_fit_rows(
+                self._backend,
+                self._fit,
+                type,
+                _ffi.cast("float *", x.ctypes.data),
+                x.strides[0] // 4,
+                _ffi.cast("uint8_t *", out.ctypes.data),
+                out.strides[0],
+                x.shape[0],
+                rounds,
+                _ffi.from_buffer("double[]", errors, True),
+                scratch,
+            )
+        )

@@ -21,6 +21,11 @@ struct forge_backend {
     /* Copies past the caches, for results too large to stay there; stream_end after the last copy. */
     void (*stream)(uint8_t *dst, const uint8_t *src, size_t bytes);
     void (*stream_end)(void);
+    /* As forge_fit_scratch, forge_fit_prepare and forge_fit_rows. */
+    int64_t (*fit_scratch)(int64_t width);
+    int64_t (*fit_prepare)(float *h, const forge_fit *fit);
+    int (*fit_rows)(const forge_fit *fit, int type, const float *x, int64_t x_stride, uint8_t *out, int64_t out_stride,
+                    int64_t rows, int rounds, double *error, void *scratch);
     forge_encode_fn encode[FORGE_TYPES];
     forge_decode_fn decode[FORGE_TYPES];
 };

@@ -251,6 +251,21 @@ int forge_convert(const forge_backend *backend, int src_type, const void *src, i
     return encode_tiles(&j, rows * width);
 }
 
+/* ------------------------------------------------------------------ fits against a covariance */
+
+int64_t forge_fit_prepare(const forge_backend *backend, float *h, const forge_fit *fit)
+{
+    return backend->fit_prepare(h, fit);
+}
+
+int64_t forge_fit_scratch(const forge_backend *backend, int64_t width) { return backend->fit_scratch(width); }
+
+int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type, const float *x, int64_t x_stride,
+                   uint8_t *out, int64_t out_stride, int64_t rows, int rounds, double *error, void *scratch)
+{
+    return backend->fit_rows(fit, type, x, x_stride, out, out_stride, rows, rounds, error, scratch);
+}
+
 /* ------------------------------------------------------------------ numbers that are not finite */
 
 static inline uint32_t word_at(const uint8_t *p, int bytes)

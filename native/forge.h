@@ -88,6 +88,29 @@ void forge_table_values(const uint8_t *codes, int64_t rows, int64_t width, int64
 int forge_grid_blocks(int type, const uint8_t *codes, int64_t rows, int64_t width, int64_t group, const int16_t *zeros,
                       int flip, const uint16_t *scales, const uint16_t *minima, uint8_t *blocks);
 
+/* A covariance H = X'X of the inputs of a matrix, factored: what rows are fitted against. All memory is the caller's. */
+typedef struct {
+    int64_t width;   /* n: columns, a multiple of 32 */
+    float *d;        /* n */
+    float *near;     /* n x 256: each column's row of the factor, within its chunk of 256 columns */
+    int16_t *far;    /* n x n: the same for earlier chunks, as integers, */
+    float *far_unit; /* n x ceil(n / 256): and their units */
+} forge_fit;
+
+/* Factors H, n x n floats, symmetric, of which the lower triangle is read and all is spoilt. -1, or the column at which
+ * it was found not to be positive definite. */
+int64_t forge_fit_prepare(const forge_backend *backend, float *h, const forge_fit *fit);
+
+/* Bytes of memory that forge_fit_rows needs for rows of this width. */
+int64_t forge_fit_scratch(const forge_backend *backend, int64_t width);
+
+/* Rows of floats, all finite, to blocks of a type, so that the error (value - x)' H (value - x) of each row is small.
+ *
+ * x_stride in floats, out_stride in bytes; rounds: 1 to 8, how often each block is done. error[row] gets the error added.
+ * FORGE_E_TYPE for types that are not fitted, FORGE_E_WIDTH for a width that is not of whole blocks. */
+int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type, const float *x, int64_t x_stride,
+                   uint8_t *out, int64_t out_stride, int64_t rows, int rounds, double *error, void *scratch);
+
 /* cdef end */
 
 #endif

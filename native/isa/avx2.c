@@ -55,6 +55,7 @@ V_FN void vi_store(int32_t *p, VI a) { _mm256_storeu_si256((__m256i *)p, a); }
 V_FN VI vi_add(VI a, VI b) { return _mm256_add_epi32(a, b); }
 V_FN VI vi_sub(VI a, VI b) { return _mm256_sub_epi32(a, b); }
 V_FN VI vi_mul(VI a, VI b) { return _mm256_mullo_epi32(a, b); }
+V_FN VI vi_pairs(VI a, VI b) { return _mm256_madd_epi16(a, b); }
 V_FN VI vi_and(VI a, VI b) { return _mm256_and_si256(a, b); }
 V_FN VI vi_or(VI a, VI b) { return _mm256_or_si256(a, b); }
 V_FN VI vi_xor(VI a, VI b) { return _mm256_xor_si256(a, b); }

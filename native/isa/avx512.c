@@ -46,6 +46,7 @@ V_FN void vi_store(int32_t *p, VI a) { _mm512_storeu_si512(p, a); }
 V_FN VI vi_add(VI a, VI b) { return _mm512_add_epi32(a, b); }
 V_FN VI vi_sub(VI a, VI b) { return _mm512_sub_epi32(a, b); }
 V_FN VI vi_mul(VI a, VI b) { return _mm512_mullo_epi32(a, b); }
+V_FN VI vi_pairs(VI a, VI b) { return _mm512_madd_epi16(a, b); }
 V_FN VI vi_and(VI a, VI b) { return _mm512_and_si512(a, b); }
 V_FN VI vi_or(VI a, VI b) { return _mm512_or_si512(a, b); }
 V_FN VI vi_xor(VI a, VI b) { return _mm512_xor_si512(a, b); }

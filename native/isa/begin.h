@@ -3,8 +3,10 @@
 #define FORGE_ISA_BEGIN_H
 
 #include "../backend.h"
+#include <float.h>
 #include <limits.h>
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #define V_OUT static __attribute__((noinline, unused))

@@ -46,6 +46,11 @@ V_FN void vi_store(int32_t *p, VI a) { vst1q_s32(p, a); }
 V_FN VI vi_add(VI a, VI b) { return vaddq_s32(a, b); }
 V_FN VI vi_sub(VI a, VI b) { return vsubq_s32(a, b); }
 V_FN VI vi_mul(VI a, VI b) { return vmulq_s32(a, b); }
+V_FN VI vi_pairs(VI a, VI b)
+{
+    const int16x8_t x = vreinterpretq_s16_s32(a), y = vreinterpretq_s16_s32(b);
+    return vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
+}
 V_FN VI vi_and(VI a, VI b) { return vandq_s32(a, b); }
 V_FN VI vi_or(VI a, VI b) { return vorrq_s32(a, b); }
 V_FN VI vi_xor(VI a, VI b) { return veorq_s32(a, b); }

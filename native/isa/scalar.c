@@ -40,6 +40,7 @@ V_FN void vi_store(int32_t *p, VI a) { *p = a; }
 V_FN VI vi_add(VI a, VI b) { return (VI)((uint32_t)a + (uint32_t)b); }
 V_FN VI vi_sub(VI a, VI b) { return (VI)((uint32_t)a - (uint32_t)b); }
 V_FN VI vi_mul(VI a, VI b) { return (VI)((uint32_t)a * (uint32_t)b); }
+V_FN VI vi_pairs(VI a, VI b) { return (int16_t)a * (int16_t)b + (a >> 16) * (b >> 16); }
 V_FN VI vi_and(VI a, VI b) { return a & b; }
 V_FN VI vi_or(VI a, VI b) { return a | b; }
 V_FN VI vi_xor(VI a, VI b) { return a ^ b; }

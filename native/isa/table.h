@@ -37,6 +37,12 @@
 #include "../codec/tq1_0.h"
 #include "../codec/tq2_0.h"
 
+#include "../fit/product.h"
+#include "../fit/far.h"
+#include "../fit/blocks.h"
+#include "../fit/levels.h"
+#include "../fit/rows.h"
+
 static int64_t first_above(const float *x, int64_t n, float limit)
 {
     const uint32_t bits = f32_to_bits(limit); /* magnitudes are in the order of their bits, NaNs above all */
@@ -73,6 +79,9 @@ const forge_backend FORGE_BACKEND = {
     .first_above = first_above,
     .stream = stream_copy,
     .stream_end = stream_finish,
+    .fit_scratch = fit_scratch,
+    .fit_prepare = fit_prepare,
+    .fit_rows = fit_rows,
     .encode = {
 #define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) ENCODE_##codec(name, id)
 #include "../types.def"

@@ -20,6 +20,7 @@
  *                 vi_shl(a, k) vi_shr(a, k): by a constant, zeros shifted in      vi_sar(a, k): sign shifted in
  *                 vi_shrv(a, b): lane by lane, 0 <= b < 32
  *                 vi_eq gt (a, b) -> VM   vi_select(m, a, b)
+ *                 vi_pairs(a, b)                  sum of the products of the two signed 16-bit halves, which fits
  *                 vi_previous(before, a)          each lane gets the one below it, the first the last of `before`
  * between         vf_trunc(a) -> VI       toward zero; INT_MIN when it does not fit or is a NaN (as x86 does)
  *                 vi_to_f(a) -> VF        rounded to nearest even      vf_bits(a) vi_as_f(a): the same 32 bits

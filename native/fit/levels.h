@@ -1,0 +1,401 @@
+/* One block of VN rows at once, fitted to what the rows' product with the inputs needs: which scales, which levels.
+ *
+ * The error of a row against a covariance H = U' D U is the sum over its columns of D y^2, with
+ *     y = w + c - value,  c = - sum over earlier columns i of U[i] (value_i - w_i):
+ * what was rounded before is made up for by what is rounded after it. Columns are taken in order. The scale and the
+ * minimum of a sub-block are those of several that have the least error when the sub-block is really rounded with each;
+ * the block's own are then fitted to the levels found (least squares), and all is done again. The best round is kept. */
+#ifndef FORGE_FIT_LEVELS_H
+#define FORGE_FIT_LEVELS_H
+
+enum { FIT_TRIES = 5 };
+
+/* How a type's scales are written: by d alone, d and a minimum, or by whole numbers that multiply d (and dmin), or by
+ * small floats. */
+enum { FIT_D, FIT_D_MIN, FIT_INTS, FIT_INTS_MIN, FIT_E8M0, FIT_E4M3 };
+
+typedef struct {
+    int type, block, sub, bytes, form;
+    int least, most;             /* levels that are whole numbers */
+    int scale_least, scale_most; /* whole scales */
+    int min_most;
+    const float *values, *edges; /* else sixteen uneven levels in order, and what lies between each and the next */
+    void (*open)(const uint8_t *in, FitBlock *f);
+    void (*close)(const FitBlock *f, uint8_t *out);
+} FitShape;
+
+/* What is being fitted, a lane a row. */
+typedef struct {
+    VF w[FIT_CHUNK];      /* weights */
+    VF base[FIT_CHUNK];   /* weights and what earlier columns ask for */
+    VF error[FIT_CHUNK];  /* value - weight, of columns done */
+    VF left[FIT_CHUNK];   /* base while a round runs */
+    VF unit[FIT_CHUNK];   /* what scales multiply */
+    VF bad[FIT_CHUNK];    /* error of the round */
+    VF best[FIT_CHUNK];   /* unit of the best round */
+    VF target[FIT_CHUNK]; /* U times weights, plus what earlier columns ask for */
+    VF times_d[FIT_CHUNK], times_min[FIT_CHUNK];
+    float rows[VN * FIT_CHUNK];
+} FitWork;
+
+typedef struct {
+    VF d, dmin, total;
+    VI scale[16], min[16];
+} FitScales;
+
+/* out[j] -= sum of u[j][i] * e[i] over i from `from` to `end`, for rows j from `first` to `last`, multiples of 8. */
+V_FN void fit_carry(VF *out, const float *u, const VF *e, int from, int end, int first, int last)
+{
+    for (int j = first; j < last; j += 8) {
+        const float *row = u + j * FIT_CHUNK;
+        VF sum[8];
+        for (int r = 0; r < 8; r++) {
+            sum[r] = out[j + r];
+        }
+        for (int i = from; i < end; i++) {
+            for (int r = 0; r < 8; r++) {
+                sum[r] = vf_sub(sum[r], vf_mul(vf_set1(row[r * FIT_CHUNK + i]), e[i]));
+            }
+        }
+        for (int r = 0; r < 8; r++) {
+            out[j + r] = sum[r];
+        }
+    }
+}
+
+/* out = the columns' part of U times x, columns from `from` to `end`. */
+V_FN void fit_times(VF *out, const float *u, const VF *x, int from, int end)
+{
+    for (int j = from; j < end; j += 8) {
+        const float *row = u + j * FIT_CHUNK;
+        VF sum[8];
+        for (int r = 0; r < 8; r++) {
+            sum[r] = x[j + r];
+        }
+        for (int i = from; i < j; i++) {
+            for (int r = 0; r < 8; r++) {
+                sum[r] = vf_add(sum[r], vf_mul(vf_set1(row[r * FIT_CHUNK + i]), x[i]));
+            }
+        }
+        for (int r = 1; r < 8; r++) {
+            for (int i = 0; i < r; i++) {
+                sum[r] = vf_add(sum[r], vf_mul(vf_set1(row[r * FIT_CHUNK + j + i]), x[j + i]));
+            }
+        }
+        for (int r = 0; r < 8; r++) {
+            out[j + r] = sum[r];
+        }
+    }
+}
+
+typedef struct {
+    VFT values, edges;
+    VF middle, least, most;
+} FitLevels;
+
+V_FN FitLevels fit_levels(const FitShape *s, int uneven)
+{
+    FitLevels f = {.least = vf_set1((float)s->least), .most = vf_set1((float)s->most), .middle = vf_set1(0.f)};
+    if (uneven) {
+        f.values = vf_table16(s->values);
+        f.edges = vf_table16(s->edges);
+        f.middle = vf_set1(s->edges[7]);
+    }
+    return f;
+}
+
+V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
+{
+    if (!uneven) {
+        return vf_min(vf_max(vf_round_even(vf_max(vf_min(a, vf_set1(0x1p21f)), vf_set1(-0x1p21f))), f->least), f->most);
+    }
+    VI zero = vi_set1(0), index = vi_select(vf_lt(a, f->middle), zero, vi_set1(8));
+    for (int step = 4; step > 0; step >>= 1) {
+        const VF edge = vf_lookup16(f->edges, vi_add(index, vi_set1(step - 1)));
+        index = vi_add(index, vi_select(vf_lt(a, edge), zero, vi_set1(step)));
+    }
+    return vf_lookup16(f->values, index);
+}
+
+/* Rounds the sub-block of `sub` columns at `at` with each of `count` scales and minimums. total[k] gets the error; of a
+ * single one unit and error are kept. */
+V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork *k, int at, const float *u, const float *d,
+                    const VF *scale, const VF *less, VF *total)
+{
+    VF e[32][FIT_TRIES], inverse[FIT_TRIES];
+    for (int t = 0; t < count; t++) {
+        const VM some = vf_neq(scale[t], vf_set1(0.f));
+        inverse[t] = vf_select(some, vf_div(vf_set1(1.f), vf_select(some, scale[t], vf_set1(1.f))), vf_set1(0.f));
+        total[t] = vf_set1(0.f);
+    }
+    for (int j = 0; j < sub; j++) {
+        const float *row = u + (at + j) * FIT_CHUNK + at;
+        const VF weight = vf_set1(d[at + j]), w = k->w[at + j];
+        VF x[FIT_TRIES];
+        for (int t = 0; t < count; t++) {
+            x[t] = k->left[at + j];
+        }
+        for (int i = 0; i < j; i++) {
+            const VF times = vf_set1(row[i]);
+            for (int t = 0; t < count; t++) {
+                x[t] = vf_sub(x[t], vf_mul(times, e[i][t]));
+            }
+        }
+        for (int t = 0; t < count; t++) {
+            const VF unit = fit_nearest(f, uneven, vf_mul(vf_add(x[t], less[t]), inverse[t]));
+            const VF value = vf_sub(vf_mul(scale[t], unit), less[t]), y = vf_sub(x[t], value);
+            total[t] = vf_add(total[t], vf_mul(weight, vf_mul(y, y)));
+            e[j][t] = vf_sub(value, w);
+            if (count == 1) {
+                k->unit[at + j] = unit;
+                k->bad[at + j] = e[j][0];
+            }
+        }
+    }
+}
+
+/* The scale that a whole number stands for. */
+V_FN VF fit_scale_of(int form, VF d, VI whole)
+{
+    if (form == FIT_INTS || form == FIT_INTS_MIN) {
+        return vf_mul(d, vi_to_f(whole));
+    }
+    int32_t codes[VN];
+    float scales[VN];
+    vi_store(codes, whole);
+    for (int l = 0; l < VN; l++) {
+        scales[l] = form == FIT_E8M0 ? mxfp4_scale((unsigned)codes[l]) : nvfp4_scale((unsigned)codes[l]);
+    }
+    return vf_load(scales);
+}
+
+/* Takes the tries that are better than the best so far. */
+V_FN void fit_take(int count, const VF *total, VF *best, const VF *a, VF *a_best, const VF *b, VF *b_best)
+{
+    for (int t = 0; t < count; t++) {
+        const VM better = vf_lt(total[t], *best);
+        *best = vf_select(better, total[t], *best);
+        *a_best = vf_select(better, a[t], *a_best);
+        *b_best = vf_select(better, b[t], *b_best);
+    }
+}
+
+/* Chooses the whole scale and minimum of sub-block n, `reach` to either side of what they are. */
+V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int sub, FitWork *k, FitScales *now, int at,
+                          int n, int reach, const float *u, const float *d)
+{
+    const int mins = s->form == FIT_INTS_MIN, tries = 2 * reach + 1;
+    VF scale_best = vi_to_f(now->scale[n]), min_best = vi_to_f(now->min[n]), best = vf_set1(FLT_MAX);
+    for (int outer = mins ? -reach : 0; outer <= (mins ? reach : 0); outer++) {
+        VF scale[FIT_TRIES], less[FIT_TRIES], whole[FIT_TRIES], min[FIT_TRIES], total[FIT_TRIES];
+        for (int t = 0; t < tries; t++) {
+            /* The middle comes first, so that it is kept among equals. */
+            const int step = t % 2 ? -(t + 1) / 2 : t / 2, first = mins ? outer : step;
+            const VI a = vi_clamp(vi_add(now->scale[n], vi_set1(first)), s->scale_least, s->scale_most);
+            const VI b = mins ? vi_clamp(vi_add(now->min[n], vi_set1(step)), 0, s->min_most) : vi_set1(0);
+            whole[t] = vi_to_f(a);
+            min[t] = vi_to_f(b);
+            scale[t] = fit_scale_of(s->form, now->d, a);
+            less[t] = mins ? vf_mul(now->dmin, min[t]) : vf_set1(0.f);
+        }
+        if (tries == 5) {
+            fit_round(f, uneven, sub, 5, k, at, u, d, scale, less, total);
+        } else {
+            fit_round(f, uneven, sub, 3, k, at, u, d, scale, less, total);
+        }
+        fit_take(tries, total, &best, whole, &scale_best, min, &min_best);
+    }
+    now->scale[n] = vf_trunc(scale_best);
+    now->min[n] = vf_trunc(min_best);
+}
+
+/* Chooses d, and the minimum where there is one, as half floats near what they are. */
+V_FN void fit_choose_floats(const FitShape *s, const FitLevels *f, int uneven, int sub, FitWork *k, FitScales *now, int at,
+                            float step, const float *u, const float *d)
+{
+    const int mins = s->form == FIT_D_MIN;
+    VF d_best = now->d, min_best = now->dmin, best = vf_set1(FLT_MAX);
+    for (int outer = mins ? -2 : 0; outer <= (mins ? 2 : 0); outer++) {
+        VF scale[FIT_TRIES], less[FIT_TRIES], total[FIT_TRIES];
+        for (int t = 0; t < FIT_TRIES; t++) {
+            const int by = t % 2 ? -(t + 1) / 2 : t / 2;
+            scale[t] = vf_through_f16(vf_mul(now->d, vf_set1(1.f + step * (float)by)));
+            const VF lower = vf_sub(now->dmin, vf_mul(now->d, vf_set1(step * 4.f * (float)outer)));
+            less[t] = mins ? vf_through_f16(lower) : vf_set1(0.f);
+        }
+        fit_round(f, uneven, sub, FIT_TRIES, k, at, u, d, scale, less, total);
+        fit_take(FIT_TRIES, total, &best, scale, &d_best, less, &min_best);
+    }
+    now->d = d_best;
+    now->dmin = min_best;
+}
+
+/* d and dmin by least squares, given what they multiply, rounded as they are stored; what they were where there is no
+ * answer, or a minimum below 0 in types that have none. */
+V_FN void fit_refit(const FitShape *s, FitWork *k, FitScales *now, int at, const float *u, const float *d)
+{
+    const int mins = s->form == FIT_D_MIN || s->form == FIT_INTS_MIN, ints = s->form >= FIT_INTS;
+    const VF zero = vf_set1(0.f);
+    VF *scaled = k->left, *lower = k->bad; /* free between rounds */
+    for (int i = 0; i < s->block; i++) {
+        const int n = i / s->sub;
+        scaled[at + i] = ints ? vf_mul(vi_to_f(now->scale[n]), k->unit[at + i]) : k->unit[at + i];
+        lower[at + i] = ints ? vi_to_f(now->min[n]) : vf_set1(1.f);
+    }
+    fit_times(k->times_d, u, scaled, at, at + s->block);
+    if (mins) {
+        fit_times(k->times_min, u, lower, at, at + s->block);
+    }
+    VF dd = zero, dm = zero, mm = zero, dt = zero, mt = zero;
+    for (int i = at; i < at + s->block; i++) {
+        const VF weight = vf_set1(d[i]), a = vf_mul(weight, k->times_d[i]);
+        dd = vf_add(dd, vf_mul(a, k->times_d[i]));
+        dt = vf_add(dt, vf_mul(a, k->target[i]));
+        if (mins) {
+            const VF b = vf_mul(weight, k->times_min[i]);
+            dm = vf_add(dm, vf_mul(a, k->times_min[i]));
+            mm = vf_add(mm, vf_mul(b, k->times_min[i]));
+            mt = vf_add(mt, vf_mul(b, k->target[i]));
+        }
+    }
+    /* y = target - d times_d + dmin times_min */
+    const VM some = vf_gt(dd, zero);
+    const VF one = vf_set1(1.f), safe = vf_select(some, dd, one);
+    VF scale = vf_div(vf_add(dt, vf_mul(now->dmin, dm)), safe), least = now->dmin;
+    if (mins) {
+        const VF whole = vf_sub(vf_mul(dd, mm), vf_mul(dm, dm));
+        const VM both = vf_gt(whole, vf_mul(vf_set1(1e-4f), vf_mul(dd, mm)));
+        const VF over = vf_select(both, whole, one);
+        const VF new_d = vf_div(vf_sub(vf_mul(dt, mm), vf_mul(mt, dm)), over);
+        const VF new_min = vf_div(vf_sub(vf_mul(dt, dm), vf_mul(mt, dd)), over);
+        const VM good = ints ? vm_and(both, vm_and(vf_ge(new_min, zero), vf_gt(new_d, zero))) : both;
+        scale = vf_select(good, new_d, scale);
+        least = vf_select(good, new_min, least);
+    }
+    const VF limit = vf_set1(65504.f);
+    scale = vf_through_f16(scale);
+    least = vf_through_f16(least);
+    const VM held = vm_and(some, vm_and(vf_le(vf_abs(scale), limit), vf_le(vf_abs(least), limit)));
+    now->d = vf_select(held, scale, now->d);
+    now->dmin = vf_select(held, least, now->dmin);
+}
+
+/* The weights as they would be if nothing of this block were rounded, encoded as the type's own encoder does. */
+static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, const float *u, const float *d,
+                      forge_encode_fn encode)
+{
+    const int n = s->block;
+    uint8_t bytes[VN * 256];
+    FitBlock open;
+    int32_t scale[16][VN], min[16][VN];
+    float of_d[VN], of_min[VN];
+    for (int i = at; i < at + n; i++) {
+        k->left[i] = k->base[i];
+    }
+    for (int from = at; from < at + n; from += 16) {
+        for (int j = from; j < from + 16; j++) {
+            VF x = k->left[j];
+            for (int i = from; i < j; i++) {
+                x = vf_sub(x, vf_mul(vf_set1(u[j * FIT_CHUNK + i]), k->bad[i]));
+            }
+            k->bad[j] = vf_sub(x, k->w[j]);
+            float lanes[VN];
+            vf_store(lanes, x);
+            for (int l = 0; l < VN; l++) {
+                k->rows[l * n + j - at] = lanes[l];
+            }
+        }
+        fit_carry(k->left, u, k->bad, from, from + 16, from + 16, at + n);
+    }
+    memset(scale, 0, sizeof scale);
+    memset(min, 0, sizeof min);
+    encode(k->rows, bytes, VN, d + at, 1);
+    for (int l = 0; l < VN; l++) {
+        memset(&open, 0, offsetof(FitBlock, level));
+        s->open(bytes + l * s->bytes, &open);
+        of_d[l] = open.d;
+        of_min[l] = open.dmin;
+        for (int i = 0; i < n / s->sub; i++) {
+            scale[i][l] = open.scale[i];
+            min[i][l] = open.min[i];
+        }
+    }
+    now->d = vf_load(of_d);
+    now->dmin = vf_load(of_min);
+    for (int i = 0; i < 16; i++) {
+        now->scale[i] = vi_load(scale[i]);
+        now->min[i] = vi_load(min[i]);
+    }
+}
+
+/* Takes what a round found in the lanes where it is better. */
+V_FN void fit_keep(const FitShape *s, FitWork *k, const FitScales *now, FitScales *best, int at)
+{
+    const VM better = vf_lt(now->total, best->total);
+    best->d = vf_select(better, now->d, best->d);
+    best->dmin = vf_select(better, now->dmin, best->dmin);
+    best->total = vf_select(better, now->total, best->total);
+    for (int i = 0; i < s->block / s->sub; i++) {
+        best->scale[i] = vi_select(better, now->scale[i], best->scale[i]);
+        best->min[i] = vi_select(better, now->min[i], best->min[i]);
+    }
+    for (int i = at; i < at + s->block; i++) {
+        k->best[i] = vf_select(better, k->unit[i], k->best[i]);
+        k->error[i] = vf_select(better, k->bad[i], k->error[i]);
+    }
+}
+
+/* Fits the block at column `at` of the chunk, in `rounds` rounds. */
+V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScales *best, int at, const float *u,
+                    const float *d, forge_encode_fn encode, int rounds)
+{
+    const FitLevels f = fit_levels(s, uneven);
+    FitScales now;
+    fit_start(s, k, &now, at, u, d, encode);
+    best->total = vf_set1(INFINITY);
+    fit_times(k->target, u, k->w, at, at + s->block);
+    for (int i = at; i < at + s->block; i++) {
+        k->target[i] = vf_add(k->target[i], vf_sub(k->base[i], k->w[i]));
+    }
+    const int whole = s->form >= FIT_INTS, fixed = s->form >= FIT_E8M0;
+    for (int round = 0; round < (fixed ? 1 : rounds); round++) {
+        now.total = vf_set1(0.f);
+        for (int i = at; i < at + s->block; i++) {
+            k->left[i] = k->base[i];
+        }
+        for (int n = 0; n < s->block / sub; n++) {
+            const int from = at + n * sub;
+            VF scale = now.d, less = now.dmin, total;
+            if (whole) {
+                fit_choose_ints(s, &f, uneven, sub, k, &now, from, n, round ? 1 : 2, u, d);
+                scale = fit_scale_of(s->form, now.d, now.scale[n]);
+                less = vf_mul(now.dmin, vi_to_f(now.min[n]));
+            } else {
+                fit_choose_floats(s, &f, uneven, sub, k, &now, from, round ? .015f : .05f, u, d);
+                scale = now.d;
+                less = now.dmin;
+            }
+            fit_round(&f, uneven, sub, 1, k, from, u, d, &scale, &less, &total);
+            now.total = vf_add(now.total, total);
+            fit_carry(k->left, u, k->bad, from, from + sub, from + sub, at + s->block);
+        }
+        fit_keep(s, k, &now, best, at);
+        if (round + 1 < rounds && !fixed) {
+            fit_refit(s, k, &now, at, u, d);
+        }
+    }
+}
+
+#define FIT_BLOCK(name, uneven, sub) \
+    static void name(const FitShape *s, FitWork *k, FitScales *best, int at, const float *u, const float *d, \
+                     forge_encode_fn encode, int rounds) \
+    { \
+        fit_block(s, uneven, sub, k, best, at, u, d, encode, rounds); \
+    }
+FIT_BLOCK(fit_even16, 0, 16)
+FIT_BLOCK(fit_even32, 0, 32)
+FIT_BLOCK(fit_uneven16, 1, 16)
+FIT_BLOCK(fit_uneven32, 1, 32)
+#undef FIT_BLOCK
+
+#endif

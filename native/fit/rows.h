@@ -1,0 +1,193 @@
+/* Rows fitted against a covariance: the shapes of the types, chunks of columns, panels of rows. */
+#ifndef FORGE_FIT_ROWS_H
+#define FORGE_FIT_ROWS_H
+
+extern const forge_backend FORGE_BACKEND;
+
+static const FitShape fit_shapes[] = {
+    {.type = 2, .block = 32, .sub = 32, .bytes = 18, .form = FIT_D, .least = -8, .most = 7,
+     .open = q4_0_open, .close = q4_0_close},
+    {.type = 3, .block = 32, .sub = 32, .bytes = 20, .form = FIT_D_MIN, .least = 0, .most = 15,
+     .open = q4_1_open, .close = q4_1_close},
+    {.type = 6, .block = 32, .sub = 32, .bytes = 22, .form = FIT_D, .least = -16, .most = 15,
+     .open = q4_0_open, .close = q5_0_close},
+    {.type = 7, .block = 32, .sub = 32, .bytes = 24, .form = FIT_D_MIN, .least = 0, .most = 31,
+     .open = q4_1_open, .close = q5_1_close},
+    {.type = 8, .block = 32, .sub = 32, .bytes = 34, .form = FIT_D, .least = -128, .most = 127,
+     .open = q4_0_open, .close = q8_0_close},
+    {.type = 10, .block = 256, .sub = 16, .bytes = 84, .form = FIT_INTS_MIN, .least = 0, .most = 3,
+     .scale_least = 0, .scale_most = 15, .min_most = 15, .open = q2_k_open, .close = q2_k_close},
+    {.type = 11, .block = 256, .sub = 16, .bytes = 110, .form = FIT_INTS, .least = -4, .most = 3,
+     .scale_least = -32, .scale_most = 31, .open = q3_k_open, .close = q3_k_close},
+    {.type = 12, .block = 256, .sub = 32, .bytes = 144, .form = FIT_INTS_MIN, .least = 0, .most = 15,
+     .scale_least = 0, .scale_most = 63, .min_most = 63, .open = q4_k_open, .close = q4_k_close},
+    {.type = 13, .block = 256, .sub = 32, .bytes = 176, .form = FIT_INTS_MIN, .least = 0, .most = 31,
+     .scale_least = 0, .scale_most = 63, .min_most = 63, .open = q4_k_open, .close = q5_k_close},
+    {.type = 14, .block = 256, .sub = 16, .bytes = 210, .form = FIT_INTS, .least = -32, .most = 31,
+     .scale_least = -128, .scale_most = 127, .open = q6_k_open, .close = q6_k_close},
+    {.type = 20, .block = 32, .sub = 32, .bytes = 18, .form = FIT_D, .values = iq4_values, .edges = iq4_edges,
+     .open = q4_0_open, .close = iq4_nl_close},
+    {.type = 23, .block = 256, .sub = 32, .bytes = 136, .form = FIT_INTS, .values = iq4_values, .edges = iq4_edges,
+     .scale_least = -32, .scale_most = 31, .open = iq4_xs_open, .close = iq4_xs_close},
+    {.type = 39, .block = 32, .sub = 32, .bytes = 17, .form = FIT_E8M0, .values = fp4_sorted, .edges = fp4_edges,
+     .scale_least = 2, .scale_most = 254, .open = mxfp4_open, .close = mxfp4_close},
+    {.type = 40, .block = 64, .sub = 16, .bytes = 36, .form = FIT_E4M3, .values = fp4_sorted, .edges = fp4_edges,
+     .scale_least = 0, .scale_most = 126, .open = nvfp4_open, .close = nvfp4_close},
+};
+
+static const FitShape *fit_shape(int type)
+{
+    for (size_t i = 0; i < sizeof fit_shapes / sizeof fit_shapes[0]; i++) {
+        if (fit_shapes[i].type == type) {
+            return &fit_shapes[i];
+        }
+    }
+    return NULL;
+}
+
+/* Where each row's block goes: surplus lanes repeat the last row, and are not written. */
+typedef struct {
+    uint8_t *out;
+    int64_t stride;
+    int rows;
+} FitOut;
+
+static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, int at, const FitOut *to,
+                      const uint8_t place[256])
+{
+    FitBlock block;
+    for (int l = 0; l < to->rows; l++) {
+        float lanes[VN];
+        int32_t whole[VN];
+        vf_store(lanes, best->d);
+        block.d = lanes[l];
+        vf_store(lanes, best->dmin);
+        block.dmin = lanes[l];
+        for (int i = 0; i < s->block / s->sub; i++) {
+            vi_store(whole, best->scale[i]);
+            block.scale[i] = whole[l];
+            vi_store(whole, best->min[i]);
+            block.min[i] = whole[l];
+        }
+        for (int i = 0; i < s->block; i++) {
+            const float *unit = (const float *)(const void *)&k->best[at + i];
+            const int level = (int)unit[l];
+            block.level[i] = s->values ? place[level + 128] : level;
+        }
+        s->close(&block, to->out + l * to->stride);
+    }
+}
+
+/* One chunk of VN rows. */
+static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u, const float *d, forge_encode_fn encode,
+                      int rounds, FitOut to, const uint8_t place[256], double *error)
+{
+    FitScales best;
+    memset(&best, 0, sizeof best);
+    for (int at = 0; at < columns; at += s->block, to.out += s->bytes) {
+        if (s->values) {
+            (s->sub == 16 ? fit_uneven16 : fit_uneven32)(s, k, &best, at, u, d, encode, rounds);
+        } else {
+            (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
+        }
+        fit_write(s, k, &best, at, &to, place);
+        fit_carry(k->base, u, k->error, at, at + s->block, at + s->block, columns);
+        float lanes[VN];
+        vf_store(lanes, best.total);
+        for (int l = 0; l < to.rows; l++) {
+            error[l] += lanes[l];
+        }
+    }
+}
+
+/* The caller's memory, in the order in which it is used. */
+typedef struct {
+    FitWork work;
+    float w[FIT_CHUNK * FIT_ROWS], c[FIT_CHUNK * FIT_ROWS];
+} FitPanel;
+
+static int64_t fit_scratch(int64_t n)
+{
+    return 64 + (int64_t)sizeof(FitPanel) + fit_chunks(n) * FIT_ROWS * (FIT_CHUNK * 2 + 4);
+}
+
+/* Up to FIT_ROWS rows. */
+static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, int64_t x_stride, uint8_t *out,
+                      int64_t out_stride, int rows, int rounds, double *error, FitPanel *panel)
+{
+    const int64_t chunks = fit_chunks(fit->width);
+    float *units = (float *)(void *)(panel + 1);
+    int16_t *pairs = (int16_t *)(void *)(units + chunks * FIT_ROWS);
+    uint8_t place[256] = {0};
+    for (int i = 15; s->values && i >= 0; i--) {
+        place[(int)s->values[i] + 128] = (uint8_t)i;
+    }
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        const int64_t at = chunk * FIT_CHUNK, left = fit->width - at;
+        const int columns = left < FIT_CHUNK ? (int)left : FIT_CHUNK;
+        memset(panel->c, 0, sizeof panel->c);
+        for (int64_t before = 0; before < chunk; before++) {
+            far_product(panel->c, fit->far + at * fit->width + before * FIT_CHUNK, fit->width,
+                        fit->far_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK,
+                        units + before * FIT_ROWS, columns);
+        }
+        for (int p = 0; p < rows; p += VN) {
+            FitWork *k = &panel->work;
+            const float *from[VN];
+            for (int l = 0; l < VN; l++) {
+                from[l] = x + (p + l < rows ? p + l : rows - 1) * x_stride + at;
+            }
+            vf_load_lanes(k->w, from, columns);
+            for (int i = 0; i < columns; i++) {
+                k->base[i] = vf_add(k->w[i], vf_load(panel->c + i * FIT_ROWS + p));
+            }
+            const FitOut to = {out + p * out_stride + at / s->block * s->bytes, out_stride, rows - p < VN ? rows - p : VN};
+            fit_chunk(s, k, columns, fit->near + at * FIT_CHUNK, fit->d + at, FORGE_BACKEND.encode[s->type], rounds, to, place,
+                      error + p);
+            for (int i = 0; i < columns; i++) { /* over what was asked for: these columns are done */
+                vf_store(panel->w + i * FIT_ROWS + p, k->error[i]);
+            }
+        }
+        for (int p = (rows + VN - 1) / VN * VN; p < FIT_ROWS; p++) {
+            for (int i = 0; i < columns; i++) {
+                panel->w[i * FIT_ROWS + p] = 0.f;
+            }
+        }
+        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FIT_CHUNK, units + chunk * FIT_ROWS);
+    }
+}
+
+static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_stride, uint8_t *out, int64_t out_stride,
+                    int64_t rows, int rounds, double *error, void *scratch)
+{
+    const FitShape *s = fit_shape(type);
+    if (!s) {
+        return FORGE_E_TYPE;
+    }
+    if (fit->width % s->block || fit->width % 32) {
+        return FORGE_E_WIDTH;
+    }
+    FitPanel *panel = (FitPanel *)(void *)((uint8_t *)scratch + (64 - (uintptr_t)scratch % 64) % 64);
+    for (int64_t row = 0; row < rows; row += FIT_ROWS) {
+        const int some = rows - row < FIT_ROWS ? (int)(rows - row) : FIT_ROWS;
+        fit_panel(s, fit, x + row * x_stride, x_stride, out + row * out_stride, out_stride, some, rounds, error + row,
+                  panel);
+    }
+    return FORGE_OK;
+}
+
+/* Factors h, which is spoilt, into what the rows need of it. */
+static int64_t fit_prepare(float *h, const forge_fit *fit)
+{
+    const int64_t n = fit->width, chunks = fit_chunks(n), bad = fit_factor(h, fit->d, n);
+    for (int64_t j = 0; bad < 0 && j < n; j++) {
+        const int64_t at = j / FIT_CHUNK * FIT_CHUNK;
+        float *near = fit->near + j * FIT_CHUNK;
+        memset(near, 0, FIT_CHUNK * sizeof *near);
+        memcpy(near, h + j * n + at, (size_t)(j - at) * sizeof *near);
+        far_pack(h + j * n, at, fit->far + j * n, fit->far_unit + j * chunks);
+    }
+    return bad;
+}
+
+#endif
