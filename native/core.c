@@ -251,6 +251,12 @@ int forge_convert(const forge_backend *backend, int src_type, const void *src, i
     return encode_tiles(&j, rows * width);
 }
 
+void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,
+                   int64_t last, float *tiles)
+{
+    backend->moments(slices, tokens, count, first, last, tiles);
+}
+
 /* ------------------------------------------------------------------ numbers that are not finite */
 
 static inline uint32_t word_at(const uint8_t *p, int bytes)

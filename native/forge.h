@@ -88,6 +88,15 @@ void forge_table_values(const uint8_t *codes, int64_t rows, int64_t width, int64
 int forge_grid_blocks(int type, const uint8_t *codes, int64_t rows, int64_t width, int64_t group, const int16_t *zeros,
                       int flip, const uint16_t *scales, const uint16_t *minima, uint8_t *blocks);
 
+/* Adds the products of inputs, summed over tokens, to the upper triangle of a symmetric matrix in tiles of 16 x 16.
+ *
+ * slices: `count` slices of 16 columns, each (tokens, 16), at most some hundred tokens a call; columns that fill the last
+ * slice up are 0. tiles: count * (count + 1) / 2 tiles of 256 floats, a row of tiles after the other, each from the
+ * diagonal on. Only the rows [first, last) of tiles are done, so that threads can share a call. The same result on every
+ * instruction set. */
+void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,
+                   int64_t last, float *tiles);
+
 /* cdef end */
 
 #endif

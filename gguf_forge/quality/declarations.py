@@ -1,4 +1,4 @@
-"""What of llama.h, ggml.h and ggml-backend.h is called here, for cffi's ABI mode, and which layouts its structures have had.
+"""What is called of llama.h, ggml.h and ggml-backend.h, for cffi's ABI mode, in the layouts its structures have had.
 
 In ABI mode nobody checks a declaration against the library: `library` does, with the values of DEFAULTS, which the
 library itself gives, and with a tensor of a known shape. A structure that grew another field gets another Layout.

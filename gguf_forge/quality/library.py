@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cffi
+
 from gguf_forge.errors import ForgeError, UnsupportedError, printable
 from gguf_forge.quality.declarations import CONTEXT_DEFAULTS, LAYOUTS, MODEL_DEFAULTS, Layout, declarations
 
@@ -100,8 +102,6 @@ def _fitting(path: Path) -> tuple[Layout, Any, list[Any]]:
 
 
 def _opened(path: Path, layout: Layout) -> tuple[Any, list[Any]]:
-    import cffi
-
     ffi: Any = cffi.FFI()
     ffi.cdef(declarations(layout))
     companions = [found for pattern in COMPANIONS for found in sorted(path.parent.glob(pattern))]

@@ -143,15 +143,17 @@ class Product:
     def source(self) -> tuple[int, int]:
         """Which inputs these are."""
         cast = self.library.ffi.cast
-        return tuple(int(cast("uintptr_t", self.tensor.src[i])) for i in ((1, 2) if self.routed else (1, 1)))  # type: ignore[return-value]
+        inputs, routing = self.tensor.src[1], self.tensor.src[2 if self.routed else 1]
+        return int(cast("uintptr_t", inputs)), int(cast("uintptr_t", routing))
 
     def inputs(self) -> Floats:
-        """float32 (ne3, ne2, ne1, width), as ggml numbers dimensions; for a routed product (1, tokens, slots, width)."""
+        """float32 (ne3, ne2, ne1, width) in ggml's order of axes; of a routed product (1, tokens, slots, width)."""
         return self._array(self.tensor.src[1], np.dtype(np.float32))
 
     def experts(self) -> Tokens:
         """int32 (tokens, experts used): which matrices a routed product put each token through."""
-        return self._array(self.tensor.src[2], np.dtype(np.int32))[0, 0]
+        found: Tokens = self._array(self.tensor.src[2], np.dtype(np.int32))[0, 0]
+        return found
 
     def _array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
         lib = self.library
@@ -236,9 +238,9 @@ class Session:
             raise RequestError(f"{len(more)} tokens after {self._past}; the context takes {self.context}")
         for start in range(0, len(more), self.batch):
             part = more[None, start : start + self.batch]
-            logits = self._decode(part, self._past, part.shape[1] - 1)
+            logits: Floats = self._decode(part, self._past, part.shape[1] - 1)[0, 0]
             self._past += part.shape[1]
-        return logits[0, 0]
+        return logits
 
     def clear(self) -> None:
         """Forgets all tokens."""
