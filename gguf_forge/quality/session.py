@@ -24,6 +24,8 @@ Floats = NDArray[np.float32]
 #: As llama.cpp's own tools: tokens that one call evaluates at most, and tokens that are computed with at a time.
 BATCH, PHYSICAL_BATCH = 2048, 512
 F32 = 0
+#: What a routed product is said to have: how many tokens an expert gets is seen only later.
+MANY = 2**31
 
 
 class Model:
@@ -335,8 +337,7 @@ class Session:
         inputs = tensor.src[1]
         weight = weight_name(ffi.string(tensor.src[0].name).decode("utf-8", "replace"))
         routed = name == "MUL_MAT_ID"
-        rows = inputs.ne[1] * inputs.ne[2] * inputs.ne[3]
-        if inputs.type != F32 or not self._wants(weight, rows if routed else inputs.ne[1]):
+        if inputs.type != F32 or not self._wants(weight, MANY if routed else inputs.ne[1]):
             return None
         return Product(self.library, tensor, weight, routed)
 
