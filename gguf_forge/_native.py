@@ -171,7 +171,7 @@ def grid_blocks(
 
 
 def moments(slices: Any, tokens: int, count: int, first: int, last: int, tiles: Any, isa: str | None = None) -> None:
-    """Calls forge_moments on contiguous float32 buffers: slices (count, tokens, 16), tiles (count (count + 1) / 2, 256)."""
+    """Calls forge_moments on contiguous float32 buffers: slices (count, tokens, 16), tiles of the upper triangle."""
     _lib.forge_moments(
         _default if isa is None else backend(isa),
         _ffi.from_buffer("float[]", slices),

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from gguf_forge import names
+from gguf_forge.convert.files import convert_checkpoint
 from gguf_forge.errors import InputError, RequestError
 from gguf_forge.format import reader, values
 from gguf_forge.quality.moments import Collector, Inputs, block_sizes
@@ -235,8 +235,6 @@ def _model(source: StrPath, run: Run) -> Iterator[Model]:
         if not path.exists():
             raise InputError("no such file or folder", path=source)
         if path.is_dir():
-            from gguf_forge.convert.files import convert_checkpoint
-
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gguf-forge-"))
             convert_checkpoint(path, Path(folder) / "model.gguf", "auto")
             path = Path(folder) / "model.gguf"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +185,7 @@ def block_sizes(width: int, most: int | None) -> list[int]:
     units = -(-width // unit)
     count = -(-units // max(1, most // unit))
     edges = [min(width, round(units * i / count) * unit) for i in range(count + 1)]
-    return [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [b - a for a, b in pairwise(edges)]
 
 
 def sliced(rows: Floats) -> Floats:
@@ -202,7 +203,7 @@ def shares(count: int, threads: int) -> Iterator[tuple[int, int]]:
     """Cuts the rows of tiles of a triangle into runs of about equal work, some for each thread."""
     pieces = min(count, 1 if threads == 1 else 4 * threads)
     edges = [round(count * (1 - (1 - i / pieces) ** 0.5)) for i in range(pieces + 1)]
-    return ((a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if a < b)
+    return ((a, b) for a, b in pairwise(edges) if a < b)
 
 
 def _field(weight: str) -> str:

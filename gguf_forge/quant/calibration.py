@@ -4,7 +4,7 @@ For a weight `w` whose inputs were seen (`gguf-forge calibrate` makes these file
 matrix, which llama-quantize reads and which it finds alone:
 
     w.cov          F32 (matrices, tiles, 256)   sums over tokens of products of inputs, x_i * x_j
-    w.cov_blocks   I32 (blocks)                 widths of the blocks on the diagonal that were kept; one: the whole matrix
+    w.cov_blocks   I32 (blocks)                 widths of the blocks on the diagonal that were kept; one is whole
     w.cov_tokens   I64 (matrices)               tokens that each matrix (expert) saw
 
 A block is stored as its upper triangle in tiles of 16 x 16: tiles (0, 0), (0, 1) ... (0, n - 1), (1, 1) ... (n - 1,
@@ -58,7 +58,7 @@ class Covariance:
 
 
 class Calibration:
-    """An open calibration file. `with Calibration.open(path) as calibration`, or close it. Moments are read when asked for.
+    """An open calibration file: `with Calibration.open(path) as calibration`, or close it. Moments are read when asked.
 
     imatrix: the importance matrix, as `load_imatrix` gives it. metadata: what is recorded of how it was made.
     """
@@ -230,9 +230,9 @@ def unpacked(tiles: NDArray[np.float32], width: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What is stored of one input. weights: whose input it is, the first gives the name. tiles: float32 (matrices, tiles, 256).
+    """What is stored of one input. weights: whose input it is; the first gives the name.
 
-    sizes: widths of the blocks. tokens: int64 (matrices,).
+    tiles: float32 (matrices, tiles, 256). sizes: widths of the blocks. tokens: int64 (matrices,).
     """
 
     weights: Sequence[str]
