@@ -174,9 +174,7 @@ def judge(folder: Path, files: Sequence[Path], text: Path, every: int) -> Iterat
             losses.append(-ours.gather(-1, targets[..., None]).double())
             same.append((ours.argmax(-1) == theirs.argmax(-1)).double())
         kl = torch.cat(divergence)
-        size = (
-            sum(part.stat().st_size for part in folder.glob("*.safetensors")) if path == folder else path.stat().st_size
-        )
+        parts = folder.glob("*.safetensors") if path == folder else [path]
         yield Verdict(
             str(path),
             sum(part.stat().st_size for part in parts),
