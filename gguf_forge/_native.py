@@ -213,3 +213,15 @@ class Fit:
                 scratch,
             )
         )
+
+def moments(slices: Any, tokens: int, count: int, first: int, last: int, tiles: Any, isa: str | None = None) -> None:
+    """Calls forge_moments on contiguous float32 buffers: slices (count, tokens, 16), tiles of the upper triangle."""
+    _lib.forge_moments(
+        _default if isa is None else backend(isa),
+        _ffi.from_buffer("float[]", slices),
+        tokens,
+        count,
+        first,
+        last,
+        _ffi.from_buffer("float[]", tiles, True),
+    )

@@ -18,6 +18,8 @@ struct forge_backend {
     int (*supported)(void);
     /* Index of the first NaN among n floats, or number above the limit in magnitude; n when there is none. */
     int64_t (*first_above)(const float *x, int64_t n, float limit);
+    /* As forge_moments. */
+    void (*moments)(const float *slices, int64_t tokens, int64_t count, int64_t first, int64_t last, float *tiles);
     /* Copies past the caches, for results too large to stay there; stream_end after the last copy. */
     void (*stream)(uint8_t *dst, const uint8_t *src, size_t bytes);
     void (*stream_end)(void);

@@ -266,6 +266,12 @@ int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type,
     return backend->fit_rows(fit, type, x, x_stride, out, out_stride, rows, rounds, error, scratch);
 }
 
+void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,
+                   int64_t last, float *tiles)
+{
+    backend->moments(slices, tokens, count, first, last, tiles);
+}
+
 /* ------------------------------------------------------------------ numbers that are not finite */
 
 static inline uint32_t word_at(const uint8_t *p, int bytes)

@@ -90,11 +90,11 @@ int forge_grid_blocks(int type, const uint8_t *codes, int64_t rows, int64_t widt
 
 /* A covariance H = X'X of the inputs of a matrix, factored: what rows are fitted against. All memory is the caller's. */
 typedef struct {
-    int64_t width;   /* n: columns, a multiple of 32 */
-    float *d;        /* n */
-    float *near;     /* n x 256: each column's row of the factor, within its chunk of 256 columns */
-    int16_t *far;    /* n x n: the same for earlier chunks, as integers, */
-    float *far_unit; /* n x ceil(n / 256): and their units */
+    int64_t width;     /* n: columns, a multiple of 32 */
+    float *d;          /* n */
+    float *inner;      /* n x 256: each column's row of the factor, within its chunk of 256 columns */
+    int16_t *outer;    /* n x n: the same for earlier chunks, as integers, */
+    float *outer_unit; /* n x ceil(n / 256): and their units */
 } forge_fit;
 
 /* Factors H, n x n floats, symmetric, of which the lower triangle is read and all is spoilt. -1, or the column at which
@@ -110,6 +110,15 @@ int64_t forge_fit_scratch(const forge_backend *backend, int64_t width);
  * FORGE_E_TYPE for types that are not fitted, FORGE_E_WIDTH for a width that is not of whole blocks. */
 int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type, const float *x, int64_t x_stride,
                    uint8_t *out, int64_t out_stride, int64_t rows, int rounds, double *error, void *scratch);
+
+/* Adds the products of inputs, summed over tokens, to the upper triangle of a symmetric matrix in tiles of 16 x 16.
+ *
+ * slices: `count` slices of 16 columns, each (tokens, 16), at most some hundred tokens a call; columns that fill the last
+ * slice up are 0. tiles: count * (count + 1) / 2 tiles of 256 floats, a row of tiles after the other, each from the
+ * diagonal on. Only the rows [first, last) of tiles are done, so that threads can share a call. The same result on every
+ * instruction set. */
+void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,
+                   int64_t last, float *tiles);
 
 /* cdef end */
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,9 +169,7 @@ def coverage(imatrix: Imatrix, tensors: Mapping[str, Sequence[int]]) -> Coverage
         if entry.unseen:
             partial.append((name, entry.unseen, parts))
     unused = tuple(name for name in imatrix.entries if name not in tensors)
-    return Coverage(
-        tuple(covered), tuple(empty), tuple(blank), tuple(missing), unused, tuple(partial), tuple(misfits)
-    )
+    return Coverage(tuple(covered), tuple(empty), tuple(blank), tuple(missing), unused, tuple(partial), tuple(misfits))
 
 
 def matrix_runs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -332,8 +330,13 @@ class _Legacy:
         return taken
 
 
-def save_imatrix(imatrix: Imatrix, path: str | os.PathLike[str], *, legacy: bool = False) -> None:
+def save_imatrix(
+    imatrix: Imatrix, path: str | os.PathLike[str], *, legacy: bool = False, metadata: Mapping[str, values.Value] = {},
+    tensors: Mapping[str, NDArray[Any]] = {},
+) -> None:  # fmt: skip
     """Writes an importance matrix as GGUF, or in the .dat form, which keeps one count for a tensor.
+
+    metadata, tensors: what a GGUF file gets besides, after its own; whoever reads importance matrices passes over it.
 
     What was read as GGUF gives the bytes llama-imatrix would have written, in either form. Entries in order of their
     names; .dat files leave out those without any data. Raises OutputError; RecipeError for a matrix without entries.
@@ -344,17 +347,19 @@ def save_imatrix(imatrix: Imatrix, path: str | os.PathLike[str], *, legacy: bool
     if legacy:
         _write_legacy(imatrix, entries, path)
         return
-    metadata = {
+    head = {
         "general.type": values.string("imatrix"),
         DATASETS: values.strings(imatrix.datasets),
         CHUNK_COUNT: values.u32(imatrix.chunks),
         CHUNK_SIZE: values.u32(imatrix.chunk_size),
     }
-    with GGUFWriter(path, metadata) as out:
+    with GGUFWriter(path, {**head, **metadata}) as out:
         for name, entry in entries.items():
             parts = len(entry.counts)
             out.add_tensor(name + SUMS, entry.sums if parts > 1 else entry.sums.ravel())
             out.add_tensor(name + COUNTS, entry.counts.astype(np.float32).reshape((parts, 1) if parts > 1 else (1,)))
+        for name, data in tensors.items():
+            out.add_tensor(name, data)
 
 
 def _write_legacy(imatrix: Imatrix, entries: Mapping[str, Entry], path: str | os.PathLike[str]) -> None:

@@ -11,7 +11,7 @@ enum { FIT_CHUNK = 256, FIT_ROWS = 128, FIT_FAR = 2047 }; /* columns at a time, 
 static inline int64_t fit_chunks(int64_t n) { return (n + FIT_CHUNK - 1) / FIT_CHUNK; }
 
 /* What column j of each chunk takes of earlier chunks, out of its row of U: integers, and for each chunk their unit. */
-static void far_pack(const float *row, int64_t before, int16_t *far, float *unit)
+static void far_pack(const float *row, int64_t before, int16_t *pairs, float *unit)
 {
     for (int64_t at = 0; at < before; at += FIT_CHUNK, unit++) {
         VF top = vf_set1(0.f);
@@ -25,7 +25,7 @@ static void far_pack(const float *row, int64_t before, int16_t *far, float *unit
             int32_t whole[VN];
             vi_store(whole, vf_trunc(vf_round_even(vf_mul(vf_load(row + i), inverse))));
             for (int l = 0; l < VN; l++) {
-                far[i + l] = (int16_t)whole[l];
+                pairs[i + l] = (int16_t)whole[l];
             }
         }
     }

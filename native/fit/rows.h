@@ -127,8 +127,8 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
         const int columns = left < FIT_CHUNK ? (int)left : FIT_CHUNK;
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
-            far_product(panel->c, fit->far + at * fit->width + before * FIT_CHUNK, fit->width,
-                        fit->far_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK,
+            far_product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK, fit->width,
+                        fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK,
                         units + before * FIT_ROWS, columns);
         }
         for (int p = 0; p < rows; p += VN) {
@@ -142,7 +142,7 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
                 k->base[i] = vf_add(k->w[i], vf_load(panel->c + i * FIT_ROWS + p));
             }
             const FitOut to = {out + p * out_stride + at / s->block * s->bytes, out_stride, rows - p < VN ? rows - p : VN};
-            fit_chunk(s, k, columns, fit->near + at * FIT_CHUNK, fit->d + at, FORGE_BACKEND.encode[s->type], rounds, to, place,
+            fit_chunk(s, k, columns, fit->inner + at * FIT_CHUNK, fit->d + at, FORGE_BACKEND.encode[s->type], rounds, to, place,
                       error + p);
             for (int i = 0; i < columns; i++) { /* over what was asked for: these columns are done */
                 vf_store(panel->w + i * FIT_ROWS + p, k->error[i]);
@@ -182,10 +182,10 @@ static int64_t fit_prepare(float *h, const forge_fit *fit)
     const int64_t n = fit->width, chunks = fit_chunks(n), bad = fit_factor(h, fit->d, n);
     for (int64_t j = 0; bad < 0 && j < n; j++) {
         const int64_t at = j / FIT_CHUNK * FIT_CHUNK;
-        float *near = fit->near + j * FIT_CHUNK;
-        memset(near, 0, FIT_CHUNK * sizeof *near);
-        memcpy(near, h + j * n + at, (size_t)(j - at) * sizeof *near);
-        far_pack(h + j * n, at, fit->far + j * n, fit->far_unit + j * chunks);
+        float *inner = fit->inner + j * FIT_CHUNK;
+        memset(inner, 0, FIT_CHUNK * sizeof *inner);
+        memcpy(inner, h + j * n + at, (size_t)(j - at) * sizeof *inner);
+        far_pack(h + j * n, at, fit->outer + j * n, fit->outer_unit + j * chunks);
     }
     return bad;
 }

@@ -2,6 +2,7 @@
  * The file defines FORGE_BACKEND (the struct's symbol), FORGE_BACKEND_NAME and forge_isa_supported(). */
 
 #include "../lanes.h"
+#include "../moments.h"
 #include "../search.h"
 
 #include "../codec/bf16.h"
@@ -77,6 +78,7 @@ const forge_backend FORGE_BACKEND = {
     .name = FORGE_BACKEND_NAME,
     .supported = forge_isa_supported,
     .first_above = first_above,
+    .moments = moments,
     .stream = stream_copy,
     .stream_end = stream_finish,
     .fit_scratch = fit_scratch,
