@@ -196,7 +196,7 @@ class Fit:
         return int(_lib.forge_fit_prepare(self._backend, _ffi.from_buffer("float[]", covariance, True), self._fit))
 
     def rows(self, type: int, x: Any, out: Any, rounds: int, errors: Any) -> int:
-        """Calls forge_fit_rows: x float32 (rows, n), out uint8 (rows, bytes), both with contiguous rows; errors float64."""
+        """Calls forge_fit_rows: x float32 (rows, n), out uint8 (rows, bytes): contiguous rows; float64 errors."""
         scratch = _ffi.new("char[]", _lib.forge_fit_scratch(self._backend, self.width))
         return int(
             _lib.forge_fit_rows(
@@ -213,6 +213,7 @@ class Fit:
                 scratch,
             )
         )
+
 
 def moments(slices: Any, tokens: int, count: int, first: int, last: int, tiles: Any, isa: str | None = None) -> None:
     """Calls forge_moments on contiguous float32 buffers: slices (count, tokens, 16), tiles of the upper triangle."""

@@ -58,14 +58,17 @@ class Request:
     require: str | None = None
     requantize: bool = False
     detect_grid: bool = False
+    calibration: Path | None = None
+    effort: str | None = None
 
     def load_imatrix(self) -> Imatrix | None:
         """The importance matrix asked for, less what --include-weights and --exclude-weights leave out."""
         from gguf_forge.quant.imatrix import load_imatrix
 
-        if self.imatrix is None:
+        path = self.imatrix or self.calibration
+        if path is None:
             return None
-        found = load_imatrix(self.imatrix)
+        found = load_imatrix(path)
         if self.include_weights:
             found = found.only(self.include_weights)
         if self.exclude_weights:
@@ -75,6 +78,7 @@ class Request:
     def quantization(self, imatrix: Imatrix | None) -> Quantization:
         """What changes about the recipe, with the importance matrix loaded."""
         from gguf_forge.convert.job import Quantization
+        from gguf_forge.quant.calibration import Calibration
         from gguf_forge.quant.overrides import read_overrides
 
         overrides: list[Override] = []
@@ -93,6 +97,8 @@ class Request:
             require=cast("Literal['lossless', 'code-exact'] | None", self.require),
             requantize=self.requantize,
             detect_grid=self.detect_grid,
+            calibration=None if self.calibration is None else Calibration.open(self.calibration),
+            effort=cast("Literal['ref', 'high'] | None", self.effort),
         )
 
 
@@ -219,6 +225,14 @@ def shared(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--imatrix", type=PATH, help="Importance matrix (.gguf or .dat) of llama-imatrix."),
+            click.option(
+                "--calibration", type=PATH,
+                help="What `calibrate` made: the importance matrix, and the covariances that rows are fitted against.",
+            ),
+            click.option(
+                "--effort", type=click.Choice(["ref", "high"]),
+                help="ref: ggml's bytes. high: fitted to what each matrix computes; the default with --calibration.",
+            ),
             click.option("--include-weights", multiple=True, metavar="NAME", help="Use it for these tensors only."),
             click.option("--exclude-weights", multiple=True, metavar="NAME", help="Do not use it for these tensors."),
             click.option("--pure", is_flag=True, help="The recipe's main type for every tensor."),

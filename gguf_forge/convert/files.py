@@ -26,6 +26,7 @@ from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.grids import hint, with_grids
 from gguf_forge.convert.imported import Import, Surveys, measured
 from gguf_forge.convert.job import Job, Quantization, wanted_types
+from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
 from gguf_forge.errors import UnsupportedError, escaped
@@ -126,7 +127,8 @@ def convert_checkpoint(
         files = (file for folder in checkpoint.folders for file in folder.iterdir())
         require_other((file for file in files if file.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
-        return _execute([*jobs.values()], paths, model, threads, endian, dry_run, overwrite, progress, new)
+        metrics = Metrics(model.views, how.calibration) if how.fits else None
+        return _execute([*jobs.values()], paths, model, metrics, threads, endian, dry_run, overwrite, progress, new)
 
 
 def quantize_file(
@@ -155,13 +157,15 @@ def quantize_file(
         path = quantized_path(output, job)
         require_other(file.paths, [path])
         new = [path.parent] if names_folder(output) else ()
-        return _execute([job], [path], model, threads, "little", dry_run, overwrite, progress, new)[0]
+        metrics = Metrics(model.views, how.calibration) if how.fits else None
+        return _execute([job], [path], model, metrics, threads, "little", dry_run, overwrite, progress, new)[0]
 
 
 def _execute(
     jobs: Sequence[Job],
     paths: Sequence[Path],
     model: Model,
+    metrics: Metrics | None,
     threads: int | None,
     endian: str,
     dry_run: bool,
@@ -184,7 +188,10 @@ def _execute(
             plan, kinds = writer.plan(), {c.name: c.type for c in job.choices}
             plans.append(Planned(path, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports))
             again = {one.name for one in job.imports} - job.packs.keys()
-            targets.append(Target(writer, kinds, job.weights, job.strict, packs=job.packs, measured=again))
+            fitted = metrics if job.fitted else None
+            targets.append(
+                Target(writer, kinds, job.weights, job.strict, packs=job.packs, measured=again, metrics=fitted)
+            )
         if dry_run:
             return plans
         made: list[Path] = []

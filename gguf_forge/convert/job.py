@@ -35,7 +35,8 @@ from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import RecipeError, escaped, listed
 from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, u32
-from gguf_forge.quant.header import quantized_metadata
+from gguf_forge.quant.calibration import Calibration
+from gguf_forge.quant.header import fit_metadata, quantized_metadata
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
 from gguf_forge.quant.outtype import OUTTYPES, choose_outtype, outtype_recipe
 from gguf_forge.quant.overrides import Override, parse_override
@@ -100,11 +101,17 @@ def _wanted(name: str, model: Model) -> Wanted:
     return Wanted(recipe(name).name, keep=packed)
 
 
+Effort = Literal["ref", "high"]
+
+
 @dataclass(frozen=True)
 class Quantization:
     """How tensors get their types, beyond the recipe; as llama-quantize's options of these names.
 
     `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
+    `calibration`: an open calibration file; its importance matrix is used where no other is given.
+    `effort`: "ref" makes ggml's bytes, "high" fits rows to what their matrix computes, with the calibration's
+    covariances, and token embeddings to the first layer; None is "high" with a calibration, else "ref".
     `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
     `allow_nonfinite`: NaNs and infinities are written where the type can hold them, and noted, not refused.
@@ -127,6 +134,19 @@ class Quantization:
     require: Literal["lossless", "code-exact"] | None = None
     requantize: bool = False
     detect_grid: bool = False
+    calibration: Calibration | None = None
+    effort: Effort | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether rows are fitted."""
+        return (self.effort or ("ref" if self.calibration is None else "high")) == "high"
+
+    def matrix(self) -> Imatrix | None:
+        """The importance matrix: the one given, or the calibration's."""
+        if self.imatrix is None:
+            return None if self.calibration is None else self.calibration.imatrix
+        return self.imatrix if isinstance(self.imatrix, Imatrix) else load_imatrix(self.imatrix)
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,8 @@ class Job:
     `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
     infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted. `imports` say
     what becomes of each weight that another tool quantized; `packs` make the blocks of those whose codes are kept, and
-    `scales` are tensors that go beside them.
+    `scales` are tensors that go beside them; `fitted`: rows are fitted to what
+    their matrix computes, where that is known.
     """
 
     type: str
@@ -148,6 +169,7 @@ class Job:
     imports: Sequence[Import] = ()
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
     scales: Mapping[str, View] = field(default_factory=dict)
+    fitted: bool = False
 
     @classmethod
     def of_type(
@@ -203,7 +225,7 @@ class Job:
         if name.upper() == "COPY":
             return cls.of_copy(model, how, overrides)
         named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
-        matrix = _matrix(how.imatrix)
+        matrix = how.matrix()
         known = None if matrix is None else list(matrix.entries)
         options = Options(
             pure=how.pure,
@@ -231,7 +253,9 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite)
+        if how.fits:
+            metadata.update(fit_metadata(how.calibration))
+        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite, fitted=how.fits)
 
     @classmethod
     def of_copy(cls, model: Model, how: Quantization, overrides: Mapping[str, Value]) -> Job:
@@ -240,7 +264,7 @@ class Job:
         Of a model's file this is what llama-quantize makes of it, with its order of tensors and keys. Any other file
         (an adapter, a control vector, an importance matrix, an image model), which that refuses, stays as it stands.
         """
-        matrix, notes = _matrix(how.imatrix), []
+        matrix, notes = how.matrix(), []
         try:
             facts = ModelFacts.from_metadata({**model.metadata, **overrides})
             specs = _specs_in_ggml(model)
@@ -362,10 +386,6 @@ def _as_f32(view: View) -> View:
 
 def _optional_type(which: str | TensorType | None) -> TensorType | None:
     return None if which is None else tensor_type(which)
-
-
-def _matrix(given: Imatrix | str | os.PathLike[str] | None) -> Imatrix | None:
-    return given if given is None or isinstance(given, Imatrix) else load_imatrix(given)
 
 
 def _weights(matrix: Imatrix, choices: Iterable[Choice]) -> dict[str, Weights]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from gguf_forge import system
 from gguf_forge.convert.blemish import Blemish, first_blemish
+from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.writer import GGUFWriter
@@ -26,6 +27,9 @@ from gguf_forge.types import TensorType
 
 #: Elements of a run: 4 MiB as float32, which keeps a run in cache and the share of Python small.
 RUN_ELEMENTS = 1 << 20
+
+#: Numbers from here on are left to the plain encoders: sums of their squares could overflow.
+FIT_REACH = 1e9
 
 Weights = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -38,7 +42,8 @@ class Target:
     `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `strict`:
     a NaN or infinity is an error; else `blemishes` receives the first one of each tensor that has any, by name.
     `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. Of the tensors in
-    `measured`, `errors` receives the sums of squared errors and of squared weights.
+    `measured`, `errors` receives the sums of squared errors and of squared weights. `metrics`: the covariances that
+    rows are fitted against; where there is none, they are encoded as ggml does.
     """
 
     writer: GGUFWriter
@@ -49,6 +54,7 @@ class Target:
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
     measured: Collection[str] = ()
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    metrics: Metrics | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def blemish(self, name: str, found: Blemish) -> None:
@@ -57,7 +63,6 @@ class Target:
             raise QuantError(f"{found.text} (--allow-nonfinite writes it)", field=f'tensor "{escaped(name)}"')
         with self._lock:
             self.blemishes[name] = min(found, self.blemishes.get(name, found))
-
 
     def measure(self, name: str, squared_error: float, squared: float) -> None:
         """Adds what some rows of a tensor contribute to its error."""
@@ -192,14 +197,14 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     if not plain:
         return
     rows = view.rows(taken.start, taken.stop)
-    encoded: dict[tuple[TensorType, int, bool], tuple[Array, Blemish | None]] = {}
+    encoded: dict[tuple[TensorType, int, bool, int], tuple[Array, Blemish | None]] = {}
     for target in plain:
         kind = target.types[view.name]
         weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
         strict = target.strict and kind.quantized
-        key = kind, id(weights), strict
+        key = kind, id(weights), strict, id(target.metrics)
         if key not in encoded:
-            made = _encode(rows, taken, kind, weights, strict)
+            made = _encode(rows, taken, kind, weights, strict, target.metrics)
             encoded[key] = made, first_blemish(made, kind, rows, view.type, taken.start)
         made, found = encoded[key]
         if found is not None:
@@ -223,21 +228,39 @@ def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
     return blocks.view(f"u{kind.block_bytes}").byteswap()
 
 
-def _encode(rows: Array, taken: _Run, kind: TensorType, weights: Weights | None, strict: bool) -> Array:
+def _encode(
+    rows: Array, taken: _Run, kind: TensorType, weights: Weights | None, strict: bool, metrics: Metrics | None
+) -> Array:
     view = taken.view
     if kind is view.type:
         return rows
     try:
-        if weights is None or len(weights) == 1:
+        if metrics is None and (weights is None or len(weights) == 1):
             return encode_rows(rows, view.type, kind, None if weights is None else weights[0], taken.start, strict)
-        height = view.count // len(weights)
-        parts = [
-            encode_rows(rows[low - taken.start : high - taken.start], view.type, kind, weights[matrix], low, strict)
-            for matrix, low, high in _spans(taken.start, taken.stop, height)
-        ]
+        height = view.shape[-2] if len(view.shape) > 1 else view.count // (1 if weights is None else len(weights))
+        parts = []
+        for matrix, low, high in _spans(taken.start, taken.stop, height):
+            part = rows[low - taken.start : high - taken.start]
+            made = None if metrics is None else _fitted(part, view, matrix, kind, metrics)
+            if made is None:
+                of_matrix = None if weights is None else weights[matrix if len(weights) > 1 else 0]
+                made = encode_rows(part, view.type, kind, of_matrix, low, strict)
+            parts.append(made)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     except QuantError as error:
         raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
+
+
+def _fitted(rows: Array, view: View, matrix: int, kind: TensorType, metrics: Metrics) -> Array | None:
+    """Rows fitted against a matrix's covariance; None where there is none, or a number that no fit could take."""
+    metric = metrics.of(view.name, matrix, kind)
+    if metric is None:
+        return None
+    values = encode_rows(rows, view.type, F32).view(np.float32).reshape(len(rows), view.width)
+    if not np.abs(values).max(initial=0) < FIT_REACH:  # a NaN is not below either
+        return None
+    made, _ = metric.encode(values, kind)
+    return made
 
 
 def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]:

@@ -130,6 +130,10 @@ class Calibration:
         key = self._sources[name] + (f"#{entry.index(expert)}" if len(entry.tokens) > 1 else "")
         return Covariance(start, blocks, tokens, key)
 
+    def source(self, name: str) -> str | None:
+        """The weight under whose name this one's moments are: the same for weights with one input."""
+        return self._sources.get(name)
+
     def close(self) -> None:
         """Closes the file."""
         self._gguf.close()

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from gguf_forge.errors import as_utf8
 from gguf_forge.format.shards import SPLIT_KEYS
-from gguf_forge.format.values import Value, string, u32
+from gguf_forge.format.values import Value, string, u32, u64
+from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.imatrix import Imatrix
 from gguf_forge.quant.recipe import Recipe
 
@@ -50,6 +51,17 @@ def imatrix_metadata(imatrix: Imatrix | None) -> dict[str, Value]:
     keys["quantize.imatrix.entries_count"] = u32(len(imatrix.entries))
     if imatrix.chunks > 0:
         keys["quantize.imatrix.chunks_count"] = u32(imatrix.chunks)
+    return keys
+
+
+def fit_metadata(calibration: Calibration | None) -> dict[str, Value]:
+    """What a file records of having been fitted: the effort, and of the calibration its hash and tokens."""
+    keys = {"quantize.forge.effort": string("high")}
+    if calibration is not None:
+        keys["quantize.forge.calibration.sha256"] = string(calibration.sha256)
+        tokens = calibration.metadata.get("forge.calibration.tokens")
+        if isinstance(tokens, int):
+            keys["quantize.forge.calibration.tokens"] = u64(tokens)
     return keys
 
 
