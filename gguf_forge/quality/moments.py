@@ -24,7 +24,7 @@ from gguf_forge.quant.imatrix import Entry
 #: llama-imatrix passes over products with fewer inputs: those of single tokens.
 FEWEST_ROWS = 16
 #: Tokens whose products are summed before they are added to the matrix.
-PANEL = 256
+PANEL = 192
 #: Blocks of this many columns are a whole number of every type's blocks.
 UNIT = 256
 

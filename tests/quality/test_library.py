@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,23 @@ def test_files_that_are_no_models_are_refused(dense: Path, tmp_path: Path) -> No
         Model(cut)
     with pytest.raises(UnsupportedError, match=r"llama\.cpp does not load it: .*unknown model architecture"):
         Model(TEXT.with_name("imatrix-stdlib.gguf"))
+
+
+GIVE_UP = """
+import sys
+from gguf_forge.quality.library import library, tidied
+with tidied(lambda: open(sys.argv[1], "w").close()):
+    library().ggml_abort(b"/src/ggml.c", 3, b"GGML_ASSERT(%s) failed", library().ffi.new("char[]", b"x"))
+"""
+
+
+@needs_library
+def test_a_library_that_ends_the_process_leaves_one_line(tmp_path: Path) -> None:
+    mark = tmp_path / "tidied"
+    done = subprocess.run([sys.executable, "-c", GIVE_UP, str(mark)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gguf-forge: llama.cpp gave up on the model: ggml.c:3: GGML_ASSERT(x) failed\n"
+    assert mark.exists()
 
 
 @pytest.mark.parametrize("name", ["blk.0.attn_k.weight", "CUDA0#blk.0.attn_k.weight#0", "CPU#blk.0.attn_k.weight"])
