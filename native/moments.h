@@ -8,9 +8,9 @@
  *           9
  *
  * Inputs come in slices of 16 columns, a slice after the other, each with all tokens: 64 bytes a token, so that two
- * slices of 256 tokens stay in the first cache however wide the matrix is. A sum runs over the tokens of the call in
- * their order and is then added to the matrix: with 256 tokens a call a million tokens are 4096 additions, and float32
- * keeps five digits and more. Lanes are different columns; products and sums are rounded one by one, so that each
+ * slices of 192 tokens stay in the first cache however wide the matrix is. A sum runs over the tokens of the call in
+ * their order and is then added to the matrix: with 192 tokens a call a million tokens are 5209 additions, and float32
+ * keeps four digits and more. Lanes are different columns; products and sums are rounded one by one, so that each
  * instruction set makes the same bytes. */
 
 enum {

@@ -23,6 +23,8 @@ from gguf_forge.system import reader_left
 COMMANDS = {
     "convert": "gguf_forge.cli.convert",
     "quantize": "gguf_forge.cli.quantize",
+    "imatrix": "gguf_forge.cli.imatrix",
+    "calibrate": "gguf_forge.cli.calibrate",
     "inspect": "gguf_forge.cli.inspect",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",

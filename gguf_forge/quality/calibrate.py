@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gguf_forge import names
 from gguf_forge.convert.files import convert_checkpoint
 from gguf_forge.errors import InputError, RequestError
 from gguf_forge.format import reader, values
+from gguf_forge.quality.library import tidied
 from gguf_forge.quality.moments import Collector, Inputs, block_sizes
 from gguf_forge.quality.session import Model, Session, Tokens, cut_windows, read_texts
 from gguf_forge.quant.calibration import SIDE, calibration_metadata, calibration_tensors, triangle
@@ -24,10 +27,12 @@ from gguf_forge.quant.imatrix import Entry, Imatrix, load_imatrix, save_imatrix
 from gguf_forge.system import processors
 
 StrPath = str | os.PathLike[str]
-#: Called with how many windows are done, and how many there are.
+#: Called with how much of the text is done, and how much there is, in bytes.
 Told = Callable[[int, int], None]
 
 CONTEXT = 512
+#: Tokens of the first look at a model; products of fewer than 16 are passed over.
+SURVEY = 64
 #: Bytes that second moments may take, in memory as in the file.
 BUDGET = 4 << 30
 #: Widest blocks of a covariance, tried from the widest on until the budget holds them.
@@ -77,22 +82,29 @@ def make_imatrix(
     before = [load_imatrix(path) for path in merge]
     if resume and os.path.exists(output):
         before.append(_resumable(load_imatrix(output), run))
-        run = Run(**{**vars(run), "skip": run.skip + before[-1].chunks})
+        done = before[-1].chunks
+        run = replace(run, skip=run.skip + done, chunks=None if run.chunks is None else run.chunks - done)
     if source is None:
         merged = merged_imatrix(before, os.fspath(output))
         save_imatrix(merged, output, legacy=legacy)
         return Done(merged, 0)
     with ExitStack() as stack:
         model = stack.enter_context(_model(source, run))
+        if run.chunks is not None and run.chunks < 1:
+            return Done(before[-1], 0)
         windows = _windows(model, run)
-        collector = Collector(output=run.output)
+        old = merged_imatrix(before, os.fspath(output))
+        if old.legacy:
+            raise RequestError("a matrix of the .dat form is added to others of that form only", path=merge[0])
+        collector = Collector(output=run.output, before=old.entries)
 
         def made() -> Imatrix:
-            return merged_imatrix([*before, _imatrix(collector, output, run)], os.fspath(output))
+            new = _imatrix(collector, output, run)
+            return replace(new, entries={**old.entries, **new.entries}, datasets=old.datasets + new.datasets)
 
         for done in _evaluated(model, windows, run, collector):
             if told is not None:
-                told(done, len(windows))
+                told(*_bytes_done(run, done, len(windows)))
             if save_every and done < len(windows) and done // save_every > (done - 1) // save_every:
                 save_imatrix(made(), output, legacy=legacy)
         result = made()
@@ -114,7 +126,7 @@ def calibrate(source: StrPath, output: StrPath, run: Run, *, budget: int = BUDGE
         stack.callback(collector.close)
         for done in _evaluated(model, windows, run, collector):
             if told is not None:
-                told(done, len(windows))
+                told(*_bytes_done(run, done, len(windows)))
         imatrix = _imatrix(collector, output, run)
         moments = [inputs.moments for inputs in collector.distinct]
         facts = {
@@ -151,7 +163,7 @@ def merged_imatrix(parts: Sequence[Imatrix], path: str) -> Imatrix:
     sizes = [part.chunk_size for part in parts if part.chunk_size]
     size = sizes[0] if sizes else 0
     most = max((int(entry.counts.max()) for entry in entries.values()), default=0)
-    datasets = tuple(dict.fromkeys(name for part in parts for name in part.datasets))
+    datasets = tuple(name for part in parts for name in part.datasets)
     chunks = (most + size // 2) // size if size else sum(part.chunks for part in parts)
     return Imatrix(path, entries, datasets, chunks, size, legacy=bool(parts) and parts[0].legacy)
 
@@ -177,12 +189,8 @@ def _survey(model: Model, windows: Tokens, run: Run) -> list[Inputs]:
     with Session(
         model, windows.shape[1], threads=run.threads, observe=collector.observe, wants=collector.wants
     ) as session:
-        session.evaluate(windows[:1, : max(FEW, 1)])
+        session.evaluate(windows[:1, :SURVEY])
     return collector.distinct
-
-
-#: Tokens of the survey; products of fewer than 16 are passed over.
-FEW = 64
 
 
 def _evaluated(model: Model, windows: Tokens, run: Run, collector: Collector) -> Iterator[int]:
@@ -222,7 +230,12 @@ def _resumable(found: Imatrix, run: Run) -> Imatrix:
     if found.datasets != texts or found.chunk_size != run.context:
         of = f"windows of {found.chunk_size} of {', '.join(found.datasets)}"
         raise RequestError(f"cannot go on with it: it is of {of}", path=found.path)
-    return found
+    return replace(found, datasets=())
+
+
+def _bytes_done(run: Run, done: int, windows: int) -> tuple[int, int]:
+    size = sum(os.path.getsize(text) for text in run.texts)
+    return size * done // windows, size
 
 
 @contextmanager
@@ -236,6 +249,7 @@ def _model(source: StrPath, run: Run) -> Iterator[Model]:
             raise InputError("no such file or folder", path=source)
         if path.is_dir():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gguf-forge-"))
+            stack.enter_context(tidied(partial(shutil.rmtree, folder, ignore_errors=True)))
             convert_checkpoint(path, Path(folder) / "model.gguf", "auto")
             path = Path(folder) / "model.gguf"
         yield stack.enter_context(Model(path, gpu_layers=run.gpu_layers))

@@ -99,6 +99,9 @@ typedef struct {
     int8_t * logits;
 } llama_batch;
 
+void ggml_abort(const char * file, int line, const char * format, ...);
+void * ggml_set_abort_callback(void (*callback)(const char * message));
+
 void llama_log_set(void (*log)(int level, const char * text, void * data), void * data);
 void llama_backend_init(void);
 const char * llama_print_system_info(void);

@@ -7,7 +7,8 @@ else that of `llama-cpp-python`; GGUF_FORGE_LLAMA names another. Knows no models
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,8 @@ class Library:
         self.layout, self.ffi, self._files = _fitting(path)
         self._log = self.ffi.callback("void(int, const char *, void *)", self._hear, onerror=lambda *_: None)
         self.llama_log_set(self._log, self.ffi.NULL)
+        self._abort = self.ffi.callback("void(const char *)", self._give_up)
+        self.ggml_set_abort_callback(self._abort)
         self.llama_backend_init()
 
     def __repr__(self) -> str:
@@ -64,6 +67,29 @@ class Library:
         if level in (WARNING, WARNING + 1):  # 5 continues a line, of whatever level
             self.said.append(self.ffi.string(text).decode("utf-8", "replace"))
             del self.said[:-16]
+
+    def _give_up(self, message: Any) -> None:
+        """The library ends the process on what it did not expect of a model: then with one line, and tidily."""
+        for clean in reversed(_cleaners):
+            with suppress(Exception):
+                clean()
+        text = printable(self.ffi.string(message).decode("utf-8", "replace").replace("\\", "/").rsplit("/", 1)[-1])
+        os.write(2, f"gguf-forge: llama.cpp gave up on the model: {text}\n".encode())
+        os._exit(1)
+
+
+#: What tidies up when the library ends the process.
+_cleaners: list[Callable[[], object]] = []
+
+
+@contextmanager
+def tidied(clean: Callable[[], object]) -> Iterator[None]:
+    """Within, `clean` is called should the library end the process."""
+    _cleaners.append(clean)
+    try:
+        yield
+    finally:
+        _cleaners.remove(clean)
 
 
 @cache

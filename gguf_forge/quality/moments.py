@@ -7,7 +7,7 @@ through the core, panel by panel, over threads. Inputs that several matrices sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge import _native
-from gguf_forge.errors import InvalidError, escaped
+from gguf_forge.errors import InvalidError, RequestError, escaped
 from gguf_forge.quality.session import Floats, Product
 from gguf_forge.quant.calibration import SIDE, Moments, triangle
 from gguf_forge.quant.imatrix import Entry
@@ -24,7 +24,7 @@ from gguf_forge.quant.imatrix import Entry
 #: llama-imatrix passes over products with fewer inputs: those of single tokens.
 FEWEST_ROWS = 16
 #: Tokens whose products are summed before they are added to the matrix.
-PANEL = 256
+PANEL = 192
 #: Blocks of this many columns are a whole number of every type's blocks.
 UNIT = 256
 
@@ -61,11 +61,15 @@ class Collector:
     """Gathers inputs of the products it is shown: `Session(model, context, observe=c.observe, wants=c.wants)`.
 
     output: those of the output matrix too. threads: for products; 0: only squares are gathered. block: the widest block
-    of products that is kept; wider inputs are cut into equal ones (None: never).
+    of products that is kept; wider inputs are cut into equal ones (None: never). before: entries to which squares are
+    added, as llama-imatrix goes on with those of a file.
     """
 
-    def __init__(self, *, output: bool = False, threads: int = 0, block: int | None = None) -> None:
+    def __init__(
+        self, *, output: bool = False, threads: int = 0, block: int | None = None, before: Mapping[str, Entry] = {}
+    ) -> None:
         self.inputs: dict[str, Inputs] = {}
+        self._before = before
         self._output, self._threads, self._block = output, threads, block
         self._pool = ThreadPoolExecutor(threads) if threads else None
         self._leaders: dict[tuple[int, int], str] = {}
@@ -85,7 +89,7 @@ class Collector:
         key = product.source
         mine = self.inputs.get(name)
         leader = self._leaders.setdefault(key, name)
-        if mine is None and leader != name and self._alike(self.inputs[leader], product):
+        if mine is None and leader != name and self._alike(leader, product):
             self.inputs[name] = mine = self.inputs[leader]
             mine.weights.append(name)
         if mine is not None and leader != name and self.inputs[leader] is mine:
@@ -107,12 +111,26 @@ class Collector:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _alike(self, inputs: Inputs, product: Product) -> bool:
-        return inputs.squares.shape == (product.matrices, product.width) and inputs.routed == product.routed
+    def _alike(self, leader: str, product: Product) -> bool:
+        """Whether the product's weight can share what is gathered of the leader's input."""
+        inputs = self.inputs[leader]
+        if inputs.squares.shape != (product.matrices, product.width) or inputs.routed != product.routed:
+            return False
+        one, other = self._before.get(leader), self._before.get(product.weight)
+        if one is None or other is None:
+            return one is other
+        return np.array_equal(one.sums, other.sums) and np.array_equal(one.counts, other.counts)
 
     def _new(self, product: Product) -> Inputs:
         shape = (product.matrices, product.width)
         made = Inputs([product.weight], np.zeros(shape, np.float32), np.zeros(shape[0], np.int64), product.routed)
+        old = self._before.get(product.weight)
+        if old is not None:
+            if old.sums.size != made.squares.size or len(old.counts) not in (1, shape[0]):
+                text = f"{old.sums.size} values in the matrix to go on with, but the model's is {shape}"
+                raise RequestError(text, field=_field(product.weight))
+            made.squares += old.sums.reshape(shape)
+            made.tokens += old.counts
         if self._pool is not None:
             made.sizes = block_sizes(product.width, self._block)
             made.tiles = np.zeros((shape[0], sum(map(triangle, made.sizes)), SIDE * SIDE), np.float32)
