@@ -23,6 +23,7 @@ from gguf_forge.system import reader_left
 COMMANDS = {
     "convert": "gguf_forge.cli.convert",
     "quantize": "gguf_forge.cli.quantize",
+    "evaluate": "gguf_forge.cli.evaluate",
     "inspect": "gguf_forge.cli.inspect",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",
