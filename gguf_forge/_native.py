@@ -13,6 +13,8 @@ from gguf_forge.errors import ForgeError
 _ffi: Any = _core.ffi
 _lib: Any = _core.lib
 _NULL: Any = _ffi.NULL
+#: Memory that is written before it is read.
+_unfilled: Any = _ffi.new_allocator(should_clear_after_alloc=False)
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class Fit:
         self.width = width
         self._backend = _default if isa is None else backend(isa)
         self._held = [
-            _ffi.new(f"{kind}[]", max(size, 1))
+            _unfilled(f"{kind}[]", max(size, 1))
             for kind, size in (
                 ("float", width),
                 ("float", width * 256),
@@ -197,7 +199,7 @@ class Fit:
 
     def rows(self, type: int, x: Any, out: Any, rounds: int, errors: Any) -> int:
         """Calls forge_fit_rows: x float32 (rows, n), out uint8 (rows, bytes): contiguous rows; float64 errors."""
-        scratch = _ffi.new("char[]", _lib.forge_fit_scratch(self._backend, self.width))
+        scratch = _unfilled("char[]", _lib.forge_fit_scratch(self._backend, self.width))
         return int(
             _lib.forge_fit_rows(
                 self._backend,

@@ -10,8 +10,8 @@ enum { FIT_CHUNK = 256, FIT_ROWS = 128, FIT_FAR = 2047 }; /* columns at a time, 
 
 static inline int64_t fit_chunks(int64_t n) { return (n + FIT_CHUNK - 1) / FIT_CHUNK; }
 
-/* What column j of each chunk takes of earlier chunks, out of its row of U: integers, and for each chunk their unit. */
-static void far_pack(const float *row, int64_t before, int16_t *pairs, float *unit)
+/* What a column takes of earlier chunks, out of its row of U: integers, and for each chunk their unit. */
+static void far_pack(const float *row, int64_t before, int16_t *whole_row, float *unit)
 {
     for (int64_t at = 0; at < before; at += FIT_CHUNK, unit++) {
         VF top = vf_set1(0.f);
@@ -25,14 +25,15 @@ static void far_pack(const float *row, int64_t before, int16_t *pairs, float *un
             int32_t whole[VN];
             vi_store(whole, vf_trunc(vf_round_even(vf_mul(vf_load(row + i), inverse))));
             for (int l = 0; l < VN; l++) {
-                pairs[i + l] = (int16_t)whole[l];
+                whole_row[i + l] = (int16_t)whole[l];
             }
         }
     }
 }
 
-/* The errors of one chunk, e[i * FIT_ROWS + p], as pairs of integers: pairs[(i / 2 * FIT_ROWS + p) * 2 + i % 2]. */
-static void far_errors(const float *e, int64_t columns, int16_t *pairs, float *unit)
+/* The errors of one chunk, e[i * FIT_ROWS + p], as pairs of integers, i even in the lower half: pairs[i / 2 *
+ * FIT_ROWS + p]. */
+static void far_errors(const float *e, int64_t columns, int32_t *pairs, float *unit)
 {
     for (int64_t p = 0; p < FIT_ROWS; p += VN) {
         VF top = vf_set1(0.f);
@@ -46,9 +47,7 @@ static void far_errors(const float *e, int64_t columns, int16_t *pairs, float *u
         for (int64_t i = 0; i < columns; i += 2) {
             const VI a = vf_trunc(vf_round_even(vf_mul(vf_load(e + i * FIT_ROWS + p), inverse)));
             const VI b = vf_trunc(vf_round_even(vf_mul(vf_load(e + (i + 1) * FIT_ROWS + p), inverse)));
-            int32_t both[VN];
-            vi_store(both, vi_or(vi_and(a, vi_set1(0xffff)), vi_shl(b, 16)));
-            memcpy(pairs + (i / 2 * FIT_ROWS + p) * 2, both, sizeof both);
+            vi_store(pairs + i / 2 * FIT_ROWS + p, vi_or(vi_and(a, vi_set1(0xffff)), vi_shl(b, 16)));
         }
     }
 }
@@ -57,7 +56,7 @@ static void far_errors(const float *e, int64_t columns, int16_t *pairs, float *u
  *
  * u: pairs of integers, row j at u + j * stride; units_u: that of row j at units_u[j * units_stride]. */
 static void far_product(float *c, const int16_t *u, int64_t stride, const float *units_u, int64_t units_stride,
-                        const int16_t *pairs, const float *unit_e, int64_t rows)
+                        const int32_t *pairs, const float *unit_e, int64_t rows)
 {
     enum { DEEP = FIT_CHUNK / 2, TALL = 4 };
     for (int64_t p = 0; p < FIT_ROWS; p += 2 * VN) {
@@ -67,9 +66,7 @@ static void far_product(float *c, const int16_t *u, int64_t stride, const float 
                 sum[r][0] = sum[r][1] = vi_set1(0);
             }
             for (int k = 0; k < DEEP; k++) {
-                int32_t pair[2 * VN];
-                memcpy(pair, pairs + (k * FIT_ROWS + p) * 2, sizeof pair);
-                const VI b0 = vi_load(pair), b1 = vi_load(pair + VN);
+                const VI b0 = vi_load(pairs + k * FIT_ROWS + p), b1 = vi_load(pairs + k * FIT_ROWS + p + VN);
                 for (int r = 0; r < TALL; r++) {
                     int32_t two;
                     memcpy(&two, u + (j + r) * stride + 2 * k, sizeof two);

@@ -117,7 +117,7 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
 {
     const int64_t chunks = fit_chunks(fit->width);
     float *units = (float *)(void *)(panel + 1);
-    int16_t *pairs = (int16_t *)(void *)(units + chunks * FIT_ROWS);
+    int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
     uint8_t place[256] = {0};
     for (int i = 15; s->values && i >= 0; i--) {
         place[(int)s->values[i] + 128] = (uint8_t)i;
@@ -128,7 +128,7 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
             far_product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK, fit->width,
-                        fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK,
+                        fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK / 2,
                         units + before * FIT_ROWS, columns);
         }
         for (int p = 0; p < rows; p += VN) {
@@ -153,7 +153,7 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
                 panel->w[i * FIT_ROWS + p] = 0.f;
             }
         }
-        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FIT_CHUNK, units + chunk * FIT_ROWS);
+        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FIT_CHUNK / 2, units + chunk * FIT_ROWS);
     }
 }
 

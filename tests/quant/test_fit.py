@@ -1,0 +1,154 @@
+"""Rows fitted against a covariance: exact blocks, errors as said, the same bytes on every instruction set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gguf_forge import _native, dequantize, quantize
+from gguf_forge.errors import QuantError
+from gguf_forge.quant.fit import DAMPING, FITTED, Metric, shrunk, surrogate
+from gguf_forge.types import tensor_type
+
+WIDTH = 512
+
+
+def covariance(width: int, tokens: int = 4096, seed: int = 0) -> np.ndarray:
+    """Second moments of inputs that are correlated and of very different sizes, as those of a trained model are."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((tokens, width // 4)) @ rng.standard_normal((width // 4, width))
+    x = (mixed + rng.standard_normal((tokens, width))) * np.exp(rng.standard_normal(width))
+    return (x.T @ x / tokens).astype(np.float32)
+
+
+def weighed(values: np.ndarray, rows: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """The error of each row under H scaled and damped as a metric does it, in float64."""
+    whole = h.astype(np.float64) / np.trace(h.astype(np.float64)) * len(h) + DAMPING * np.eye(len(h))
+    e = values.astype(np.float64) - rows
+    return np.einsum("ij,jk,ik->i", e, whole, e)
+
+
+@pytest.fixture(scope="module")
+def h() -> np.ndarray:
+    return covariance(WIDTH)
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return (np.random.default_rng(1).standard_t(5, (150, WIDTH)) * 0.02).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def metric(h: np.ndarray) -> Metric:
+    return Metric(WIDTH, [(0, h)])
+
+
+@pytest.mark.parametrize("name", sorted(FITTED))
+def test_the_error_is_the_one_said_and_well_below_the_plain_encoders(
+    name: str, h: np.ndarray, rows: np.ndarray, metric: Metric
+) -> None:
+    kind = tensor_type(name)
+    blocks, said = metric.encode(rows, kind)
+    found = weighed(dequantize(blocks, kind), rows, h)
+    np.testing.assert_allclose(said, found, rtol=1e-2)  # carried errors are rounded to 12 bits
+    assert said.sum() == pytest.approx(found.sum(), rel=1e-3)
+    plain = weighed(dequantize(quantize(rows, kind, imatrix=np.diagonal(h).copy()), kind), rows, h)
+    assert found.sum() < 0.75 * plain.sum()
+
+
+@pytest.mark.parametrize("name", sorted(FITTED))
+def test_more_rounds_are_kept_only_where_a_block_gains(name: str, rows: np.ndarray) -> None:
+    kind = tensor_type(name)
+    if kind.block_size != 256:
+        width = kind.block_size
+        some = rows[:40, :width]
+    else:
+        width, some = 256, rows[:40, :256]
+    alone = Metric(width, [(0, covariance(width))])
+    errors = [alone.encode(some, kind, rounds)[1] for rounds in (1, 2, 4)]
+    assert (errors[1] <= errors[0]).all()
+    assert (errors[2] <= errors[1]).all()
+
+
+@pytest.mark.parametrize("name", sorted(FITTED))
+def test_every_instruction_set_makes_the_same_bytes(name: str, h: np.ndarray, rows: np.ndarray) -> None:
+    kind, width = tensor_type(name), 320 if tensor_type(name).block_size < 256 else 512
+    damped = h[:width, :width] / np.trace(h) * len(h) + np.float32(DAMPING) * np.eye(width, dtype=np.float32)
+    made = {}
+    for isa in _native.isa_names():
+        fit = _native.Fit(width, isa)
+        assert fit.prepare(damped.copy()) == -1
+        out = np.zeros((133, kind.row_bytes(width)), np.uint8)
+        errors = np.zeros(133)
+        assert fit.rows(kind.id, np.ascontiguousarray(rows[:133, :width]), out, 2, errors) == _native.OK
+        made[isa] = out, errors
+    first, said = made["scalar"]
+    for isa, (out, errors) in made.items():
+        np.testing.assert_array_equal(out, first, isa)
+        np.testing.assert_array_equal(errors, said, isa)
+
+
+def test_rows_do_not_depend_on_their_neighbours(rows: np.ndarray, metric: Metric) -> None:
+    kind = tensor_type("Q3_K")
+    whole, errors = metric.encode(rows, kind)
+    for start, stop in ((0, 1), (1, 130), (130, 150)):
+        part, some = metric.encode(rows[start:stop], kind)
+        np.testing.assert_array_equal(part, whole[start:stop])
+        np.testing.assert_array_equal(some, errors[start:stop])
+    assert metric.encode(rows[:0], kind)[0].shape == (0, whole.shape[1])
+
+
+def test_blocks_on_the_diagonal_are_fitted_by_themselves(h: np.ndarray, rows: np.ndarray) -> None:
+    kind = tensor_type("Q4_K")
+    halves = [h[:256, :256], h[256:, 256:]]
+    both, errors = Metric(WIDTH, [(0, halves[0]), (256, halves[1])]).encode(rows, kind)
+    apart = np.zeros_like(h)
+    apart[:256, :256], apart[256:, 256:] = halves
+    np.testing.assert_allclose(errors, weighed(dequantize(both, kind), rows, apart), rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", sorted(FITTED))
+def test_zeros_and_extremes_stay_finite(name: str, metric: Metric) -> None:
+    kind = tensor_type(name)
+    extremes = np.zeros((6, WIDTH), np.float32)
+    extremes[1] = 1e-30
+    extremes[2] = 1e6
+    extremes[3, ::7] = -1e8
+    extremes[4] = np.where(np.arange(WIDTH) % 2, 1e-8, -1e4)
+    extremes[5, 3] = 1
+    values = dequantize(metric.encode(extremes, kind)[0], kind)
+    assert np.isfinite(values).all()
+    assert not values[0].any()
+
+
+def test_a_singular_covariance_is_damped_and_nonsense_refused() -> None:
+    kind = tensor_type("Q4_0")
+    x = np.random.default_rng(2).standard_normal((3, 64)).astype(np.float32)
+    rows = np.random.default_rng(3).standard_normal((5, 64)).astype(np.float32)
+    for found in (x.T @ x, np.zeros((64, 64), np.float32)):
+        values = dequantize(Metric(64, [(0, found)]).encode(rows, kind)[0], kind)
+        assert np.abs(values - rows).max() < 1
+    with pytest.raises(QuantError, match="64 columns for rows of 96"):
+        Metric(96, [(0, np.eye(64, dtype=np.float32))])
+    with pytest.raises(QuantError, match="does not fit"):
+        Metric(96, [(0, np.eye(64, dtype=np.float32)), (32, np.eye(64, dtype=np.float32))])
+    with pytest.raises(QuantError, match="positive definite"):
+        Metric(32, [(0, np.full((32, 32), np.nan, np.float32))])
+    assert not Metric(96, [(0, np.eye(96, dtype=np.float32))]).fits(tensor_type("Q4_K"))
+    assert not Metric(256, [(0, np.eye(256, dtype=np.float32))]).fits(tensor_type("IQ2_XS"))
+
+
+def test_few_tokens_draw_a_covariance_to_its_diagonal() -> None:
+    h = covariance(64)
+    few, many = shrunk(h, 16), shrunk(h, 10**7)
+    np.testing.assert_array_equal(np.diagonal(few), np.diagonal(h))
+    np.testing.assert_allclose(few[0, 1:], h[0, 1:] * 0.2, rtol=1e-6)
+    np.testing.assert_allclose(many, h, rtol=1e-4)
+
+
+def test_the_surrogate_weighs_what_the_first_layer_sees() -> None:
+    rng = np.random.default_rng(4)
+    q, k, norm = rng.standard_normal((8, 32)), rng.standard_normal((4, 32)), rng.uniform(0.5, 2, 32)
+    found = surrogate([q.astype(np.float32), k.astype(np.float32)], norm.astype(np.float32))
+    seen = np.concatenate([q, k]) * norm
+    np.testing.assert_allclose(found, 32 * seen.T @ seen / (seen**2).sum() + np.eye(32), rtol=1e-4, atol=1e-5)
