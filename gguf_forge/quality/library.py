@@ -131,16 +131,34 @@ def _opened(path: Path, layout: Layout) -> tuple[Any, list[Any]]:
     ffi: Any = cffi.FFI()
     ffi.cdef(declarations(layout))
     companions = [found for pattern in COMPANIONS for found in sorted(path.parent.glob(pattern))]
-    try:
-        files = [ffi.dlopen(str(path))]
-    except OSError as error:
-        raise LibraryError(f"cannot be loaded: {error}", path=path) from None
+    with _patient_threads():
+        try:
+            files = [ffi.dlopen(str(path))]
+        except OSError as error:
+            raise LibraryError(f"cannot be loaded: {error}", path=path) from None
     for companion in companions:
         try:
             files.append(ffi.dlopen(str(companion)))
         except OSError:  # not the one that the library came with
             continue
     return ffi, files
+
+
+@contextmanager
+def _patient_threads() -> Iterator[None]:
+    """Within, an OpenMP that is loaded is told to let waiting threads sleep, unless the user told it something.
+
+    By default they turn in place for a while. While moments are added up between two operations, or where other
+    programs run, that takes the processors from those who work: five times the time on a busy machine.
+    """
+    if "OMP_WAIT_POLICY" in os.environ:
+        yield
+        return
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 def _function(files: list[Any], name: str) -> Any:
