@@ -25,6 +25,7 @@ COMMANDS = {
     "quantize": "gguf_forge.cli.quantize",
     "imatrix": "gguf_forge.cli.imatrix",
     "calibrate": "gguf_forge.cli.calibrate",
+    "evaluate": "gguf_forge.cli.evaluate",
     "inspect": "gguf_forge.cli.inspect",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "types": "gguf_forge.cli.types",
