@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gguf_forge import names
 from gguf_forge.convert.config import resolve
 from gguf_forge.convert.facts import Facts
+from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import stored_view
 from gguf_forge.convert.origin import source_view
 from gguf_forge.convert.plan import plan_outputs
@@ -27,6 +28,8 @@ from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import View
 from gguf_forge.errors import CheckpointError, ConversionError, InputError, QuantError, RecipeError, escaped
 from gguf_forge.format import reader
+from gguf_forge.outputs import OutputError, of_file, of_types
+from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.imatrix import Imatrix
 from gguf_forge.quant.roundtrip import Compared, Errors, RoundTrip, compare_rows, measure_rows
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
@@ -56,7 +59,7 @@ class Finding:
     """What came out for one tensor and one type. Exactly one of trip and reason is there.
 
     tensor, shape (NumPy order), stored: name, form and type in the file. type: the type tried. reason: why it was not.
-    weighted: whether an importance matrix had a say.
+    weighted: whether an importance matrix had a say. output: with a calibration, what the matrix's outputs change.
     equal_blocks of blocks: how many of the file's blocks our encoder makes of the source; None without a source or an
     encoder.
     """
@@ -70,6 +73,7 @@ class Finding:
     equal_blocks: int | None = None
     blocks: int = 0
     weighted: bool = False
+    output: OutputError | None = None
 
     @property
     def reproduced(self) -> bool | None:
@@ -117,6 +121,7 @@ def measure(
     *,
     tensors: str | None = None,
     imatrix: Imatrix | None = None,
+    calibration: Calibration | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
@@ -124,11 +129,12 @@ def measure(
 
     types: by default DEFAULT_TYPES, and for a tensor stored as blocks its own type (the decoded values count as the
     truth then). tensors: a glob; without it all tensors of two or more axes. progress(done, total): in bytes
-    of the model.
+    of the model. calibration: also says how much the outputs of each matrix change, encoded as ggml does and fitted.
     Raises QuantError naming the tensor for values that cannot be encoded, RecipeError for a misfitting imatrix.
     """
     chosen = list(_chosen(model.tensors, tensors))
     step = _stepper(chosen, progress)
+    metrics = None if calibration is None else Metrics([*model.tensors.values()], calibration)
     for view in chosen:
         wanted = types or ([view.type] if view.type.quantized else [TENSOR_TYPES[name] for name in DEFAULT_TYPES])
         weights = None if imatrix is None else imatrix.weights(view.name, view.shape)
@@ -142,9 +148,15 @@ def measure(
                     threads=threads, advance=partial(step, _row_bytes(view)),
                 )  # fmt: skip
             found = dict(zip(fit, trips, strict=True))
+        outputs: dict[TensorType, OutputError] = {}
+        if calibration is not None and metrics is not None and names.dimensions(view.shape) > 1:
+            outputs = of_types(view, fit, weights, calibration, metrics)
         for kind in wanted:
             weighted = weights is not None and kind.weighted
-            yield Finding(view.name, view.shape, view.type, kind, found.get(kind), reasons[kind], weighted=weighted)
+            yield Finding(
+                view.name, view.shape, view.type, kind, found.get(kind), reasons[kind],
+                weighted=weighted, output=outputs.get(kind),
+            )  # fmt: skip
 
 
 def compare(
@@ -153,12 +165,14 @@ def compare(
     *,
     tensors: str | None = None,
     imatrix: Imatrix | None = None,
+    calibration: Calibration | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
     """Compares the blocks of a quantized file with the model they were made from; one finding a tensor, in order.
 
-    tensors: a glob; without it all that are stored as blocks. imatrix: the one the file was made with. Raises as
+    tensors: a glob; without it all that are stored as blocks. imatrix: the one the file was made with.
+    calibration: also says how much the outputs of each matrix change, in the file and encoded as ggml does. Raises as
     `measure`.
     """
     chosen = [view for view in _chosen(model.tensors, tensors) if tensors or view.type.quantized]
@@ -176,8 +190,10 @@ def compare(
                 threads=threads, advance=partial(step, _row_bytes(view)),
             )  # fmt: skip
         weighted = weights is not None and view.type.weighted
+        output = None if calibration is None else of_file(view, origin, weights, calibration)
         yield Finding(
-            view.name, view.shape, view.type, view.type, found.trip, "", found.equal_blocks, found.blocks, weighted
+            view.name, view.shape, view.type, view.type, found.trip, "", found.equal_blocks, found.blocks, weighted,
+            output,
         )  # fmt: skip
 
 
@@ -236,6 +252,8 @@ def document(finding: Finding) -> dict[str, Any]:
         "reproduced": finding.reproduced,
         "equal_blocks": finding.equal_blocks,
         "blocks": finding.blocks or None,
+        "output_error_plain": None if finding.output is None else finding.output.plain,
+        "output_error": None if finding.output is None else finding.output.other,
     }
 
 

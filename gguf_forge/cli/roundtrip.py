@@ -46,6 +46,10 @@ def _tensor_types(word: str) -> tuple[TensorType, ...]:
 @click.option("--tensors", metavar="GLOB", help="Only tensors whose name matches. Default: all of two or more axes.")
 @click.option("--imatrix", type=PATH, help="Importance matrix (.gguf or .dat) to encode with.")
 @click.option(
+    "--calibration", type=PATH,
+    help="What `calibrate` made: tells how much the outputs of each matrix change, plainly encoded and fitted.",
+)  # fmt: skip
+@click.option(
     "--source", type=PATH,
     help="What a quantized FILE was made from (.gguf or checkpoint): tells which blocks our encoder makes of it.",
 )  # fmt: skip
@@ -53,27 +57,30 @@ def _tensor_types(word: str) -> tuple[TensorType, ...]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @speaking
 def command(
-    file: Path, types: tuple[TensorType, ...], tensors: str | None, imatrix: Path | None, source: Path | None,
-    threads: int, as_json: bool, quiet: bool, verbose: bool,
+    file: Path, types: tuple[TensorType, ...], tensors: str | None, imatrix: Path | None, calibration: Path | None,
+    source: Path | None, threads: int, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Encode, decode and compare tensors: what each type costs, or how a quantized file differs from its source.
 
     stable: encoding the decoded values again gives the same bytes. same: blocks that our encoder makes of the source.
     """
     from gguf_forge import measure
+    from gguf_forge.quant.calibration import Calibration
     from gguf_forge.quant.imatrix import load_imatrix
 
     if source is not None and types:
         raise click.UsageError("--types and --source cannot be used together: a file's types are its own")
     terminal = Terminal(quiet, verbose)
-    weights = None if imatrix is None else load_imatrix(imatrix)
     with ExitStack() as stack:
+        moments = None if calibration is None else stack.enter_context(Calibration.open(calibration))
+        weights = None if moments is None else moments.imatrix
+        weights = weights if imatrix is None else load_imatrix(imatrix)
         model = stack.enter_context(measure.open_model(file))
         progress = stack.enter_context(terminal.progress(file.name))
         found: Iterator[Finding]
         if source is None:
             found = measure.measure(
-                model, types, tensors=tensors, imatrix=weights, threads=threads, progress=progress
+                model, types, tensors=tensors, imatrix=weights, calibration=moments, threads=threads, progress=progress
             )  # fmt: skip
         else:
             origin = stack.enter_context(measure.open_model(source))
@@ -81,7 +88,7 @@ def command(
             if model.imatrix and weights is None:
                 terminal.note(f"{file}: says it was made with {model.imatrix}; --imatrix gives that to the encoder")
             found = measure.compare(
-                model, origin, tensors=tensors, imatrix=weights, threads=threads, progress=progress
+                model, origin, tensors=tensors, imatrix=weights, calibration=moments, threads=threads, progress=progress
             )  # fmt: skip
         findings = list(_told(terminal, found))
     _remark(terminal, model)
@@ -94,6 +101,7 @@ def command(
                 "file": str(file),
                 "source": None if source is None else str(source),
                 "imatrix": None if imatrix is None else str(imatrix),
+                "calibration": None if calibration is None else str(calibration),
                 "tensors": [measure.document(finding) for finding in findings],
                 "types": summary,
             }
@@ -120,7 +128,9 @@ def _remark(terminal: Terminal, model: Model) -> None:
 def _tensors(findings: list[Finding], compared: bool) -> Table:
     from gguf_forge.measure import document
 
-    columns = ["tensor", "type", *FIGURES, *([">same"] if compared else [])]
+    measured = any(finding.output is not None for finding in findings)
+    outputs = [">outputs, plain", ">outputs, as in FILE" if compared else ">outputs, fitted"] if measured else []
+    columns = ["tensor", "type", *FIGURES, *outputs, *([">same"] if compared else [])]
     if any(finding.trip is None for finding in findings):
         columns.append("~not tried")
     shown = Table(*columns, spare=SPARE)
@@ -130,7 +140,9 @@ def _tensors(findings: list[Finding], compared: bool) -> Table:
             shown.add(plain["tensor"], plain["type"], *[""] * (len(columns) - 3), plain["skipped"])
             continue
         same = [_share(plain["equal_blocks"], plain["blocks"])] if compared else []
-        shown.add(plain["tensor"], plain["type"], *_figures(plain), _yes(plain["stable"]), *same)
+        changed = [plain["output_error_plain"], plain["output_error"]] if measured else []
+        outputs = ["" if share is None else f"{share:.3%}" for share in changed]
+        shown.add(plain["tensor"], plain["type"], *_figures(plain), _yes(plain["stable"]), *outputs, *same)
     return shown
 
 

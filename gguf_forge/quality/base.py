@@ -10,6 +10,7 @@ that rows of another model are not taken for its own. Knows the file; must not k
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def digest_of(paths: list[Path]) -> bytes:
     found = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
+            size = file.seek(0, io.SEEK_END)
             found.update(struct.pack("<Q", size))
             for start in (0, max(0, size - _SAMPLE)):
                 file.seek(start)

@@ -6,12 +6,14 @@ Knows the order of the work; the figures are `statistics`', the stored logits `b
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +22,7 @@ import numpy as np
 from gguf_forge.errors import InvalidError, RequestError
 from gguf_forge.format import reader
 from gguf_forge.quality.base import Stored, Storing, digest_of, first_position, judged, open_stored
+from gguf_forge.quality.library import tidied
 from gguf_forge.quality.session import Floats, Model, Session, Tokens, cut_windows, read_texts
 from gguf_forge.quality.statistics import (
     Codes,
@@ -127,10 +130,10 @@ def evaluate(
         base: Verdict | None = None
         if against is not None:
             if base_logits is None:
-                folder = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="gguf-forge-", ignore_cleanup_errors=True)
-                )
-                base_logits = Path(folder) / "base.logits"
+                folder = tempfile.TemporaryDirectory(prefix="gguf-forge-", ignore_cleanup_errors=True)
+                stack.enter_context(folder)
+                stack.enter_context(tidied(partial(shutil.rmtree, folder.name, ignore_errors=True)))
+                base_logits = Path(folder.name) / "base.logits"
             base = run.base(Path(against), Path(base_logits))
         models = tuple(run.judge(Path(file)) for file in files)
         run.stored = None  # a mapped file cannot be removed everywhere

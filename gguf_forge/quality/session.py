@@ -23,6 +23,8 @@ Tokens = NDArray[np.int32]
 Floats = NDArray[np.float32]
 #: As llama.cpp's own tools: tokens that one call evaluates at most, and tokens that are computed with at a time.
 BATCH, PHYSICAL_BATCH = 2048, 512
+#: What llama.cpp takes at most (LLAMA_MAX_SEQ).
+MOST_SEQUENCES = 256
 F32 = 0
 #: What a routed product is said to have: how many tokens an expert gets is seen only later.
 MANY = 2**31
@@ -187,7 +189,7 @@ class Session:
         self.model = model
         self.library = lib = model.library
         self.context = context
-        self.sequences = max(1, BATCH // context)
+        self.sequences = min(MOST_SEQUENCES, max(1, BATCH // context))
         self._observe, self._wants = observe, wants
         self._raised: BaseException | None = None
         self._handle: Any = None
