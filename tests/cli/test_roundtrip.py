@@ -40,7 +40,7 @@ def document(forge: Forge, *words: object) -> dict[str, Any]:
     done = forge("roundtrip", *words, "--json", "-q")
     assert (done.code, done.err) == (0, "")
     found: dict[str, Any] = json.loads(done.out)
-    assert list(found) == ["file", "source", "imatrix", "tensors", "types"]
+    assert list(found) == ["file", "source", "imatrix", "calibration", "tensors", "types"]
     return found
 
 
@@ -93,7 +93,8 @@ def test_output_is_stable(forge: Forge) -> None:
     words = ("roundtrip", MODEL, "--types", "Q4_K", "--tensors", "blk.0.attn_k*", "--json")
     assert forge(*words, "--threads", 1).out == forge(*words, "--threads", 3).out
     assert set(json.loads(forge(*words).out)["tensors"][0]) == FIGURES | {
-        *("tensor", "shape", "stored", "type", "stable", "reproduced", "equal_blocks", "blocks")
+        *("tensor", "shape", "stored", "type", "stable", "reproduced", "equal_blocks", "blocks"),
+            *("output_error_plain", "output_error"),
     }
 
 

@@ -18,14 +18,16 @@ def covariance(width: int, tokens: int = 4096, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((tokens, width // 4)) @ rng.standard_normal((width // 4, width))
     x = (mixed + rng.standard_normal((tokens, width))) * np.exp(rng.standard_normal(width))
-    return (x.T @ x / tokens).astype(np.float32)
+    found: np.ndarray = (x.T @ x / tokens).astype(np.float32)
+    return found
 
 
 def weighed(values: np.ndarray, rows: np.ndarray, h: np.ndarray) -> np.ndarray:
     """The error of each row under H scaled and damped as a metric does it, in float64."""
     whole = h.astype(np.float64) / np.trace(h.astype(np.float64)) * len(h) + DAMPING * np.eye(len(h))
     e = values.astype(np.float64) - rows
-    return np.einsum("ij,jk,ik->i", e, whole, e)
+    found: np.ndarray = np.einsum("ij,jk,ik->i", e, whole, e)
+    return found
 
 
 @pytest.fixture(scope="module")
