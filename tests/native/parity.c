@@ -3,7 +3,7 @@
  *   parity NAME      compares backend NAME with "scalar"; digests are of NAME's bytes
  *
  * Compared: encoded bytes without and with importance, decoded floats (any NaN equals any NaN), for every type, for row
- * counts that do and do not fill the lanes, and widths of one block and several. Output is the same text on every
+ * counts that do and do not fill the lanes, and widths of one block and several; and fitted rows. Output is the same text on every
  * machine, so that diff compares processors too.
  */
 #include "forge.h"
@@ -101,6 +101,71 @@ static int compare(const forge_backend *const *b, const forge_type *t, int rows,
     return memcmp(packed[0], packed[1], bytes + 1) || memcmp(y[0], y[1], (size_t)(rows * width) * sizeof(float));
 }
 
+enum { WIDE = 832 }; /* columns of fitted rows: three chunks and a part */
+
+/* A covariance of the first `width` columns of made-up inputs, factored by a backend; its memory is never freed. */
+static forge_fit new_fit(const forge_backend *backend, int width)
+{
+    static float h[WIDE * WIDE], inputs[8][WIDE];
+    const size_t n = (size_t)width, chunks = (n + 255) / 256;
+    forge_fit fit = {width, calloc(n, sizeof(float)), calloc(n * 256, sizeof(float)), calloc(n * n, sizeof(int16_t)),
+                     calloc(n * chunks, sizeof(float))};
+    state = 1;
+    for (int i = 0; i < 8 * WIDE; i++) {
+        inputs[i / WIDE][i % WIDE] = bell();
+    }
+    for (int i = 0; i < width * width; i++) {
+        h[i] = i / width == i % width ? 0.5f : 0.f;
+        for (int k = 0; k < 8; k++) {
+            h[i] += inputs[k][i / width] * inputs[k][i % width] * 0.125f;
+        }
+    }
+    if (forge_fit_prepare(backend, h, &fit) >= 0) {
+        fprintf(stderr, "not positive definite\n");
+        exit(1);
+    }
+    return fit;
+}
+
+/* Rows fitted by both backends, in every type that is; prints digests of b[1]'s bytes and errors. */
+static int compare_fits(const forge_backend *const *b)
+{
+    static uint8_t blocks[2][ROWS * WIDE * 2];
+    const int widths[2] = {WIDE, 768}; /* of blocks of 32, of blocks of 256 */
+    forge_fit fits[2][2];
+    int bad = 0;
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 2; i++) {
+            fits[k][i] = new_fit(b[k], widths[i]);
+        }
+    }
+    for (int i = 0; i < ROWS * WIDE; i++) {
+        x[i] = bell();
+    }
+    for (const forge_type *t = forge_types; t->name; t++) {
+        const int large = t->block == 256, width = widths[large];
+        const int64_t stride = t->block ? width / t->block * t->bytes : 0;
+        double errors[2][ROWS] = {{0}};
+        int status = FORGE_OK;
+        memset(blocks, 0, sizeof blocks);
+        for (int k = 0; k < 2; k++) {
+            void *scratch = malloc((size_t)forge_fit_scratch(b[k], width));
+            status = forge_fit_rows(b[k], &fits[k][large], t->id, x, WIDE, blocks[k], stride, ROWS, 2, errors[k], scratch);
+            free(scratch);
+        }
+        if (status != FORGE_OK) {
+            continue;
+        }
+        const uint64_t sum = digest(0xcbf29ce484222325u, blocks[1], (size_t)(ROWS * stride));
+        printf("%-8s %016llx fitted\n", t->name, (unsigned long long)digest(sum, errors[1], sizeof errors[1]));
+        if (memcmp(blocks[0], blocks[1], sizeof blocks[0]) || memcmp(errors[0], errors[1], sizeof errors[0])) {
+            printf("%s: fitted rows differ from scalar\n", t->name);
+            bad = 1;
+        }
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     const forge_backend *b[2] = {forge_backend_find("scalar"), forge_backend_find(argc > 1 ? argv[1] : "scalar")};
@@ -137,5 +202,5 @@ int main(int argc, char **argv)
         }
         printf("%-8s %016llx\n", t->name, (unsigned long long)sum);
     }
-    return bad;
+    return bad | compare_fits(b);
 }
