@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
+
+import numpy as np
 
 from gguf_forge import names
 from gguf_forge.convert.files import convert_checkpoint
@@ -202,11 +205,15 @@ def _evaluated(model: Model, windows: Tokens, run: Run, collector: Collector) ->
 
 
 def _windows(model: Model, run: Run) -> Tokens:
-    tokens = model.tokenize(read_texts(run.texts), special=run.special)
-    if len(tokens) < 2 * run.context:
-        text = f"the text has {len(tokens)} tokens; two windows of {run.context} are the least"
-        raise RequestError(text, path=run.texts[0] if run.texts else None)
-    windows = cut_windows(model, tokens[run.skip * run.context :], run.context, run.chunks)
+    """The windows of all texts by turns, so that a limit leaves of each text as much as of the others."""
+    texts = [model.tokenize(read_texts([text]), special=run.special) for text in run.texts]
+    size = sum(map(len, texts))
+    if size < 2 * run.context:
+        text = f"the text has {size} tokens; two windows of {run.context} are the least"
+        raise RequestError(text, path=run.texts[0])
+    turns = zip_longest(*(cut_windows(model, tokens, run.context) for tokens in texts))
+    mixed = [window for turn in turns for window in turn if window is not None]
+    windows = np.array(mixed[run.skip :][: run.chunks], np.int32)
     if not len(windows):
         raise RequestError(f"no window is left of the text after {run.skip}", path=run.texts[0])
     return windows

@@ -50,6 +50,9 @@ class Model:
             raise UnsupportedError(f"llama.cpp does not load it: {self.library.reason()}", path=path)
         self._handle = handle
         self._vocabulary: Any = self.library.llama_model_get_vocab(handle)
+        if self.library.llama_model_has_encoder(handle):
+            self.close()
+            raise UnsupportedError("a model with an encoder of its own, such as T5, is not run", path=path)
 
     @property
     def handle(self) -> Any:
