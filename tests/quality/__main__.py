@@ -92,13 +92,13 @@ def make(given: Given, name: str) -> Iterator[Made]:
         yield Made(name, way, target, took)
 
 
-def table(report: Report, given: Given, recipes: Sequence[str]) -> None:
+def table(report: Report, given: Given, recipes: Sequence[str], windows: int) -> None:
     took = prepare(given)
     print("made the statistics", file=sys.stderr, flush=True)
     made = [one for name in recipes for one in make(given, name)]
     print("made the files", file=sys.stderr, flush=True)
     files = [one.path for one in made]
-    task = Task([given.heldout], context=CONTEXT, chunks=WINDOWS, threads=1)
+    task = Task([given.heldout], context=CONTEXT, chunks=windows, threads=1)
     found = evaluate(files, task, against=given.base)
     assert found.base is not None
     verdicts = dict(zip(files, found.models, strict=True))
@@ -147,6 +147,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("given", nargs="*", type=Path, metavar="MODEL HELDOUT CALIBRATION")
     parser.add_argument("--recipes", default=RECIPES, help="separated by commas")
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="of the text, at most")
     chosen = parser.parse_args(arguments)
     quality = FIXTURES / "quality"
     words = chosen.given or [FIXTURES / "models" / "PyLlama-7M", quality / "heldout.txt", quality / "calibration.txt"]
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str]) -> None:
             folder = Path(scratch) / str(at)
             folder.mkdir()
             model, heldout, calibration = words[at : at + 3]
-            table(report, Given(model, heldout, calibration, folder), chosen.recipes.split(","))
+            table(report, Given(model, heldout, calibration, folder), chosen.recipes.split(","), chosen.windows)
     if not chosen.given:
         write(report)
 
