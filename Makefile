@@ -68,6 +68,9 @@ types: $(VENV)/.dev ## mypy --strict on package, converters and tests, as on Lin
 bench: $(VENV)/.bench ## one table against ggml, gguf-py and the reference converter, also in docs/benchmarks.md
 	$(BIN)/python -m tests.bench
 
+quality: $(VENV)/.test ## the table of docs/quality.md: recipes and efforts, judged on a text (GIVEN=model heldout calibration)
+	$(BIN)/python -m tests.quality $(GIVEN)
+
 clean: ## remove what the other targets made
 	rm -rf build dist out $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis gguf_forge/_core*.so
 
@@ -102,4 +105,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon count-neon cross wheels lint types bench clean help
+.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon count-neon cross wheels lint types bench quality clean help
