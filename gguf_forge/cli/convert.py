@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gguf_forge.cli import plans
+from gguf_forge.cli.choosing import Asked, choosing
 from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, request, shared
 from gguf_forge.cli.terminal import Terminal
 
@@ -43,12 +46,8 @@ from gguf_forge.cli.terminal import Terminal
 )
 @click.option("--fuse-gate-up-exps", is_flag=True, help="One tensor for the experts' gate and up projections.")
 @click.option("--fuse-qkv", is_flag=True, help="One tensor for queries, keys and values.")
-@click.option(
-    "--arch", metavar="NAME", help="The architecture to try, where the class in config.json is unknown."
-)
-@click.option(
-    "--allow-unused", multiple=True, metavar="REGEX", help="Leave out tensors that no rule uses; repeatable."
-)
+@click.option("--arch", metavar="NAME", help="The architecture to try, where the class in config.json is unknown.")
+@click.option("--allow-unused", multiple=True, metavar="REGEX", help="Leave out tensors that no rule uses; repeatable.")
 @click.option(
     "--check-tokenizer", is_flag=True, help="Say where the written vocabulary makes other tokens than the checkpoint's."
 )
@@ -69,6 +68,7 @@ from gguf_forge.cli.terminal import Terminal
     help="Look for weights that were quantized once and stored as floats (QAT, dequantized), and keep their grid.",
 )  # fmt: skip
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
+@choosing
 @shared
 def command(
     source: Path, outfile: str | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
@@ -87,38 +87,49 @@ def command(
     from gguf_forge.convert.files import convert_checkpoint
 
     terminal = Terminal(quiet, verbose)
+    asked = Asked.take(options)
     named = [name for names in types for name in names] or ["auto"]
     if "COPY" in named:
         raise click.UsageError("COPY is a type for quantize; auto keeps a checkpoint's precision")
+    if types and asked.chooses:
+        raise click.UsageError("a type is given, and a size, a memory or a quality that would choose one")
     if mtp + no_mtp + dspark > 1:
         raise click.UsageError("--mtp, --no-mtp and --dspark exclude each other")
     wanted = request(named, options)
     imatrix = wanted.load_imatrix()
+    make = partial(
+        convert_checkpoint,
+        source,
+        outfile,
+        metadata=wanted.metadata,
+        pre=pre,
+        model_name=model_name,
+        options=Options(
+            mtp="only" if mtp else "drop" if no_mtp else "keep",
+            draft=dspark,
+            base=merge_into,
+            target=target_model_dir,
+            mistral_format=mistral_format,
+            community_template=not disable_mistral_community_chat_template,
+            dense_modules=sentence_transformers_dense_modules,
+            fuse_gate_up=fuse_gate_up_exps,
+            fuse_qkv=fuse_qkv,
+        ),
+        arch=arch,
+        allow_unused=allow_unused,
+        threads=wanted.threads,
+        endian="big" if bigendian else "little",
+    )
+    kinds, how = wanted.types, wanted.quantization(imatrix)
+    if asked.chooses:
+        probe = partial(make, quantization=how, dry_run=True)
+        name, chosen = asked.chosen(source, lambda recipe: probe(types=recipe)[0], imatrix, wanted.threads)
+        kinds, how = (name,), replace(how, overrides=(*how.overrides, *chosen))
     start = time.monotonic()
     with terminal.progress(source.name or str(source)) as progress:
-        done = convert_checkpoint(
-            source,
-            outfile,
-            wanted.types,
-            quantization=wanted.quantization(imatrix),
-            metadata=wanted.metadata,
-            pre=pre,
-            model_name=model_name,
-            options=Options(
-                mtp="only" if mtp else "drop" if no_mtp else "keep",
-                draft=dspark,
-                base=merge_into,
-                target=target_model_dir,
-                mistral_format=mistral_format,
-                community_template=not disable_mistral_community_chat_template,
-                dense_modules=sentence_transformers_dense_modules,
-                fuse_gate_up=fuse_gate_up_exps,
-                fuse_qkv=fuse_qkv,
-            ),
-            arch=arch,
-            allow_unused=allow_unused,
-            threads=wanted.threads,
-            endian="big" if bigendian else "little",
+        done = make(
+            types=kinds,
+            quantization=how,
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
             progress=progress,
