@@ -17,10 +17,10 @@ from gguf_forge.cli.options import PATH, Command, Parsed
 
 if TYPE_CHECKING:
     from gguf_forge.convert.files import Planned
+    from gguf_forge.convert.job import Quantization
     from gguf_forge.quality.allocate import Allocation
     from gguf_forge.quality.choose import Choices
     from gguf_forge.quality.memory import Use
-    from gguf_forge.quant.imatrix import Imatrix
     from gguf_forge.quant.overrides import Override
 
 #: Factors of the units of a size; "GB" are a thousand to the third, "GiB" and "G" 1024 to the third.
@@ -62,9 +62,6 @@ def using(command: Command) -> Command:
             "--kv-type", type=Parsed("type", _cache_type), default="f16", help="Type of the cache: f16, q8_0 ..."
         ),
         click.option(
-            "--calibration", type=PATH, help="Judge types by outputs on the inputs in this file of `calibrate`."
-        ),
-        click.option(
             "--judge-text", type=PATH, multiple=True, metavar="FILE",
             help="Judge tensors by what the model answers to this text when each is made coarse; runs the model.",
         ),
@@ -103,16 +100,17 @@ class Asked:
     quality: str | None
     context: int
     kv_type: Any
-    calibration: Path | None
     judge_text: tuple[Path, ...]
 
     @classmethod
-    def take(cls, options: dict[str, Any]) -> Asked:
-        """From click's options. Raises click.UsageError for wishes that exclude each other."""
+    def take(cls, options: dict[str, Any], types: object = None) -> Asked:
+        """From click's options. Raises click.UsageError for wishes that exclude each other, or types that are given."""
         asked = cls(**{name: options.pop(name, None) for name in cls.__dataclass_fields__})
         sizes = [name for name in ("target_size", "target_bpw") if getattr(asked, name) is not None]
         if len(sizes) > 1 or (sizes and (asked.fit or asked.quality)):
             raise click.UsageError("one of --target-size, --target-bpw, or --fit and --quality")
+        if types and asked.chooses:
+            raise click.UsageError("a type is given, and a size, a memory or a quality that would choose one")
         return asked
 
     @property
@@ -144,16 +142,16 @@ class Asked:
             raise RequestError(f"the context alone needs more than {self.fit} bytes: --context or --kv-type lowers it")
         return wished if wished is not None and found.bytes_of(wished) <= room else found.under(room)
 
-    def choices(self, source: Path, plan: Callable[[str], Planned], imatrix: Imatrix | None, threads: int) -> Choices:
+    def choices(self, source: Path, plan: Callable[[str], Planned], how: Quantization, threads: int) -> Choices:
         """The types a model's tensors can get, judged as asked."""
         from gguf_forge.quality.judging import judge
 
-        return judge(source, plan, imatrix, self.calibration, self.judge_text, threads)
+        return judge(source, plan, how, self.judge_text, threads)
 
     def chosen(
-        self, source: Path, plan: Callable[[str], Planned], imatrix: Imatrix | None, threads: int
+        self, source: Path, plan: Callable[[str], Planned], how: Quantization, threads: int
     ) -> tuple[str, tuple[Override, ...]]:
         """The recipe whose name the file carries, and the type of each tensor."""
-        found = self.choices(source, plan, imatrix, threads)
+        found = self.choices(source, plan, how, threads)
         allocation = self.allocation(found)
         return found.recipe(allocation), found.overrides(allocation)

@@ -42,7 +42,7 @@ def command(
 
     terminal = Terminal(quiet, verbose)
     words, threads = _without_threads(words) if types is None else (words, None)
-    asked = Asked.take(options)
+    asked = Asked.take(options, types)
     output, name = _output_and_type(source, words, types, chooses=asked.chooses)
     wanted = request([name], options if threads is None else {**options, "threads": threads})
     imatrix = wanted.load_imatrix()
@@ -57,7 +57,7 @@ def command(
     )
     if asked.chooses:
         plan = partial(make, quantization=how, dry_run=True)
-        name, types_chosen = asked.chosen(source, plan, imatrix, wanted.threads)
+        name, types_chosen = asked.chosen(source, plan, how, wanted.threads)
         how = replace(how, overrides=(*how.overrides, *types_chosen))
     start = time.monotonic()
     with terminal.progress(source.name) as progress:
@@ -100,8 +100,6 @@ def _output_and_type(
 
     given = list(words)
     if chooses:
-        if types is not None:
-            raise click.UsageError("a type is given, and a size, a memory or a quality that would choose one")
         types = (CHOSEN,)
     elif types is None:
         if not given:

@@ -28,11 +28,19 @@ WORDS = {"max": "as the original", "balanced": "good", "small": "usable", None: 
 @click.option("--memory", "fit", type=Parsed("size", read_size), help="Memory that there is, such as 8GiB.")
 @using
 @click.option("--imatrix", type=PATH, help="Importance matrix; with one, more types are on offer.")
+@click.option("--calibration", type=PATH, help="Judge types by outputs on the inputs in this file of `calibrate`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--threads", type=click.IntRange(min=1), default=processors, show_default="all cores", help="Threads.")
 @speaking
 def command(
-    source: Path, imatrix: Path | None, as_json: bool, threads: int, quiet: bool, verbose: bool, **options: Any
+    source: Path,
+    imatrix: Path | None,
+    calibration: Path | None,
+    as_json: bool,
+    threads: int,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
 ) -> None:
     """Show what MODEL.gguf (F32, F16 or BF16) or a checkpoint costs in each size, and suggest one.
 
@@ -42,11 +50,12 @@ def command(
     """
     from gguf_forge.convert.files import convert_checkpoint, quantize_file
     from gguf_forge.convert.job import Quantization
+    from gguf_forge.quant.calibration import Calibration
     from gguf_forge.quant.imatrix import load_imatrix
 
     asked = Asked.take(options)
-    matrix = None if imatrix is None else load_imatrix(imatrix)
-    how = Quantization(imatrix=matrix)
+    known = None if calibration is None else Calibration.open(calibration)
+    how = Quantization(imatrix=None if imatrix is None else load_imatrix(imatrix), calibration=known)
 
     def plan(recipe: str) -> Planned:
         if source.is_dir():
@@ -54,7 +63,7 @@ def command(
         return quantize_file(source, source.parent / "x.gguf", recipe, quantization=how, dry_run=True)
 
     terminal = Terminal(quiet, verbose)
-    found = asked.choices(source, plan, matrix, threads)
+    found = asked.choices(source, plan, how, threads)
     rows = found.rows()
     taken = suggestion(found, rows, asked)
     if as_json:

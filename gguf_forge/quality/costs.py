@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gguf_forge.convert.metrics import EMBEDDING, Metrics
 from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.quality.choose import Costs
 from gguf_forge.quality.errors_of_types import MATRICES, ROWS, USUAL, Encode, Floats, relative_errors, sampled
 from gguf_forge.quality.roles import sensitivity
 from gguf_forge.quality.sensitivity import Weights
-from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.codec import dequantize
 from gguf_forge.types import TensorType, tensor_type
 
@@ -34,22 +34,20 @@ def usual(layers: int, *, tied: bool) -> Costs:
     return costs
 
 
-def measured(
-    file: GGUFFile, layers: int, encode: Encode, calibration: Calibration | None, answers: Weights | None = None
-) -> Costs:
+def measured(file: GGUFFile, layers: int, encode: Encode, metrics: Metrics, answers: Weights | None = None) -> Costs:
     """Costs of the weights in a GGUF file: errors of sampled rows, times the sensitivity that its answers show.
 
-    calibration: whose moments weigh the errors. answers: a session of the same file's model; without it, or for a
+    metrics: say what the errors are weighed with. answers: a session of the same file's model; without it, or for a
     tensor that it does not compute with, the role's sensitivity.
     """
     tied = "output.weight" not in file.tensors
 
     def costs(name: str, shape: Sequence[int], kinds: Sequence[TensorType]) -> Mapping[str, float]:
         tensor = file.tensors[name]
-        known = calibration is not None and name in calibration.names
+        known = name != EMBEDDING and metrics.moments(name, 0) is not None
         coarse = next(k for k in map(tensor_type, COARSE) if shape[-1] % k.block_size == 0)
         asked = list({kind.name: kind for kind in (*kinds, coarse)}.values())
-        errors = relative_errors(name, _samples(tensor), asked, encode, calibration if known else None)
+        errors = relative_errors(name, _samples(tensor), asked, encode, metrics.moments)
         factor = sensitivity(name, layers, outputs=known, tied=tied)
         if answers is not None and answers.known(name) and errors[coarse.name] > 0:
             values = _rows(tensor, 0, math.prod(tensor.shape[:-1]))

@@ -6,18 +6,20 @@ of the outputs' square that is noise. Knows arrays; must not know models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.quant.calibration import Calibration, Covariance
+from gguf_forge.convert.metrics import Metrics
 from gguf_forge.quant.codec import dequantize, quantize
 from gguf_forge.quant.imatrix import Imatrix
 from gguf_forge.quant.recipe_table import NEEDS_IMATRIX
 from gguf_forge.types import TensorType, tensor_type
 
 Floats = NDArray[np.float32]
+#: Blocks on the diagonal of H: (first column, float32 (b, b)).
+Moments = Sequence[tuple[int, Floats]]
 #: Encodes rows, float32 (rows, width), of a tensor's matrix: (name, matrix, rows, type) to blocks.
 Encode = Callable[[str, int, Floats, TensorType], NDArray[np.uint8]]
 
@@ -36,10 +38,13 @@ USUAL = {
 ROWS, MATRICES = 256, 4
 
 
-def plain(imatrix: Imatrix | None) -> Encode:
-    """Encodes as ggml does, with the importance matrix where it knows the tensor."""
+def encoder(imatrix: Imatrix | None, metrics: Metrics | None = None) -> Encode:
+    """Encodes as files are made: fitted where `metrics` can, else as ggml does, with the importances that are known."""
 
     def encode(name: str, matrix: int, rows: Floats, kind: TensorType) -> NDArray[np.uint8]:
+        metric = None if metrics is None else metrics.of(name, matrix, kind)
+        if metric is not None:
+            return metric.encode(rows, kind)[0]
         entry = None if imatrix is None else imatrix.entries.get(name)
         if entry is None or not (kind.weighted or kind.needs_weights):
             return quantize(rows, kind)
@@ -54,21 +59,19 @@ def sampled(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def output_error(change: Floats, rows: Floats, moments: Covariance | None) -> tuple[float, float]:
+def output_error(change: Floats, rows: Floats, moments: Moments | None) -> tuple[float, float]:
     """tr(E H E') and tr(W H W'); without moments H is the identity. Float32 products, float64 sums."""
-    blocks = moments.blocks if moments is not None else []
-    if not blocks:
-        return float(np.sum(np.square(change, dtype=np.float64))), float(np.sum(np.square(rows, dtype=np.float64)))
+    blocks = moments or ((0, None),)
     error, total = (
-        sum(float(np.sum((x @ block) * x, dtype=np.float64)) for x, block in _pieces(part, blocks))
+        sum(float(np.sum(x * (x if h is None else x @ h), dtype=np.float64)) for x, h in _pieces(part, blocks))
         for part in (change, rows)
     )
     return max(error, 0.0), total
 
 
-def _pieces(rows: Floats, blocks: Sequence[tuple[int, Floats]]) -> Iterator[tuple[Floats, Floats]]:
+def _pieces(rows: Floats, blocks: Iterable[tuple[int, Floats | None]]) -> Iterator[tuple[Floats, Floats | None]]:
     for start, block in blocks:
-        yield np.ascontiguousarray(rows[:, start : start + len(block)]), block
+        yield (rows if block is None else np.ascontiguousarray(rows[:, start : start + len(block)])), block
 
 
 def relative_errors(
@@ -76,15 +79,15 @@ def relative_errors(
     matrices: Sequence[Floats],
     types: Sequence[TensorType],
     encode: Encode,
-    calibration: Calibration | None,
+    moments: Callable[[str, int], Moments | None] = lambda name, matrix: None,
 ) -> Mapping[str, float]:
     """The relative output error of each type, over matrices given by their number: float32 (rows, width) each."""
     sums = {kind.name: [0.0, 0.0] for kind in types}
     for number, rows in enumerate(matrices):
-        moments = None if calibration is None else calibration.covariance(name, number)
+        known = moments(name, number)
         for kind in types:
             decoded = np.asarray(dequantize(encode(name, number, rows, kind), kind), np.float32).reshape(rows.shape)
-            error, total = output_error(decoded - rows, rows, moments)
+            error, total = output_error(decoded - rows, rows, known)
             sums[kind.name][0] += error
             sums[kind.name][1] += total
     return {name: error / total if total > 0 else 0.0 for name, (error, total) in sums.items()}

@@ -18,9 +18,8 @@ from gguf_forge.convert.files import Planned, quantize_file
 from gguf_forge.convert.job import Quantization
 from gguf_forge.errors import RequestError
 from gguf_forge.quality import choose, costs
-from gguf_forge.quality.errors_of_types import USUAL, output_error, plain, relative_errors, sampled
+from gguf_forge.quality.errors_of_types import USUAL, encoder, output_error, relative_errors, sampled
 from gguf_forge.quality.memory import Use
-from gguf_forge.quant.calibration import Covariance
 from gguf_forge.types import tensor_type
 
 MODEL = Path(__file__).parents[2] / "fixtures/models/PyLlama-7M"
@@ -74,7 +73,7 @@ def test_the_output_error_is_that_of_the_outputs() -> None:
     rng = np.random.default_rng(1)
     inputs = rng.standard_normal((500, 64)) * np.linspace(0.1, 3, 64)
     rows, change = rng.standard_normal((2, 8, 64)).astype(np.float32)
-    moments = Covariance(64, [(0, (inputs.T @ inputs / 500).astype(np.float32))], 500, "x")
+    moments = [(0, (inputs.T @ inputs / 500).astype(np.float32))]
     error, total = output_error(change, rows, moments)
     assert error == pytest.approx(np.square(inputs @ change.T).sum() / 500, rel=1e-4)
     assert total == pytest.approx(np.square(inputs @ rows.T).sum() / 500, rel=1e-4)
@@ -83,7 +82,7 @@ def test_the_output_error_is_that_of_the_outputs() -> None:
 def test_finer_types_err_less() -> None:
     rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
     kinds = [tensor_type(name) for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")]
-    errors = list(relative_errors("x", [rows], kinds, plain(None), None).values())
+    errors = list(relative_errors("x", [rows], kinds, encoder(None)).values())
     assert errors == sorted(errors, reverse=True)
     assert errors == pytest.approx([USUAL[kind.name] for kind in kinds], rel=0.1)
 
