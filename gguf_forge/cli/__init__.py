@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "gguf_forge.cli.evaluate",
     "inspect": "gguf_forge.cli.inspect",
     "roundtrip": "gguf_forge.cli.roundtrip",
+    "recommend": "gguf_forge.cli.recommend",
     "types": "gguf_forge.cli.types",
     "architectures": "gguf_forge.cli.architectures",
 }

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_forge.cli import plans
+from gguf_forge.cli.choosing import Asked, choosing
 from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, request, shared
 from gguf_forge.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from gguf_forge.convert.facts import Options
+
+#: The options that say which parts of a checkpoint are converted, and how they are put together.
+PARTS: tuple[str, ...] = ("mtp", "no_mtp", "dspark", "disable_mistral_community_chat_template")
+PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv")
 
 
 @click.command("convert", cls=Ordered)
@@ -43,12 +53,8 @@ from gguf_forge.cli.terminal import Terminal
 )
 @click.option("--fuse-gate-up-exps", is_flag=True, help="One tensor for the experts' gate and up projections.")
 @click.option("--fuse-qkv", is_flag=True, help="One tensor for queries, keys and values.")
-@click.option(
-    "--arch", metavar="NAME", help="The architecture to try, where the class in config.json is unknown."
-)
-@click.option(
-    "--allow-unused", multiple=True, metavar="REGEX", help="Leave out tensors that no rule uses; repeatable."
-)
+@click.option("--arch", metavar="NAME", help="The architecture to try, where the class in config.json is unknown.")
+@click.option("--allow-unused", multiple=True, metavar="REGEX", help="Leave out tensors that no rule uses; repeatable.")
 @click.option(
     "--check-tokenizer", is_flag=True, help="Say where the written vocabulary makes other tokens than the checkpoint's."
 )
@@ -69,56 +75,53 @@ from gguf_forge.cli.terminal import Terminal
     help="Look for weights that were quantized once and stored as floats (QAT, dequantized), and keep their grid.",
 )  # fmt: skip
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
+@choosing
 @shared
 def command(
     source: Path, outfile: str | None, types: tuple[tuple[str, ...], ...], pre: str | None, model_name: str | None,
-    bigendian: bool, mtp: bool, no_mtp: bool, dspark: bool, merge_into: Path | None, target_model_dir: Path | None,
-    mistral_format: bool, disable_mistral_community_chat_template: bool, sentence_transformers_dense_modules: bool,
-    fuse_gate_up_exps: bool, fuse_qkv: bool, arch: str | None, allow_unused: tuple[str, ...], check_tokenizer: bool,
-    quiet: bool, verbose: bool, **options: Any,
+    bigendian: bool, mistral_format: bool, merge_into: Path | None, target_model_dir: Path | None, arch: str | None,
+    allow_unused: tuple[str, ...], check_tokenizer: bool, quiet: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Convert the Hugging Face checkpoint in folder SOURCE to GGUF.
 
     A type is an outtype of convert_hf_to_gguf.py (f32, f16, bf16, q8_0, tq1_0, tq2_0, or auto: the checkpoint's own
     16-bit type), or a recipe of llama-quantize (Q4_K_M, IQ4_XS, Q8_0, ...; see `gguf-forge types`), in any case. Only
-    q8_0, tq1_0 and tq2_0 mean the former in lower case and the latter in capitals: their results differ.
+    q8_0, tq1_0 and tq2_0 mean the former in lower case and the latter in capitals: their results differ. Instead of a
+    type, a size, a memory or a quality (--target-size, --target-bpw, --fit, --quality) chooses one for each tensor.
     """
-    from gguf_forge.convert.facts import Options
     from gguf_forge.convert.files import convert_checkpoint
 
     terminal = Terminal(quiet, verbose)
+    asked = Asked.take(options, types)
     named = [name for names in types for name in names] or ["auto"]
     if "COPY" in named:
         raise click.UsageError("COPY is a type for quantize; auto keeps a checkpoint's precision")
-    if mtp + no_mtp + dspark > 1:
-        raise click.UsageError("--mtp, --no-mtp and --dspark exclude each other")
+    parts = _parts(options, mistral_format=mistral_format, base=merge_into, target=target_model_dir)
     wanted = request(named, options)
     imatrix = wanted.load_imatrix()
+    make = partial(
+        convert_checkpoint,
+        source,
+        outfile,
+        metadata=wanted.metadata,
+        pre=pre,
+        model_name=model_name,
+        options=parts,
+        arch=arch,
+        allow_unused=allow_unused,
+        threads=wanted.threads,
+        endian="big" if bigendian else "little",
+    )
+    kinds, how = wanted.types, wanted.quantization(imatrix)
+    if asked.chooses:
+        probe = partial(make, quantization=how, dry_run=True)
+        name, chosen = asked.chosen(source, lambda recipe: probe(types=recipe)[0], how, wanted.threads)
+        kinds, how = (name,), replace(how, overrides=(*how.overrides, *chosen))
     start = time.monotonic()
     with terminal.progress(source.name or str(source)) as progress:
-        done = convert_checkpoint(
-            source,
-            outfile,
-            wanted.types,
-            quantization=wanted.quantization(imatrix),
-            metadata=wanted.metadata,
-            pre=pre,
-            model_name=model_name,
-            options=Options(
-                mtp="only" if mtp else "drop" if no_mtp else "keep",
-                draft=dspark,
-                base=merge_into,
-                target=target_model_dir,
-                mistral_format=mistral_format,
-                community_template=not disable_mistral_community_chat_template,
-                dense_modules=sentence_transformers_dense_modules,
-                fuse_gate_up=fuse_gate_up_exps,
-                fuse_qkv=fuse_qkv,
-            ),
-            arch=arch,
-            allow_unused=allow_unused,
-            threads=wanted.threads,
-            endian="big" if bigendian else "little",
+        done = make(
+            types=kinds,
+            quantization=how,
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
             progress=progress,
@@ -130,3 +133,21 @@ def command(
         plans.show(terminal, done)
     else:
         plans.made(terminal, done, time.monotonic() - start)
+
+
+def _parts(options: dict[str, Any], **more: Any) -> Options:
+    """What of a checkpoint is converted, taken out of `options`. click.UsageError for what excludes each other."""
+    from gguf_forge.convert.facts import Options
+
+    given = {name: options.pop(name) for name in PARTS}
+    if given["mtp"] + given["no_mtp"] + given["dspark"] > 1:
+        raise click.UsageError("--mtp, --no-mtp and --dspark exclude each other")
+    return Options(
+        mtp="only" if given["mtp"] else "drop" if given["no_mtp"] else "keep",
+        draft=given["dspark"],
+        community_template=not given["disable_mistral_community_chat_template"],
+        dense_modules=given["sentence_transformers_dense_modules"],
+        fuse_gate_up=given["fuse_gate_up_exps"],
+        fuse_qkv=given["fuse_qkv"],
+        **more,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ import click
 from click.core import ParameterSource
 
 from gguf_forge.cli import plans
+from gguf_forge.cli.choosing import Asked, choosing
 from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, recipe_name, request, shared
 from gguf_forge.cli.terminal import Terminal
+
+#: Stands for the recipe until types are chosen.
+CHOSEN = "Q4_K_M"
 
 
 @click.command("quantize", cls=Ordered)
@@ -19,6 +25,7 @@ from gguf_forge.cli.terminal import Terminal
 @click.argument("words", metavar="[OUT.gguf] [TYPE [THREADS]]", nargs=-1)
 @click.option("--type", "--outtype", "types", type=RECIPES, help="The recipe, or COPY to keep all types.")
 @click.option("--allow-requantize", is_flag=True, help="Quantize tensors again that are quantized already.")
+@choosing
 @shared
 def command(
     source: Path, words: tuple[str, ...], types: tuple[str, ...] | None, allow_requantize: bool,
@@ -28,25 +35,35 @@ def command(
 
     The type may follow the files, and a number of threads the type, as llama-quantize takes them. Without OUT.gguf the
     result is ggml-model-TYPE.gguf in the folder of the input; so it is in OUT where that is a folder, or ends in / and
-    is made.
+    is made. Without a type, a size, a memory or a quality (--target-size, --target-bpw, --fit, --quality) chooses one
+    for each tensor.
     """
     from gguf_forge.convert.files import quantize_file
 
     terminal = Terminal(quiet, verbose)
     words, threads = _without_threads(words) if types is None else (words, None)
-    output, name = _output_and_type(source, words, types)
+    asked = Asked.take(options, types)
+    output, name = _output_and_type(source, words, types, chooses=asked.chooses)
     wanted = request([name], options if threads is None else {**options, "threads": threads})
     imatrix = wanted.load_imatrix()
+    how = wanted.quantization(imatrix)
+    make = partial(
+        quantize_file,
+        source,
+        output,
+        metadata=wanted.metadata,
+        allow_requantize=allow_requantize,
+        threads=wanted.threads,
+    )
+    if asked.chooses:
+        plan = partial(make, quantization=how, dry_run=True)
+        name, types_chosen = asked.chosen(source, plan, how, wanted.threads)
+        how = replace(how, overrides=(*how.overrides, *types_chosen))
     start = time.monotonic()
     with terminal.progress(source.name) as progress:
-        done = quantize_file(
-            source,
-            output,
+        done = make(
             name,
-            quantization=wanted.quantization(imatrix),
-            metadata=wanted.metadata,
-            allow_requantize=allow_requantize,
-            threads=wanted.threads,
+            quantization=how,
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
             progress=progress,
@@ -75,12 +92,16 @@ def _without_threads(words: tuple[str, ...]) -> tuple[tuple[str, ...], int | Non
     return words[:-1], int(words[-1])
 
 
-def _output_and_type(source: Path, words: tuple[str, ...], types: tuple[str, ...] | None) -> tuple[Path | str, str]:
-    """The output's path and the recipe, from the words after the input and --type."""
+def _output_and_type(
+    source: Path, words: tuple[str, ...], types: tuple[str, ...] | None, *, chooses: bool
+) -> tuple[Path | str, str]:
+    """The output's path and the recipe, from the words after the input and --type; none where one is chosen."""
     from gguf_forge.errors import RecipeError
 
     given = list(words)
-    if types is None:
+    if chooses:
+        types = (CHOSEN,)
+    elif types is None:
         if not given:
             raise click.UsageError("no type given: IN.gguf [OUT.gguf] TYPE, or --type TYPE")
         try:

@@ -55,16 +55,19 @@ class Metrics:
         return shared or name, matrix
 
     def _made(self, name: str, matrix: int) -> Metric | None:
+        found = self.moments(name, matrix)
+        return None if found is None else Metric(self._views[name].width, found)
+
+    def moments(self, name: str, matrix: int) -> list[tuple[int, Floats]] | None:
+        """What a matrix's errors are weighed with: blocks on the diagonal, (first column, float32 (b, b)), or None."""
         width = self._views[name].width
         if name == EMBEDDING:
             found = self._embedding(width)
-            return None if found is None else Metric(width, [(0, found)])
-        if self._calibration is None:
-            return None
-        covariance = self._calibration.covariance(name, matrix)
+            return None if found is None else [(0, found)]
+        covariance = None if self._calibration is None else self._calibration.covariance(name, matrix)
         if covariance is None or covariance.width != width:
             return None
-        return Metric(width, [(start, shrunk(block, covariance.tokens)) for start, block in covariance.blocks])
+        return [(start, shrunk(block, covariance.tokens)) for start, block in covariance.blocks]
 
     def _embedding(self, width: int) -> Floats | None:
         """The first layer's; where the embedding is the output matrix, too, also the covariance of that one's input."""

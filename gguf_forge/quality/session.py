@@ -34,16 +34,19 @@ class Model:
     """A model of a GGUF file (any shard of a set), loaded. `with Model(path) as model`, or close it.
 
     gpu_layers: how many layers a GPU gets, if the library has one (-1: all). path is checked as a GGUF file first.
+    writable: its weights lie in memory of their own, in the types of the file, so that `Weights` can exchange them.
     Raises FormatError and its kinds, InputError, LibraryError (no library), UnsupportedError (llama.cpp refuses it).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, gpu_layers: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, gpu_layers: int = 0, writable: bool = False) -> None:
         self.path = os.fspath(path)
         self.library: Library = library()
         self._handle: Any = None
         reader.open(path).close()
         params = self.library.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if writable:
+            params.load_mode, params.use_extra_bufts = 0, False
         self.library.reason()
         handle = self.library.llama_model_load_from_file(os.fsencode(path), params)
         if handle == self.library.ffi.NULL:
