@@ -89,6 +89,7 @@ class Stored:
     low: int = 0
     high: int = 0
     factors: tuple[float, ...] = ()
+    packed: bool = False
 
     def moved(self, shape: tuple[int, ...], move: Callable[[View, tuple[int, ...]], View]) -> Stored:
         """The parts moved each by `move(part, its shape)`; `shape` is the tensor's new one, of the width it had."""
@@ -165,7 +166,10 @@ def _stored_together(given: Sequence[Stored | None], shape: tuple[int, ...]) -> 
     if len(forms) != len(given):
         return None
     first, stacked = forms[0], len(shape) > 2 and shape[0] == len(forms)
-    kinds = {(form.offset, form.group, *((part.type, part.width) for part in form.parts)) for form in forms}
+    kinds = {
+        (form.offset, form.group, form.packed and form.low, *((part.type, part.width) for part in form.parts))
+        for form in forms
+    }
     if len(kinds) > 1 or (not stacked and len({form.factors for form in forms}) > 1):
         return None
     parts = tuple(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.input_file import InputFile
+from gguf_forge.source.packed.bits import dense
 from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.types import TensorType, tensor_type
 
@@ -39,8 +40,9 @@ class Part:
 class Grid:
     """Weights on a grid: in each group of `group` columns of a row, scale * (code - zero) or scale * code + minimum.
 
-    `codes` are whole numbers from `low` to `high` (uint8, int8 or int16), one for each element; `scales` float32, one
-    for each group; `zeros` whole numbers (int16) and `minima` float32 likewise, at most one of the two.
+    `codes` are whole numbers from `low` to `high` (uint8, int8 or int16), one for each element; where they are
+    `packed`, bytes of two codes less `low` each, the first in the low half. `scales` float32, or float16 as they are
+    stored, one for each group; `zeros` whole numbers (int16) and `minima` float32 likewise, at most one of the two.
     """
 
     codes: Part
@@ -50,10 +52,16 @@ class Grid:
     high: int
     zeros: Part | None = None
     minima: Part | None = None
+    packed: bool = False
+
+    def _codes(self, start: int, stop: int) -> Array:
+        """Codes of these rows, one for each element."""
+        codes = self.codes.rows(start, stop)
+        return unpacked(codes, self.low) if self.packed else codes
 
     def values(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """The weights of these rows: the exact value of each, rounded once to float32."""
-        codes, scales = self.codes.rows(start, stop), self.scales.rows(start, stop)
+        codes, scales = self._codes(start, stop), self.scales.rows(start, stop)
         shape = (stop - start, -1, self.group)
         if self.minima is not None:
             wide = codes.reshape(shape) * scales.astype(np.float64)[..., None]
@@ -69,7 +77,7 @@ class Grid:
 
     def largest(self, count: int) -> float:
         """A number that no weight of `count` rows exceeds in magnitude."""
-        found = np.abs(self.scales.rows(0, count)).max(initial=0) * (self.high - self.low)
+        found = float(np.abs(self.scales.rows(0, count)).max(initial=0)) * (self.high - self.low)
         return float(found if self.minima is None else found + np.abs(self.minima.rows(0, count)).max(initial=0))
 
 
@@ -77,7 +85,7 @@ class Grid:
         """The weights where column i belongs to group order[i], wherever the columns of a group lie."""
 
         def values(start: int, stop: int) -> Array:
-            found = self.codes.rows(start, stop).astype(np.float32)
+            found = self._codes(start, stop).astype(np.float32)
             if self.zeros is not None:
                 found -= self.zeros.rows(start, stop)[:, order]
             found *= self.scales.rows(start, stop)[:, order]
@@ -178,6 +186,12 @@ class PackedTensor:
 AnyTensor = SourceTensor | PackedTensor
 
 
+def unpacked(codes: Array, low: int) -> Array:
+    """Codes that lie two to a byte, each less `low`, one for each element: uint8, or int8 where some are negative."""
+    fields = dense(codes, 4)
+    return fields if not low else (fields + np.uint8(low & 0xFF)).view(np.int8)
+
+
 def require(condition: bool, tensor: SourceTensor, rule: str) -> None:
     """CheckpointError naming the tensor and the rule, unless the condition holds."""
     if not condition:
@@ -196,6 +210,19 @@ def column_floats(tensor: SourceTensor) -> Rows:
     read = columns(tensor)
 
     return lambda start, stop: _widened(tensor, np.ascontiguousarray(read(start, stop).T))
+
+
+def scale_rows(tensor: SourceTensor) -> Rows:
+    """Rows of a matrix of scales as float32; halves as they are, as most types of GGUF store them."""
+    return tensor.rows if tensor.type.name == "F16" else floats(tensor)
+
+
+def scale_columns(tensor: SourceTensor) -> Rows:
+    """Columns of a matrix of scales, as rows of float32; halves as they are."""
+    if tensor.type.name != "F16":
+        return column_floats(tensor)
+    read = columns(tensor)
+    return lambda start, stop: np.ascontiguousarray(read(start, stop).T)
 
 
 def float_values(tensor: SourceTensor) -> Array:

@@ -105,7 +105,8 @@ def _along_outputs(tensor: SourceTensor, order: str | None) -> Rows:
 
     def rows(start: int, stop: int) -> Array:
         low, high = start // 8, -(-stop // 8)
-        return across(read(low, high), _FIELDS[order])[start - low * 8 : stop - low * 8]
+        packed = across(read(low, high), _FIELDS[order])[start - low * 8 : stop - low * 8]
+        return np.ascontiguousarray(dense(packed, 4)[:, : tensor.shape[0]])
 
     return rows
 
