@@ -158,9 +158,10 @@ def grid_blocks(
     type: int, codes: Any, bits: int, low: int, rows: int, width: int, group: int, zeros: Any, flip: bool, scales: Any,
     minima: Any, out: Any, isa: str | None = None,
 ) -> int:  # fmt: skip
-    """Calls forge_grid_blocks on contiguous buffers: codes of 8 or 4 bits, int16 zeros, float16 scales, minima; or None."""
+    """Calls forge_grid_blocks on contiguous buffers: codes of 8 or 4 bits, int16 zeros, float16 scales; or None."""
     grid = _ffi.new("forge_grid *")
-    grid.codes, grid.bits, grid.low, grid.flip, grid.group = _ffi.from_buffer("uint8_t[]", codes), bits, low, flip, group
+    grid.codes = _ffi.from_buffer("uint8_t[]", codes)
+    grid.bits, grid.low, grid.flip, grid.group = bits, low, flip, group
     grid.scales = _ffi.from_buffer("uint16_t[]", scales)
     if zeros is not None:
         grid.zeros = _ffi.from_buffer("int16_t[]", zeros)

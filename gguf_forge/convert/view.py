@@ -150,9 +150,7 @@ def joined(sources: Sequence[View], shape: tuple[int, ...]) -> View:
         first, last = np.searchsorted(starts, (start, max(stop - 1, start)), side="right") - 1
         parts = [
             source.rows(max(start, low) - low, min(stop, high) - low)
-            for source, (low, high) in zip(
-                sources[first : last + 1], pairwise(edges[first : last + 2]), strict=True
-            )
+            for source, (low, high) in zip(sources[first : last + 1], pairwise(edges[first : last + 2]), strict=True)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -256,9 +254,7 @@ def _read(source: View, wanted: Numbers) -> Array:
     order = np.argsort(wanted, kind="stable")
     ordered = wanted[order]
     breaks = np.flatnonzero(np.diff(ordered) > 1) + 1
-    pieces = [
-        source.rows(int(piece[0]), int(piece[-1]) + 1)[piece - piece[0]] for piece in np.split(ordered, breaks)
-    ]
+    pieces = [source.rows(int(piece[0]), int(piece[-1]) + 1)[piece - piece[0]] for piece in np.split(ordered, breaks)]
     found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     result = np.empty_like(found)
     result[order] = found

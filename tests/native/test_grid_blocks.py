@@ -47,13 +47,12 @@ def test_blocks_hold_codes_less_zeros(isa: str, name: str, bits: int) -> None:
     scales, minima = (rng.standard_normal((rows, width // group)).astype(np.float16) for _ in range(2))
     given = minima if home.offset else None
     span = home.high - home.low
-    for flip, low in product((False, True), (0, -8) if bits == 4 and not home.offset else (0,)):
+    signs = (False,) if home.offset else (False, True)
+    for flip, low in product(signs, (0, -8) if bits == 4 and not home.offset else (0,)):
         fields = rng.integers(0, min(16, span + 1), (rows, width), dtype=np.uint8)
         top = int(fields.max())
         zeros = None if home.offset else rng.integers(0, 2, (rows, width // group)).astype(np.int16)
-        codes = fields.astype(np.int16) + (low if bits == 4 else -top // 2)
-        if home.offset:
-            codes, flip = fields.astype(np.int16), False
+        codes = fields.astype(np.int16) + (0 if home.offset else low if bits == 4 else -top // 2)
         stored = (fields[:, ::2] | fields[:, 1::2] << 4) if bits == 4 else codes.astype(np.int8)
         stored = np.ascontiguousarray(stored)
         found = np.empty((rows, home.type.row_bytes(width)), np.uint8)
@@ -73,7 +72,9 @@ def test_what_is_no_grid_is_refused(isa: str) -> None:
     codes, scales = np.zeros((1, 64), np.uint8), np.zeros((1, 2), np.float16)
     out = np.zeros(200, np.uint8)
 
-    def status(kind: int, bits: int, group: int, minima: np.ndarray[tuple[int, ...], np.dtype[np.float16]] | None) -> int:
+    def status(
+        kind: int, bits: int, group: int, minima: np.ndarray[tuple[int, ...], np.dtype[np.float16]] | None
+    ) -> int:
         return _native.grid_blocks(kind, codes, bits, 0, 1, 64, group, None, False, scales, minima, out, isa)
 
     assert status(2, 8, 32, None) == 0

@@ -58,7 +58,7 @@ def survey(view: View) -> Survey:
         elif whole and offsets.size:
             whole = offsets.dtype.kind in "iu" or bool((offsets == np.rint(offsets)).all())
             here = int(np.floor(offsets.min())), int(np.ceil(offsets.max()))
-            least, most = (here if first else (min(least, here[0]), max(most, here[1])))
+            least, most = here if first else (min(least, here[0]), max(most, here[1]))
             first = False
     zeros = (least, most) if stored.offset == "zeros" and whole else (0, 0) if not stored.offset else None
     if zeros is not None:

@@ -111,9 +111,7 @@ def interleaved(tensor: SourceTensor, bits: int, dtype: type[np.generic] = np.ui
     return four if bits == 4 else rows
 
 
-def _gemv(
-    module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: SourceTensor, group: int
-) -> PackedTensor:
+def _gemv(module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: SourceTensor, group: int) -> PackedTensor:
     out, inputs = qweight.shape[0], qweight.shape[1] * 8
     group = inputs if group == -1 else group
     groups = -(-inputs // group)

@@ -5,8 +5,6 @@ Knows arrays of rows; must not know how a tool packs them, nor what GGUF makes o
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,6 +16,7 @@ import numpy.typing as npt
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.types import TensorType, tensor_type
 
@@ -74,12 +73,10 @@ class Grid:
         steps *= scales[..., None]
         return steps.reshape(stop - start, -1)
 
-
     def largest(self, count: int) -> float:
         """A number that no weight of `count` rows exceeds in magnitude."""
         found = float(np.abs(self.scales.rows(0, count)).max(initial=0)) * (self.high - self.low)
         return float(found if self.minima is None else found + np.abs(self.minima.rows(0, count)).max(initial=0))
-
 
     def ordered(self, order: Array) -> Rows:
         """The weights where column i belongs to group order[i], wherever the columns of a group lie."""
@@ -240,60 +237,3 @@ def _widened(tensor: SourceTensor, values: Array) -> Array:
 def as_column(tensor: SourceTensor) -> SourceTensor:
     """A vector as a matrix of one column."""
     return SourceTensor(tensor.name, tensor.element, (tensor.size, 1), tensor.file, tensor.offset, None)
-
-
-def columns(tensor: SourceTensor) -> Rows:
-    """Columns start..stop-1 of a matrix as its file holds them: an array (height, stop - start), not to be written to.
-
-    Neighbouring columns are read together and kept for a while: a row of few is too little for one call.
-    """
-    stored = tensor.element.stored
-    if stored is None or tensor.strides is not None or tensor.big_endian or len(tensor.shape) != 2:
-        return lambda start, stop: tensor.stored_rows(0, tensor.shape[0])[:, start:stop]
-    height, width = tensor.shape
-    step = max(1, _SLAB_BYTES // max(1, height * stored.itemsize))
-
-    def slab(number: int) -> Array:
-        first, last = number * step, min(width, number * step + step)
-        if last - first == width:
-            return tensor.stored_rows(0, height)
-        found = np.empty((height, last - first), stored)
-        at, row_bytes = tensor.offset + first * stored.itemsize, width * stored.itemsize
-        for row in range(height):
-            tensor.file.read_into(found[row], at + row * row_bytes)
-        return found
-
-    def read(start: int, stop: int) -> Array:
-        pieces = []
-        for number in range(start // step, -(-stop // step)):
-            piece = _SLABS.get((tensor, number), slab)
-            pieces.append(piece[:, max(0, start - number * step) : stop - number * step])
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-
-    return read
-
-
-#: Bytes of columns read together, and how many such slabs are kept.
-_SLAB_BYTES, _SLABS_KEPT = 8 << 20, 4
-
-
-class _Slabs:
-    """The slabs last read, of whichever tensors: runs of rows that follow each other share them across threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[SourceTensor, int], Array] = OrderedDict()
-
-    def get(self, key: tuple[SourceTensor, int], make: Callable[[int], Array]) -> Array:
-        """The slab of this tensor and number; whoever asks meanwhile waits rather than reading it again."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                found = self._kept[key] = make(key[1])
-                while len(self._kept) > _SLABS_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return found
-
-
-_SLABS = _Slabs()
