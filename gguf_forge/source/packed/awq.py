@@ -23,11 +23,11 @@ from gguf_forge.source.packed.form import (
     Part,
     Rows,
     column_floats,
-    columns,
     require,
     scale_columns,
     scale_rows,
 )
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("qweight", "qzeros", "scaled_zeros", "scales")

@@ -16,7 +16,8 @@ import numpy as np
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed.bits import dense, planar, turned
-from gguf_forge.source.packed.form import ACT_ORDER, Array, Grid, PackedTensor, Part, columns, require, scale_columns
+from gguf_forge.source.packed.form import ACT_ORDER, Array, Grid, PackedTensor, Part, require, scale_columns
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("qweight", "qzeros", "scales", "g_idx")

@@ -25,10 +25,10 @@ from gguf_forge.source.packed.form import (
     Rows,
     as_column,
     column_floats,
-    columns,
     floats,
     require,
 )
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "weight_scale", "weight_zero_point", "input_scale", "output_scale", "input_zero_point")
