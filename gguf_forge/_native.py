@@ -125,18 +125,20 @@ def fields(packed: Any, size: int, bits: int, out: Any) -> None:
     _lib.forge_fields(_ffi.from_buffer("uint8_t[]", packed), size, bits, _ffi.from_buffer("uint8_t[]", out, True))
 
 
-def fields_down(words: Any, bits: int, out: Any) -> None:
-    """Calls forge_fields_down: words (height, width), rows contiguous, to bytes (width, height * 32 / bits)."""
+def turn_words(words: Any, out: Any, isa: str | None = None) -> None:
+    """Calls forge_turn_words: words of 32 bits (height, width), rows contiguous, to as many (width, height)."""
     height, width = words.shape
-    at = _ffi.cast("uint32_t *", words.ctypes.data)
-    _lib.forge_fields_down(at, height, words.strides[0] // 4, width, bits, _ffi.from_buffer("uint8_t[]", out, True))
+    at = _ffi.cast("float *", words.ctypes.data)
+    using = _default if isa is None else backend(isa)
+    _lib.forge_turn_words(using, at, height, words.strides[0] // 4, width, _ffi.from_buffer("float[]", out, True))
 
 
-def fields_across(words: Any, order: bytes, out: Any) -> None:
-    """Calls forge_fields_across: words (height, width), rows contiguous, to bytes (8 * width, height)."""
+def turn_nibbles(words: Any, order: bytes, out: Any, isa: str | None = None) -> None:
+    """Calls forge_turn_nibbles: words (height, width), rows contiguous, to words (8 * width, ceil(height / 8))."""
     height, width = words.shape
-    at = _ffi.cast("uint32_t *", words.ctypes.data)
-    _lib.forge_fields_across(at, height, words.strides[0] // 4, width, order, _ffi.from_buffer("uint8_t[]", out, True))
+    at, to = _ffi.cast("float *", words.ctypes.data), _ffi.from_buffer("float[]", out, True)
+    using = _default if isa is None else backend(isa)
+    _lib.forge_turn_nibbles(using, at, height, words.strides[0] // 4, width, order, to)
 
 
 def table_values(codes: Any, rows: int, width: int, group: int, table: Any, scales: Any, out: Any) -> None:
@@ -153,23 +155,20 @@ def table_values(codes: Any, rows: int, width: int, group: int, table: Any, scal
 
 
 def grid_blocks(
-    type: int, codes: Any, rows: int, width: int, group: int, zeros: Any, flip: bool, scales: Any, minima: Any, out: Any
-) -> int:
-    """Calls forge_grid_blocks on contiguous buffers: codes of 8 bits, int16 zeros, float16 scales, minima; or None."""
-    return int(
-        _lib.forge_grid_blocks(
-            type,
-            _ffi.from_buffer("uint8_t[]", codes),
-            rows,
-            width,
-            group,
-            _NULL if zeros is None else _ffi.from_buffer("int16_t[]", zeros),
-            flip,
-            _ffi.from_buffer("uint16_t[]", scales),
-            _NULL if minima is None else _ffi.from_buffer("uint16_t[]", minima),
-            _ffi.from_buffer("uint8_t[]", out, True),
-        )
-    )
+    type: int, codes: Any, bits: int, low: int, rows: int, width: int, group: int, zeros: Any, flip: bool, scales: Any,
+    minima: Any, out: Any, isa: str | None = None,
+) -> int:  # fmt: skip
+    """Calls forge_grid_blocks on contiguous buffers: codes of 8 or 4 bits, int16 zeros, float16 scales; or None."""
+    grid = _ffi.new("forge_grid *")
+    grid.codes = _ffi.from_buffer("uint8_t[]", codes)
+    grid.bits, grid.low, grid.flip, grid.group = bits, low, flip, group
+    grid.scales = _ffi.from_buffer("uint16_t[]", scales)
+    if zeros is not None:
+        grid.zeros = _ffi.from_buffer("int16_t[]", zeros)
+    if minima is not None:
+        grid.minima = _ffi.from_buffer("uint16_t[]", minima)
+    to = _ffi.from_buffer("uint8_t[]", out, True)
+    return int(_lib.forge_grid_blocks(_default if isa is None else backend(isa), type, grid, rows, width, to))
 
 
 class Fit:

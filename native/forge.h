@@ -66,27 +66,38 @@ int64_t forge_first_not_finite(int type, const void *data, int64_t count);
 /* Fields of 1, 2 or 4 bits of each byte, the lowest first, a byte for each field. FORGE_E_WIDTH for other widths. */
 int forge_fields(const uint8_t *packed, int64_t bytes, int bits, uint8_t *fields);
 
-/* Fields of words that run down their columns: words[k * stride + m] holds fields per k to per k + per - 1 of row m of the
- * result, (width, height * per), the lowest first; per = 32 / bits, bits = 4 or 8. FORGE_E_WIDTH for other widths. */
-int forge_fields_down(const uint32_t *words, int64_t height, int64_t stride, int64_t width, int bits, uint8_t *fields);
+/* A matrix of words of 32 bits turned: out[m * height + k] = words[k * stride + m], 0 <= k < height, 0 <= m < width. Any
+ * words, not only floats; all on boundaries of theirs. */
+void forge_turn_words(const forge_backend *backend, const float *words, int64_t height, int64_t stride, int64_t width,
+                      float *out);
 
-/* Fields of 4 bits of words that run along their rows: row 8 c + i of the result, (8 * width, height), is field order[i]
- * of words[k * stride + c] for each k. */
-int forge_fields_across(const uint32_t *words, int64_t height, int64_t stride, int64_t width, const uint8_t *order,
-                        uint8_t *fields);
+/* Nibbles of words that run along their rows, turned: row 8 m + i of the result, of ceil(height / 8) words, holds nibble
+ * order[i] of words[k * stride + m] for each k, eight to a word, the lowest first, and zeros in what is left over. */
+void forge_turn_nibbles(const forge_backend *backend, const float *words, int64_t height, int64_t stride, int64_t width,
+                        const uint8_t *order, float *out);
 
 /* Numbers looked up, times a scale for each `group` columns of a row, of which the last may be fewer:
  * values[r * width + c] = table[codes[r * width + c]] * scales[r * groups + c / group], groups = ceil(width / group). */
 void forge_table_values(const uint8_t *codes, int64_t rows, int64_t width, int64_t group, const float *table,
                         const float *scales, float *values);
 
-/* Blocks of Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0 out of codes and scales: scale * (code - zero), or scale * code + minimum.
+/* Rows of whole numbers beside scales: scale * (code - zero), or scale * code + minimum.
  *
- * codes: rows x width whole numbers of 8 bits, signed or not. zeros (or NULL), scales and minima (F16 bits; NULL for types
- * without) have one for each `group` columns, a multiple of 32 that divides the width. flip: the sign of code - zero is
- * changed. What does not fit the type's fields is cut off. FORGE_E_TYPE, FORGE_E_WIDTH. */
-int forge_grid_blocks(int type, const uint8_t *codes, int64_t rows, int64_t width, int64_t group, const int16_t *zeros,
-                      int flip, const uint16_t *scales, const uint16_t *minima, uint8_t *blocks);
+ * With 8 bits a code is a byte, signed or not; with 4 two share a byte, the first in its low half, each as code - low.
+ * zeros (or NULL), scales and minima (F16 bits; minima NULL for types without) have one for each `group` columns, a
+ * multiple of 32 that divides the width. flip: the sign of code - zero is changed. */
+typedef struct {
+    const uint8_t *codes;
+    int bits, low, flip;
+    int64_t group;
+    const int16_t *zeros;
+    const uint16_t *scales, *minima;
+} forge_grid;
+
+/* Blocks of Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0 out of rows x width codes. What does not fit the type's fields is cut off.
+ * FORGE_E_TYPE, FORGE_E_WIDTH. */
+int forge_grid_blocks(const forge_backend *backend, int type, const forge_grid *grid, int64_t rows, int64_t width,
+                      uint8_t *blocks);
 
 /* A covariance H = X'X of the inputs of a matrix, factored: what rows are fitted against. All memory is the caller's. */
 typedef struct {

@@ -89,6 +89,7 @@ class Stored:
     low: int = 0
     high: int = 0
     factors: tuple[float, ...] = ()
+    packed: bool = False
 
     def moved(self, shape: tuple[int, ...], move: Callable[[View, tuple[int, ...]], View]) -> Stored:
         """The parts moved each by `move(part, its shape)`; `shape` is the tensor's new one, of the width it had."""
@@ -149,9 +150,7 @@ def joined(sources: Sequence[View], shape: tuple[int, ...]) -> View:
         first, last = np.searchsorted(starts, (start, max(stop - 1, start)), side="right") - 1
         parts = [
             source.rows(max(start, low) - low, min(stop, high) - low)
-            for source, (low, high) in zip(
-                sources[first : last + 1], pairwise(edges[first : last + 2]), strict=True
-            )
+            for source, (low, high) in zip(sources[first : last + 1], pairwise(edges[first : last + 2]), strict=True)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -165,7 +164,10 @@ def _stored_together(given: Sequence[Stored | None], shape: tuple[int, ...]) -> 
     if len(forms) != len(given):
         return None
     first, stacked = forms[0], len(shape) > 2 and shape[0] == len(forms)
-    kinds = {(form.offset, form.group, *((part.type, part.width) for part in form.parts)) for form in forms}
+    kinds = {
+        (form.offset, form.group, form.packed and form.low, *((part.type, part.width) for part in form.parts))
+        for form in forms
+    }
     if len(kinds) > 1 or (not stacked and len({form.factors for form in forms}) > 1):
         return None
     parts = tuple(
@@ -252,9 +254,7 @@ def _read(source: View, wanted: Numbers) -> Array:
     order = np.argsort(wanted, kind="stable")
     ordered = wanted[order]
     breaks = np.flatnonzero(np.diff(ordered) > 1) + 1
-    pieces = [
-        source.rows(int(piece[0]), int(piece[-1]) + 1)[piece - piece[0]] for piece in np.split(ordered, breaks)
-    ]
+    pieces = [source.rows(int(piece[0]), int(piece[-1]) + 1)[piece - piece[0]] for piece in np.split(ordered, breaks)]
     found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     result = np.empty_like(found)
     result[order] = found

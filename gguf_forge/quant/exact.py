@@ -57,22 +57,30 @@ def blocks(
     *,
     zeros: Array | None = None,
     flip: bool = False,
+    packed: int | None = None,
 ) -> Bytes:
     """Rows of blocks: uint8 (rows, bytes). `codes` are whole numbers (rows, width); `scales` float16, `offsets` as the
     home takes them and `zeros`, to be subtracted from codes, by group of columns, (rows, groups). `flip` changes the
-    sign of code - zero. What does not fit is cut off: the caller has looked.
+    sign of code - zero. `packed`: two codes share a byte, the first in the low half, each less this number. What does
+    not fit is cut off: the caller has looked.
     """
     count, width = codes.shape
+    if packed is not None:
+        width *= 2
     groups = scales.shape[1]
     made = np.empty((count, home.type.row_bytes(width)), np.uint8)
     if home.type.name in _NATIVE and codes.dtype.itemsize == 1:
         halves = [None if x is None else np.ascontiguousarray(x, np.float16) for x in (scales, offsets)]
         less = None if zeros is None else np.ascontiguousarray(zeros, np.int16)
         codes = np.ascontiguousarray(codes)
+        bits, low = (8, 0) if packed is None else (4, packed)
         _native.grid_blocks(
-            home.type.id, codes, count, width, width // groups, less, flip, halves[0], halves[1], made
+            home.type.id, codes, bits, low, count, width, width // groups, less, flip, halves[0], halves[1], made
         )
         return made
+    if packed is not None:
+        fields = np.stack((codes & np.uint8(15), codes >> np.uint8(4)), axis=-1).reshape(count, width)
+        codes = fields if not packed else fields.astype(np.int16) + np.int16(packed)
     if zeros is not None or flip:
         by_group = codes.reshape(count, groups, -1).astype(np.int16)
         if zeros is not None:

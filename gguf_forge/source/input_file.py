@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -62,6 +63,24 @@ class InputFile:
             if got <= 0:
                 self._raise_short(offset + done, total - done)
             done += got
+
+    def read_rows_into(self, target: npt.NDArray[Any], offset: int, stride: int) -> None:
+        """Fill the rows of the C-contiguous matrix `target`: from byte `offset` on, `stride` bytes on for each next.
+
+        Raises as `read_into`.
+        """
+        if target.shape[1] * target.itemsize == stride:
+            self.read_into(target, offset)
+            return
+        if not self._open:
+            raise ValueError(f"{self.path}: read after close")
+        for row in target:
+            view, got = memoryview(row).cast("B"), -1
+            with suppress(OSError):
+                got = system.read_at(self._fd, view, offset)
+            if got != len(view):  # seldom: a signal, or an error to be named
+                self.read_into(row, offset)
+            offset += stride
 
     def _raise_short(self, offset: int, missing: int) -> None:
         if not self.unchanged():

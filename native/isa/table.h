@@ -43,6 +43,8 @@
 #include "../fit/blocks.h"
 #include "../fit/levels.h"
 #include "../fit/rows.h"
+#include "../grid_blocks.h"
+#include "../turned.h"
 
 static int64_t first_above(const float *x, int64_t n, float limit)
 {
@@ -84,6 +86,9 @@ const forge_backend FORGE_BACKEND = {
     .fit_scratch = fit_scratch,
     .fit_prepare = fit_prepare,
     .fit_rows = fit_rows,
+    .turn_words = turn_words,
+    .turn_nibbles = turn_nibbles,
+    .grid_blocks = grid_blocks,
     .encode = {
 #define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) ENCODE_##codec(name, id)
 #include "../types.def"

@@ -24,12 +24,15 @@ def pack(view: View, choice: Choice | None, start: int, stop: int) -> Array:
     home = choice.home
     given: Array | None = None
     zeros: Array | None = None
-    if home.offset and stored.low:  # such types count codes from zero
+    packed = stored.low if stored.packed else None
+    if home.offset and packed is not None:  # such types count codes from zero, as packed ones are counted
+        packed = 0
+    elif home.offset and stored.low:
         codes = (codes.astype(np.int16) - np.int16(stored.low)).astype(np.uint8)
     if home.offset == "minimum":
         assert offsets is not None
         if stored.offset == "zeros":
-            offsets = (stored.low - offsets.astype(np.float64)) * scales
+            offsets = (stored.low - offsets.astype(np.float64)) * scales.astype(np.float64)
         elif stored.low:
             offsets = offsets.astype(np.float64) + stored.low * scales.astype(np.float64)
         given = offsets.astype(np.float16)
@@ -38,5 +41,5 @@ def pack(view: View, choice: Choice | None, start: int, stop: int) -> Array:
         given = steps - np.int16(stored.low)
     else:
         zeros = offsets
-    halves = (-scales if choice.flipped else scales).astype(np.float16)
-    return blocks(home, codes, halves, given, zeros=zeros, flip=choice.flipped)
+    halves = (-scales if choice.flipped else scales).astype(np.float16, copy=False)
+    return blocks(home, codes, halves, given, zeros=zeros, flip=choice.flipped, packed=packed)

@@ -58,7 +58,7 @@ def survey(view: View) -> Survey:
         elif whole and offsets.size:
             whole = offsets.dtype.kind in "iu" or bool((offsets == np.rint(offsets)).all())
             here = int(np.floor(offsets.min())), int(np.ceil(offsets.max()))
-            least, most = (here if first else (min(least, here[0]), max(most, here[1])))
+            least, most = here if first else (min(least, here[0]), max(most, here[1]))
             first = False
     zeros = (least, most) if stored.offset == "zeros" and whole else (0, 0) if not stored.offset else None
     if zeros is not None:
@@ -74,7 +74,7 @@ def _runs(count: int, width: int) -> Iterator[tuple[int, int]]:
 
 def _largest(stored: Stored, scales: Array, offsets: Array | None = None) -> float:
     """A number that no weight with these scales exceeds in magnitude."""
-    scales = np.abs(scales)
+    scales = np.abs(scales.astype(np.float32) if scales.dtype == np.float16 else scales)
     span = max(abs(stored.low), abs(stored.high)) * scales
     if offsets is not None:
         span = span + (np.abs(offsets) if stored.offset == "minima" else np.abs(offsets) * scales)
@@ -83,7 +83,7 @@ def _largest(stored: Stored, scales: Array, offsets: Array | None = None) -> flo
 
 def _rounding(values: Array) -> float:
     """The largest relative change of a number in F16."""
-    if not values.size:
+    if not values.size or values.dtype == np.float16:
         return 0.0
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         halves = values.astype(np.float16).astype(values.dtype)

@@ -16,7 +16,18 @@ import numpy as np
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed.bits import across, dense
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, column_floats, columns, floats, require
+from gguf_forge.source.packed.form import (
+    Array,
+    Grid,
+    PackedTensor,
+    Part,
+    Rows,
+    column_floats,
+    require,
+    scale_columns,
+    scale_rows,
+)
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("qweight", "qzeros", "scaled_zeros", "scales")
@@ -54,13 +65,15 @@ def _gemm(
     require(qzeros.shape == (groups, qweight.shape[1]), qzeros, f"must be {[groups, qweight.shape[1]]}")
     require(inputs % groups == 0, scales, f"{inputs} inputs are not so many whole groups")
     group = inputs // groups
+    packed = bits == 4 and inputs % 8 == 0
     grid = Grid(
-        Part(inputs, interleaved(qweight, bits)),
-        Part(groups, column_floats(scales)),
+        Part(inputs // 2 if packed else inputs, nibbles(qweight) if packed else interleaved(qweight, bits)),
+        Part(groups, scale_columns(scales)),
         group,
         0,
         (1 << bits) - 1,
         zeros=Part(groups, interleaved(qzeros, bits, np.int16)),
+        packed=packed,
     )
     method = f"AWQ, {bits} bits in groups of {group}"
     return PackedTensor(f"{module}.weight", (out, inputs), method, qweight, grid.values, scales.dtype, grid=grid)
@@ -71,13 +84,23 @@ def _bits_of(module: str, config: Mapping[str, Any]) -> int:
     return int(own.get("bits") or config.get("bits") or config.get("w_bit") or 4)
 
 
-def interleaved(tensor: SourceTensor, bits: int, dtype: type[np.generic] = np.uint8) -> Rows:
-    """Fields along the outputs, eight of them in AWQ's order, as rows of outputs."""
+def nibbles(tensor: SourceTensor) -> Rows:
+    """Fields of 4 bits along the outputs, eight of them in AWQ's order, as rows of outputs, two fields to a byte."""
     read = columns(tensor)
 
-    def four(start: int, stop: int) -> Array:
+    def rows(start: int, stop: int) -> Array:
         low, high = start // 8, -(-stop // 8)
-        return across(read(low, high), _FIELD)[start - low * 8 : stop - low * 8].astype(dtype, copy=False)
+        return across(read(low, high), _FIELD)[start - low * 8 : stop - low * 8]
+
+    return rows
+
+
+def interleaved(tensor: SourceTensor, bits: int, dtype: type[np.generic] = np.uint8) -> Rows:
+    """Fields along the outputs, eight of them in AWQ's order, as rows of outputs."""
+    read, packed = columns(tensor), nibbles(tensor)
+
+    def four(start: int, stop: int) -> Array:
+        return dense(packed(start, stop), 4)[:, : tensor.shape[0]].astype(dtype)
 
     def rows(start: int, stop: int) -> Array:
         low, high = start // 32, -(-stop // 32)
@@ -88,22 +111,21 @@ def interleaved(tensor: SourceTensor, bits: int, dtype: type[np.generic] = np.ui
     return four if bits == 4 else rows
 
 
-def _gemv(
-    module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: SourceTensor, group: int
-) -> PackedTensor:
+def _gemv(module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: SourceTensor, group: int) -> PackedTensor:
     out, inputs = qweight.shape[0], qweight.shape[1] * 8
     group = inputs if group == -1 else group
     groups = -(-inputs // group)
     require(inputs % group == 0, qweight, f"{inputs} inputs are no whole groups of {group}")
     require(scales.shape[0] == out and scales.shape[1] >= groups, scales, f"must be {out} rows of {groups} or more")
     require(qzeros.shape[0] == out and qzeros.shape[1] * 8 >= groups, qzeros, f"must be {out} rows of {groups} or more")
-    read = floats(scales)
+    read = scale_rows(scales)
     grid = Grid(
-        Part(inputs, lambda start, stop: dense(qweight.stored_rows(start, stop), 4)),
+        Part(inputs // 2, lambda start, stop: qweight.stored_rows(start, stop).view(np.uint8)),
         Part(groups, lambda start, stop: np.ascontiguousarray(read(start, stop)[:, :groups])),
         group,
         0,
         15,
+        packed=True,
         zeros=Part(groups, lambda a, b: dense(qzeros.stored_rows(a, b), 4)[:, :groups].astype(np.int16)),
     )
     method = f"AWQ (gemv), 4 bits in groups of {group}"
@@ -116,7 +138,7 @@ def _fast(module: str, qweight: SourceTensor, scales: SourceTensor, minima: Sour
     group = _fast_group(inputs, scales)
     groups = inputs // group
     require(inputs % 64 == 0, qweight, "its inputs must come in runs of 64")
-    scale, minimum = column_floats(scales), column_floats(minima)
+    scale, minimum = scale_columns(scales), column_floats(minima)
     grid = Grid(
         Part(inputs, _interleaved_by_four(qweight, inputs)),
         Part(groups, lambda start, stop: np.ascontiguousarray(scale(start, stop)[:, :groups])),

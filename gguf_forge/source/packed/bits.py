@@ -31,25 +31,23 @@ def dense(words: Array, bits: int) -> npt.NDArray[np.uint8]:
     return fields
 
 
-def down(words: Array, bits: int) -> npt.NDArray[np.uint8]:
-    """Fields that run down the columns of a matrix of 32-bit words (height, width): (width, height * 32 / bits)."""
-    if bits not in (4, 8):
-        return dense(np.ascontiguousarray(words.T), bits)
-    height, width = words.shape
-    fields = np.empty((width, height * 32 // bits), np.uint8)
-    _native.fields_down(_by_rows(words), bits, fields)
-    return fields
+def turned(words: Array) -> Array:
+    """A matrix of 32-bit words (height, width) as (width, height): fields that run down columns then lie in rows."""
+    found = np.empty(words.shape[::-1], words.dtype)
+    _native.turn_words(_by_rows(words), found)
+    return found
 
 
 def across(words: Array, order: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Fields of 4 bits along the rows of a matrix of 32-bit words (height, width), turned: (8 * width, height).
+    """Fields of 4 bits along the rows of a matrix of 32-bit words (height, width), turned, two a byte, the first in the
+    low half: (8 * width, 4 * ceil(height / 8)), zero beyond `height` fields.
 
     Of the eight of a word, row i of the result is field order[i].
     """
     height, width = words.shape
-    fields = np.empty((8 * width, height), np.uint8)
-    _native.fields_across(_by_rows(words), bytes(order), fields)
-    return fields
+    found = np.empty((8 * width, -(-height // 8)), np.uint32)
+    _native.turn_nibbles(_by_rows(words), bytes(order), found)
+    return found.view(np.uint8)
 
 
 def looked_up(codes: Array, table: Array, scales: Array, group: int) -> npt.NDArray[np.float32]:

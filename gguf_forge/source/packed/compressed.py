@@ -28,6 +28,7 @@ from gguf_forge.source.packed.form import (
     float_values,
     floats,
     require,
+    scale_rows,
 )
 from gguf_forge.source.tensor import SourceTensor
 
@@ -104,13 +105,16 @@ def _integers(
         found = unpack(codes.stored_rows(start, stop), bits)[:, :inputs]
         return (found - np.uint8(half)).view(np.int8)
 
+    packed = bits == 4 and inputs % 8 == 0
+    whole = Part(inputs // 2, lambda start, stop: codes.stored_rows(start, stop).view(np.uint8))
     grid = Grid(
-        Part(inputs, signed),
-        Part(groups, floats(scale)),
+        whole if packed else Part(inputs, signed),
+        Part(groups, scale_rows(scale)),
         group,
         -half,
         half - 1,
         zeros=None if zeros is None else Part(groups, _zeros(zeros, bits, out, groups, unpack is dense)),
+        packed=packed,
     )
     method = f"compressed-tensors, {bits} bits in groups of {group}"
     name, index = f"{module}.weight", parts.get("weight_g_idx")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed.bits import dense
-from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, columns, require
+from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, require
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 from gguf_forge.types import tensor_type
 

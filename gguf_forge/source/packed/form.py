@@ -5,8 +5,6 @@ Knows arrays of rows; must not know how a tool packs them, nor what GGUF makes o
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -17,6 +15,8 @@ import numpy.typing as npt
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.input_file import InputFile
+from gguf_forge.source.packed.bits import dense
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.types import TensorType, tensor_type
 
@@ -39,8 +39,9 @@ class Part:
 class Grid:
     """Weights on a grid: in each group of `group` columns of a row, scale * (code - zero) or scale * code + minimum.
 
-    `codes` are whole numbers from `low` to `high` (uint8, int8 or int16), one for each element; `scales` float32, one
-    for each group; `zeros` whole numbers (int16) and `minima` float32 likewise, at most one of the two.
+    `codes` are whole numbers from `low` to `high` (uint8, int8 or int16), one for each element; where they are
+    `packed`, bytes of two codes less `low` each, the first in the low half. `scales` float32, or float16 as they are
+    stored, one for each group; `zeros` whole numbers (int16) and `minima` float32 likewise, at most one of the two.
     """
 
     codes: Part
@@ -50,10 +51,16 @@ class Grid:
     high: int
     zeros: Part | None = None
     minima: Part | None = None
+    packed: bool = False
+
+    def _codes(self, start: int, stop: int) -> Array:
+        """Codes of these rows, one for each element."""
+        codes = self.codes.rows(start, stop)
+        return unpacked(codes, self.low) if self.packed else codes
 
     def values(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """The weights of these rows: the exact value of each, rounded once to float32."""
-        codes, scales = self.codes.rows(start, stop), self.scales.rows(start, stop)
+        codes, scales = self._codes(start, stop), self.scales.rows(start, stop)
         shape = (stop - start, -1, self.group)
         if self.minima is not None:
             wide = codes.reshape(shape) * scales.astype(np.float64)[..., None]
@@ -66,18 +73,16 @@ class Grid:
         steps *= scales[..., None]
         return steps.reshape(stop - start, -1)
 
-
     def largest(self, count: int) -> float:
         """A number that no weight of `count` rows exceeds in magnitude."""
-        found = np.abs(self.scales.rows(0, count)).max(initial=0) * (self.high - self.low)
+        found = float(np.abs(self.scales.rows(0, count)).max(initial=0)) * (self.high - self.low)
         return float(found if self.minima is None else found + np.abs(self.minima.rows(0, count)).max(initial=0))
-
 
     def ordered(self, order: Array) -> Rows:
         """The weights where column i belongs to group order[i], wherever the columns of a group lie."""
 
         def values(start: int, stop: int) -> Array:
-            found = self.codes.rows(start, stop).astype(np.float32)
+            found = self._codes(start, stop).astype(np.float32)
             if self.zeros is not None:
                 found -= self.zeros.rows(start, stop)[:, order]
             found *= self.scales.rows(start, stop)[:, order]
@@ -178,6 +183,12 @@ class PackedTensor:
 AnyTensor = SourceTensor | PackedTensor
 
 
+def unpacked(codes: Array, low: int) -> Array:
+    """Codes that lie two to a byte, each less `low`, one for each element: uint8, or int8 where some are negative."""
+    fields = dense(codes, 4)
+    return fields if not low else (fields + np.uint8(low & 0xFF)).view(np.int8)
+
+
 def require(condition: bool, tensor: SourceTensor, rule: str) -> None:
     """CheckpointError naming the tensor and the rule, unless the condition holds."""
     if not condition:
@@ -198,6 +209,19 @@ def column_floats(tensor: SourceTensor) -> Rows:
     return lambda start, stop: _widened(tensor, np.ascontiguousarray(read(start, stop).T))
 
 
+def scale_rows(tensor: SourceTensor) -> Rows:
+    """Rows of a matrix of scales as float32; halves as they are, as most types of GGUF store them."""
+    return tensor.rows if tensor.type.name == "F16" else floats(tensor)
+
+
+def scale_columns(tensor: SourceTensor) -> Rows:
+    """Columns of a matrix of scales, as rows of float32; halves as they are."""
+    if tensor.type.name != "F16":
+        return column_floats(tensor)
+    read = columns(tensor)
+    return lambda start, stop: np.ascontiguousarray(read(start, stop).T)
+
+
 def float_values(tensor: SourceTensor) -> Array:
     """All values of a small tensor of floats, as float32."""
     return _widened(tensor, tensor.read())
@@ -213,60 +237,3 @@ def _widened(tensor: SourceTensor, values: Array) -> Array:
 def as_column(tensor: SourceTensor) -> SourceTensor:
     """A vector as a matrix of one column."""
     return SourceTensor(tensor.name, tensor.element, (tensor.size, 1), tensor.file, tensor.offset, None)
-
-
-def columns(tensor: SourceTensor) -> Rows:
-    """Columns start..stop-1 of a matrix as its file holds them: an array (height, stop - start), not to be written to.
-
-    Neighbouring columns are read together and kept for a while: a row of few is too little for one call.
-    """
-    stored = tensor.element.stored
-    if stored is None or tensor.strides is not None or tensor.big_endian or len(tensor.shape) != 2:
-        return lambda start, stop: tensor.stored_rows(0, tensor.shape[0])[:, start:stop]
-    height, width = tensor.shape
-    step = max(1, _SLAB_BYTES // max(1, height * stored.itemsize))
-
-    def slab(number: int) -> Array:
-        first, last = number * step, min(width, number * step + step)
-        if last - first == width:
-            return tensor.stored_rows(0, height)
-        found = np.empty((height, last - first), stored)
-        at, row_bytes = tensor.offset + first * stored.itemsize, width * stored.itemsize
-        for row in range(height):
-            tensor.file.read_into(found[row], at + row * row_bytes)
-        return found
-
-    def read(start: int, stop: int) -> Array:
-        pieces = []
-        for number in range(start // step, -(-stop // step)):
-            piece = _SLABS.get((tensor, number), slab)
-            pieces.append(piece[:, max(0, start - number * step) : stop - number * step])
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-
-    return read
-
-
-#: Bytes of columns read together, and how many such slabs are kept.
-_SLAB_BYTES, _SLABS_KEPT = 8 << 20, 4
-
-
-class _Slabs:
-    """The slabs last read, of whichever tensors: runs of rows that follow each other share them across threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[SourceTensor, int], Array] = OrderedDict()
-
-    def get(self, key: tuple[SourceTensor, int], make: Callable[[int], Array]) -> Array:
-        """The slab of this tensor and number; whoever asks meanwhile waits rather than reading it again."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                found = self._kept[key] = make(key[1])
-                while len(self._kept) > _SLABS_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return found
-
-
-_SLABS = _Slabs()

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import CheckpointError
-from gguf_forge.source.packed.bits import dense, down, planar
-from gguf_forge.source.packed.form import ACT_ORDER, Array, Grid, PackedTensor, Part, column_floats, columns, require
+from gguf_forge.source.packed.bits import dense, planar, turned
+from gguf_forge.source.packed.form import ACT_ORDER, Array, Grid, PackedTensor, Part, require, scale_columns
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("qweight", "qzeros", "scales", "g_idx")
@@ -91,13 +92,15 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     index = parts.get("g_idx")
     order = None if index is None else _order(index, inputs, groups, group)
     unpack = planar if settings.planar or bits in _PLANAR_ONLY else dense
+    packed = bits == 4 and unpack is dense
     grid = Grid(
-        Part(inputs, _codes(qweight, bits, unpack)),
-        Part(groups, column_floats(scales)),
+        Part(inputs // 2 if packed else inputs, _codes(qweight, bits, unpack)),
+        Part(groups, scale_columns(scales)),
         group,
         0,
         (1 << bits) - 1,
         zeros=Part(groups, _zeros(qzeros, out, bits, unpack, settings.zeros)),
+        packed=packed,
     )
     method = f"GPTQ, {bits} bits in groups of {group}"
     if order is None:
@@ -123,10 +126,11 @@ def _order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array |
 
 
 def _codes(qweight: SourceTensor, bits: int, unpack: Callable[[Array, int], Array]) -> Callable[[int, int], Array]:
+    """Codes of outputs as rows; of 4 bits, as they lie in a column of words, two to a byte."""
     read = columns(qweight)
-    if unpack is dense:
-        return lambda start, stop: down(read(start, stop), bits)
-    return lambda start, stop: unpack(np.ascontiguousarray(read(start, stop).T), bits)
+    if bits == 4 and unpack is dense:
+        return lambda start, stop: turned(read(start, stop)).view(np.uint8)
+    return lambda start, stop: unpack(turned(read(start, stop)), bits)
 
 
 def _zeros(

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed import fp4, fp8
 from gguf_forge.source.packed.bits import dense
-from gguf_forge.source.packed.form import Grid, PackedTensor, Part, floats, require
+from gguf_forge.source.packed.form import Grid, PackedTensor, Part, floats, require, scale_rows
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "scales", "biases", "global_scale")
@@ -64,13 +66,17 @@ def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str,
     require(bits == wanted, weight, f"holds {bits} bits in groups of {group}, and the configuration says {wanted}")
     require("biases" in parts, weight, "needs biases beside its scales")
     codes, scale, bias = (fp4.flat(t) for t in (weight, scales, parts["biases"]))
+    packed = bits == 4
     grid = Grid(
-        Part(width, lambda start, stop: dense(codes.stored_rows(start, stop), bits)),
-        Part(groups, floats(scale)),
+        Part(width // 2, lambda start, stop: codes.stored_rows(start, stop).view(np.uint8))
+        if packed
+        else Part(width, lambda start, stop: dense(codes.stored_rows(start, stop), bits)),
+        Part(groups, scale_rows(scale)),
         group,
         0,
         (1 << bits) - 1,
         minima=Part(groups, floats(bias)),
+        packed=packed,
     )
     shape = (*weight.shape[:-1], width)
     method = f"MLX, {bits} bits in groups of {group}"

@@ -25,10 +25,10 @@ from gguf_forge.source.packed.form import (
     Rows,
     as_column,
     column_floats,
-    columns,
     floats,
     require,
 )
+from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "weight_scale", "weight_zero_point", "input_scale", "output_scale", "input_zero_point")
@@ -105,7 +105,8 @@ def _along_outputs(tensor: SourceTensor, order: str | None) -> Rows:
 
     def rows(start: int, stop: int) -> Array:
         low, high = start // 8, -(-stop // 8)
-        return across(read(low, high), _FIELDS[order])[start - low * 8 : stop - low * 8]
+        packed = across(read(low, high), _FIELDS[order])[start - low * 8 : stop - low * 8]
+        return np.ascontiguousarray(dense(packed, 4)[:, : tensor.shape[0]])
 
     return rows
 
