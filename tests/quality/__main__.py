@@ -154,7 +154,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(words) % 3:
         parser.error("each MODEL needs a HELDOUT and a CALIBRATION text")
     report = Report()
-    report.say(f"Made on {machine()}.\n")
+    report.say(f"Made on {machine()} by `{' '.join(['python -m tests.quality', *arguments])}`.\n")
     with tempfile.TemporaryDirectory() as scratch:
         for at in range(0, len(words), 3):
             folder = Path(scratch) / str(at)
