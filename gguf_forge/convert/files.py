@@ -29,6 +29,7 @@ from gguf_forge.convert.job import Job, Quantization, wanted_types
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
+from gguf_forge.convert.wholes import with_wholes
 from gguf_forge.errors import UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import names_folder
@@ -121,7 +122,8 @@ def convert_checkpoint(
         how = quantization or Quantization()
         model = with_grids(model) if how.detect_grid else replace(model, notes=[*model.notes, *hint(model)])
         surveys = Surveys()
-        made = [(one, Job.of_type(one, model, how, dry_run, surveys)) for one in wanted_types(types, model)]
+        asked = wanted_types(types, model)
+        made = [(one, with_wholes(Job.of_type(one, model, how, dry_run, surveys), model)) for one in asked]
         jobs = {job.type if one.keep and not one.by_recipe else one.name: job for one, job in made}
         paths = output_paths(output, checkpoint.folders[0], jobs)
         files = (file for folder in checkpoint.folders for file in folder.iterdir())
@@ -153,7 +155,7 @@ def quantize_file(
     with reader.open(source) as file:
         model = gguf_model(file)
         how, overrides = quantization or Quantization(), typed(metadata or {})
-        job = Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize)
+        job = with_wholes(Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize), model)
         path = quantized_path(output, job)
         require_other(file.paths, [path])
         new = [path.parent] if names_folder(output) else ()
@@ -189,9 +191,8 @@ def _execute(
             plans.append(Planned(path, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports))
             again = {one.name for one in job.imports} - job.packs.keys()
             fitted = metrics if job.fitted else None
-            targets.append(
-                Target(writer, kinds, job.weights, job.strict, packs=job.packs, measured=again, metrics=fitted)
-            )
+            target = Target(writer, kinds, job.weights, job.strict, packs=job.packs, wholes=job.wholes, measured=again)
+            targets.append(replace(target, metrics=fitted))
         if dry_run:
             return plans
         made: list[Path] = []

@@ -30,7 +30,7 @@ from gguf_forge.convert.imported import (
 )
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.ops import FLOATS
-from gguf_forge.convert.run import Weights
+from gguf_forge.convert.run import Divided, Weights
 from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import RecipeError, escaped, listed
 from gguf_forge.format.shards import SPLIT_KEYS
@@ -156,8 +156,8 @@ class Job:
     `notes`: what was asked for and has no effect, and where the importance matrix says nothing. `strict`: NaNs and
     infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted. `imports` say
     what becomes of each weight that another tool quantized; `packs` make the blocks of those whose codes are kept, and
-    `scales` are tensors that go beside them; `fitted`: rows are fitted to what
-    their matrix computes, where that is known.
+    `scales` are tensors that go beside them, or beside those in `wholes`, which are divided by them before encoding;
+    `fitted`: rows are fitted to what their matrix computes, where that is known.
     """
 
     type: str
@@ -169,6 +169,7 @@ class Job:
     imports: Sequence[Import] = ()
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
     scales: Mapping[str, View] = field(default_factory=dict)
+    wholes: Mapping[str, Divided] = field(default_factory=dict)
     fitted: bool = False
 
     @classmethod

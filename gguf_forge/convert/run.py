@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,15 @@ RUN_ELEMENTS = 1 << 20
 FIT_REACH = 1e9
 
 Weights = npt.NDArray[np.float32]
+
+
+class Divided(Protocol):
+    """Makes of a tensor's rows, from a number on, those that are encoded: float32, over scales that go beside them."""
+
+    def divided(self, rows: Array, start: int) -> npt.NDArray[np.float32]:
+        """Rows as read, the first of them row `start`, as they are encoded."""
+
+
 Progress = Callable[[int, int], None]
 
 
@@ -41,9 +51,9 @@ class Target:
 
     `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `strict`:
     a NaN or infinity is an error; else `blemishes` receives the first one of each tensor that has any, by name.
-    `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. Of the tensors in
-    `measured`, `errors` receives the sums of squared errors and of squared weights. `metrics`: the covariances that
-    rows are fitted against; where there is none, they are encoded as ggml does.
+    `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. Those in `wholes` are
+    divided by scales first. Of the tensors in `measured`, `errors` receives the sums of squared errors and of squared
+    weights. `metrics`: the covariances that rows are fitted against; without, they are encoded as ggml does.
     """
 
     writer: GGUFWriter
@@ -52,6 +62,7 @@ class Target:
     strict: bool = True
     blemishes: dict[str, Blemish] = field(default_factory=dict)
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
+    wholes: Mapping[str, Divided] = field(default_factory=dict)
     measured: Collection[str] = ()
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: Metrics | None = None
@@ -197,20 +208,23 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     if not plain:
         return
     rows = view.rows(taken.start, taken.stop)
-    encoded: dict[tuple[TensorType, int, bool, int], tuple[Array, Blemish | None]] = {}
+    encoded: dict[tuple[TensorType, int, int, bool, int], tuple[Array, Blemish | None]] = {}
     for target in plain:
-        kind = target.types[view.name]
+        kind, whole = target.types[view.name], target.wholes.get(view.name)
         weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
         strict = target.strict and kind.quantized
-        key = kind, id(weights), strict, id(target.metrics)
+        given, part = rows, taken
+        if whole is not None:
+            given, part = whole.divided(rows, taken.start), replace(taken, view=replace(view, type=F32))
+        key = kind, id(weights), id(whole), strict, id(target.metrics)
         if key not in encoded:
-            made = _encode(rows, taken, kind, weights, strict, target.metrics)
-            encoded[key] = made, first_blemish(made, kind, rows, view.type, taken.start)
+            made = _encode(given, part, kind, weights, strict, target.metrics)
+            encoded[key] = made, first_blemish(made, kind, given, part.view.type, taken.start)
         made, found = encoded[key]
         if found is not None:
             target.blemish(view.name, found)
         if view.name in target.measured:
-            target.measure(view.name, *_squares(made, kind, rows, view.type))
+            target.measure(view.name, *_squares(made, kind, given, part.view.type))
         target.writer.write(view.name, _in_order(made, kind, target.writer.endian), taken.start)
 
 

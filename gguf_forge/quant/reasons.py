@@ -30,6 +30,7 @@ _WORDS: dict[table.Predicate, str] = {
     table.grouped_or_experts: "few key-value heads, or experts",
     table.eight_experts: "eight experts",
     table.seventy_b: "a 70B model",
+    table.scaled_matrix: "beside a scale of the whole",
     table.stacked_experts: "experts",
     table.glm5_latent: "of GLM5-next",
     table.imatrix: "with importance matrix",

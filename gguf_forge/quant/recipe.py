@@ -17,6 +17,7 @@ from gguf_forge.quant import recipe_table
 from gguf_forge.quant.overrides import Override
 from gguf_forge.quant.reasons import USUAL, why
 from gguf_forge.quant.recipe_table import Site
+from gguf_forge.quant.scales import has_scale
 from gguf_forge.types import TensorType, tensor_type
 
 
@@ -193,6 +194,7 @@ class _Chooser:
         self.recipe = which
         self.model = model
         self.options = options
+        self.names = {spec.name for spec in specs}
         self.tied = Kind.OUTPUT not in kinds
         self.values = sum(bool(kind & Kind.VALUES) for kind in kinds)
         self.seen = {Kind.VALUES: 0, Kind.FFN_DOWN: 0, Kind.FFN_GATE: 0, Kind.FFN_UP: 0}
@@ -280,6 +282,7 @@ class _Chooser:
             experts=self.model.experts,
             matrices=spec.shape[-3] if len(spec.shape) > 2 else 1,
             fits_default=spec.shape[-1] % self.recipe.default.block_size == 0,
+            scaled=has_scale(self.model.arch, spec.name, self.names, self.model.layers - self.model.extra_layers),
             seventy_b=self.model.seventy_b,
             imatrix=bool(self.options.imatrix_names),
         )

@@ -47,7 +47,7 @@ RECIPES = (
     ("TQ1_0", 36, "TQ1_0"),
     ("TQ2_0", 37, "TQ2_0"),
     ("MXFP4_MOE", 38, "MXFP4"),
-    # llama-quantize writes no NVFP4 files; here NVFP4 takes the rows that hold for every recipe.
+    # llama-quantize writes no NVFP4 files; here it is as in files made of NVFP4 checkpoints.
     ("NVFP4", 39, "NVFP4"),
     ("Q1_0", 40, "Q1_0"),
     ("Q2_0", 41, "Q2_0"),
@@ -65,6 +65,7 @@ FALLBACK = {
     "IQ3_XXS": "IQ4_NL",
     "IQ3_S": "IQ4_NL",
     "IQ4_XS": "IQ4_NL",
+    "NVFP4": "Q8_0",
     "Q2_0": "Q4_0",
     "Q2_K": "Q4_0",
     "Q3_K": "Q4_0",
@@ -86,7 +87,8 @@ class Site:
 
     layer / layers: its place among the tensors that count together (value projections; each FFN kind). In models with
     experts an FFN tensor's place is the layer in its name, because each layer then has several of a kind.
-    counted: its place by counting alone. heads_per_kv: query heads per key-value head in layer 0.
+    counted: its place by counting alone. heads_per_kv: query heads per key-value head in layer 0. scaled: llama.cpp
+    multiplies by a scale of the whole tensor where there is one.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Site:
     experts: int
     matrices: int
     fits_default: bool
+    scaled: bool
     seventy_b: bool
     imatrix: bool
 
@@ -144,6 +147,11 @@ def seventy_b(t: Site) -> bool:
 def stacked_experts(t: Site) -> bool:
     """Several matrices in one tensor (in bailingmoe3 other tensors are 3-D as well)."""
     return t.matrices > 1 and (t.arch != "bailingmoe3" or bool(t.kind & Kind.FFN))
+
+
+def scaled_matrix(t: Site) -> bool:
+    """A scale of the whole is applied, and it is none of a state-space layer's small projections, which stay exact."""
+    return t.scaled and "ssm_alpha" not in t.name and "ssm_beta" not in t.name
 
 
 def glm5_latent(t: Site) -> bool:
@@ -227,6 +235,9 @@ ALL_BUT_TINY = " ".join(name for name, _, _ in RECIPES if name not in TINY.split
 #: The first row that fits decides; without one, the recipe's default type. Tied embeddings count as OUTPUT.
 ROWS = (
     _row(EVERY, Kind.ANY, "Q8_0", glm5_latent),
+    # NVFP4 for what the layers multiply by, where a scale of the whole tensor goes with it; eight bits for the rest
+    _row("NVFP4", Kind.ANY, "NVFP4", scaled_matrix),
+    _row("NVFP4", Kind.ANY, "Q8_0"),
     # The output matrix
     _row("MXFP4_MOE", Kind.OUTPUT, "Q8_0"),
     _row(EVERY, Kind.OUTPUT, "Q8_0", falcon),

@@ -427,3 +427,36 @@ def test_floats_beside_a_scale_are_big_endian_where_the_file_is(tmp_path: Path) 
         with gguf_forge.open(target) as file:
             assert np.unique(file.tensors["blk.0.ffn_up.weight"].dequantize()).tolist() == [1.25]
             assert file.tensors["blk.0.ffn_up.scale"].dequantize().tolist() == [0.5]
+
+
+def test_nvfp4_is_made_beside_scales_of_whole_tensors(tmp_path: Path) -> None:
+    """Whatever the weights' magnitude: a power of two in all of them is one in the scales, and no block changes."""
+    small = tmp_path / "small"
+    shutil.copytree(MODEL, small)
+    weights = {name: values * np.float32(2**-6) for name, values in _floats(MODEL / "model.safetensors").items()}
+    (small / "model.safetensors").unlink()
+    save_file(weights, small / "model.safetensors")
+    plan = _convert(MODEL, tmp_path / "a.gguf", "NVFP4")
+    _convert(small, tmp_path / "b.gguf", "NVFP4")
+    gguf_forge.quantize_file(_convert(MODEL, tmp_path / "f32.gguf", "f32").path, tmp_path / "c.gguf", "NVFP4")
+    kinds = {c.name: c.type.name for c in plan.choices}
+    assert kinds["token_embd.weight"] == kinds["output.weight"] == "Q8_0"
+    with (
+        gguf_forge.open(tmp_path / "a.gguf") as a,
+        gguf_forge.open(tmp_path / "b.gguf") as b,
+        gguf_forge.open(tmp_path / "c.gguf") as c,
+        gguf_forge.open(tmp_path / "f32.gguf") as plain,
+    ):
+        made = [name for name, kind in kinds.items() if kind == "NVFP4"]
+        assert len(made) == 42
+        for name in made:
+            scale = f"{name.removesuffix('weight')}scale"
+            values, factor = plain.tensors[name].dequantize(), a.tensors[scale].dequantize()
+            assert factor.shape == (1,)
+            assert factor[0] == np.abs(values).max() / np.float32(6 * 240)
+            found = a.tensors[name].dequantize() * factor
+            assert np.linalg.norm(found - values) < 0.1 * np.linalg.norm(values)
+            assert np.array_equal(a.tensors[name].data, b.tensors[name].data)
+            assert b.tensors[scale].dequantize() == factor * np.float32(2**-6)
+            for of_c, of_a in ((c.tensors[n].data, a.tensors[n].data) for n in (name, scale)):
+                assert np.array_equal(of_c, of_a)

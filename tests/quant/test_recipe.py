@@ -139,7 +139,9 @@ def test_what_is_never_quantized(name: str, shape: tuple[int, ...], arch: str, w
         ("blk.0.ffn_up_exps.weight", (4, 64, 128), "bailingmoe3", "MXFP4_MOE", "MXFP4"),
         ("blk.0.attn_k_b.weight", (4, 64, 128), "deepseek2", "MXFP4_MOE", "MXFP4"),
         ("blk.0.attn_q.weight", (64, 128), "llama", "NVFP4", "NVFP4"),
-        ("output.weight", (64, 128), "llama", "NVFP4", "Q6_K"),
+        ("blk.0.ffn_up.weight", (64, 128), "qwen2", "NVFP4", "Q8_0"),
+        ("blk.0.ssm_beta.weight", (64, 128), "qwen35", "NVFP4", "Q8_0"),
+        ("output.weight", (64, 128), "llama", "NVFP4", "Q8_0"),
     ],
 )
 def test_single_choices(name: str, shape: tuple[int, ...], arch: str, recipe: str, expected: str) -> None:
@@ -148,7 +150,7 @@ def test_single_choices(name: str, shape: tuple[int, ...], arch: str, recipe: st
     assert (chosen.type.name if name != "output.weight" else chosen.wanted.name) == expected
 
 
-@pytest.mark.parametrize(("recipe", "block"), [("Q1_0", 128), ("NVFP4", 64)])
+@pytest.mark.parametrize(("recipe", "block"), [("Q1_0", 128)])
 def test_a_width_without_a_fallback_is_refused(recipe: str, block: int) -> None:
     with pytest.raises(RecipeError, match=rf"blk.0.attn_q.weight: width 32 is no multiple of {block}, the block of"):
         one(spec("blk.0.attn_q.weight", 64, 32), recipe)
@@ -276,7 +278,7 @@ def test_overrides_from_a_file(tmp_path: Path) -> None:
 
 @given(
     width=st.integers(1, 1200),
-    recipe=st.sampled_from([r for r in recipes.RECIPES if r not in {"Q1_0", "NVFP4"}]),
+    recipe=st.sampled_from([r for r in recipes.RECIPES if r != "Q1_0"]),
     kind=st.sampled_from(["attn_v", "attn_q", "attn_output", "ffn_down", "ffn_up", "attn_qkv", "x"]),
     experts=st.sampled_from([0, 8]),
 )

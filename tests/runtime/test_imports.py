@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gguf_forge
 from gguf_forge.convert.files import convert_checkpoint
 from gguf_forge.errors import ForgeError
+from tests.convert.test_imported import MODEL
 from tests.runtime import llama
 
 pytest.importorskip("xllamacpp", reason="needs xllamacpp")
@@ -39,3 +41,18 @@ def test_codes_compute_what_values_compute(name: str, tmp_path: Path) -> None:
     (kept,) = convert_checkpoint(source, tmp_path / "kept.gguf", "auto")
     plain, held = llama.logits(floats.path, TOKENS), llama.logits(kept.path, TOKENS)
     assert np.linalg.norm(held - plain) <= TOLERANCE * np.linalg.norm(plain)
+
+
+def test_nvfp4_beside_scales_computes_what_its_values_compute(tmp_path: Path) -> None:
+    """A file made NVFP4, against one of floats with the products of its blocks and scales."""
+    (made,) = convert_checkpoint(MODEL, tmp_path / "made.gguf", "NVFP4")
+    plain = tmp_path / "plain.gguf"
+    with gguf_forge.open(made.path) as file, gguf_forge.GGUFWriter(plain) as writer:
+        for key in file.metadata:
+            writer.add(key, file.metadata.value(key))
+        for name, tensor in file.tensors.items():
+            scale = file.tensors.get(f"{name.removesuffix('.weight')}.scale")
+            if not name.endswith(".scale"):
+                writer.add_tensor(name, tensor.dequantize() * (1 if scale is None else scale.dequantize()))
+    floats, blocks = llama.logits(plain, TOKENS), llama.logits(made.path, TOKENS)
+    assert np.linalg.norm(blocks - floats) <= TOLERANCE * np.linalg.norm(floats)

@@ -17,8 +17,8 @@ from gguf_forge.convert.imported.report import Import
 from gguf_forge.convert.imported.surveys import Surveys
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.plan import Packing
-from gguf_forge.convert.scales import has_scale
 from gguf_forge.convert.view import F16, Array, View, of_array
+from gguf_forge.quant.scales import has_scale, scale_name
 from gguf_forge.types import TensorType, tensor_type
 
 Q8_0 = tensor_type("Q8_0")
@@ -81,8 +81,7 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
         if found.type is not None and (found.type.quantized or (factors and not recipe)):
             packs[view.name] = partial(pack, view, choice)
             if factors:
-                name = f"{view.name.removesuffix('.weight')}.scale"
-                scales[view.name] = of_array(name, np.array(factors, np.float32))
+                scales[view.name] = of_array(scale_name(view.name), np.array(factors, np.float32))
         elif recipe:
             found = replace(found, type=None)
         elif found.type is None:
