@@ -33,6 +33,8 @@ from gguf_forge.source.tensor import SourceTensor
 ENDINGS = ("qweight", "qzeros", "scaled_zeros", "scales")
 #: Which field of eight holds output 0, 1, ... 7.
 _FIELD = (0, 4, 1, 5, 2, 6, 3, 7)
+#: Words side by side that the core turns together.
+_STRIP = 16
 
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
@@ -86,10 +88,13 @@ def _bits_of(module: str, config: Mapping[str, Any]) -> int:
 
 def nibbles(tensor: SourceTensor) -> Rows:
     """Fields of 4 bits along the outputs, eight of them in AWQ's order, as rows of outputs, two fields to a byte."""
-    read = columns(tensor)
+    read, total = columns(tensor), tensor.shape[1]
 
     def rows(start: int, stop: int) -> Array:
-        low, high = start // 8, -(-stop // 8)
+        # A few words more than are asked for, where that makes whole strips: the rest of one takes far longer.
+        low, wanted = start // 8, -(-stop // 8) - start // 8
+        high = min(total, low + -(-wanted // _STRIP) * _STRIP)
+        low = max(0, min(low, high - _STRIP))
         return across(read(low, high), _FIELD)[start - low * 8 : stop - low * 8]
 
     return rows

@@ -1,0 +1,49 @@
+"""Columns of a matrix in a file: read together, by whichever threads wait for them, and given as they are."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gguf_forge.errors import ForgeError
+from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.packed import slabs
+from gguf_forge.source.tensor import SourceTensor
+from tests.source.containers import entry, safetensors_bytes
+
+VALUES = np.random.default_rng(0).integers(-(2**31), 2**31, (37, 50), dtype=np.int32)
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of one matrix, read in slabs of 7 columns and pieces of 3 rows."""
+    monkeypatch.setattr(slabs, "_SLAB_BYTES", 7 * 37 * 4)
+    monkeypatch.setattr(slabs, "_PIECE_BYTES", 3 * 7 * 4)
+    made = tmp_path / "model.safetensors"
+    made.write_bytes(safetensors_bytes({"words": entry("I32", VALUES.shape, (0, VALUES.nbytes))}, VALUES.tobytes()))
+    return made
+
+
+def test_columns_are_those_of_the_matrix_in_any_thread(path: Path) -> None:
+    with open_checkpoint(path) as checkpoint, ThreadPoolExecutor(4) as pool:
+        tensor = checkpoint.tensors["words"]
+        assert isinstance(tensor, SourceTensor)
+        read = slabs.columns(tensor)
+        spans = [(start, stop) for start in range(0, 50, 3) for stop in (start + 1, min(50, start + 12))]
+        for (start, stop), found in zip(spans * 4, pool.map(lambda span: read(*span), spans * 4), strict=True):
+            assert np.array_equal(found, VALUES[:, start:stop])
+
+
+def test_a_file_cut_meanwhile_is_an_error_in_every_thread(path: Path) -> None:
+    with open_checkpoint(path) as checkpoint, ThreadPoolExecutor(4) as pool:
+        tensor = checkpoint.tensors["words"]
+        assert isinstance(tensor, SourceTensor)
+        read = slabs.columns(tensor)
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 2000)
+        for future in [pool.submit(read, 0, 7) for _ in range(8)]:
+            with pytest.raises(ForgeError, match=r"changed|missing"):
+                future.result()
