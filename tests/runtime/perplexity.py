@@ -39,6 +39,7 @@ def main(text: Path, windows: int) -> None:
         source = store_in_four_bits(folder / "model")
         rows = {
             "the model before it was quantized, F32": (MODEL, "f32", Quantization()),
+            "the model before it was quantized, NVFP4": (MODEL, "NVFP4", Quantization()),
             "the checkpoint's values, F32": (source, "f32", Quantization()),
             "its codes kept, Q4_0": (source, "auto", Quantization(require="lossless")),
             "its values quantized again, Q4_0": (source, "Q4_0", Quantization(pure=True, requantize=True)),
