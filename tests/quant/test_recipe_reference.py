@@ -50,11 +50,11 @@ class CountingRow(Row):
 
 
 def test_every_row_of_the_table_decides_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that no recorded tensor meets would be a guess."""
+    """A row that no recorded tensor meets would be a guess. llama-quantize writes no NVFP4: those rows are our own."""
     rows = [CountingRow(row.recipes, row.kinds, row.type, row.when) for row in recipe_table.ROWS]
     monkeypatch.setattr(recipe_table, "ROWS", rows)
     monkeypatch.setattr(CountingRow, "decided", set())
     for case in CASES:
         recipes.choose(case.tensors, recipes.ModelFacts.from_metadata(case.facts), case.recipe, case.options)
-    idle = [row for row in rows if row not in CountingRow.decided]
+    idle = [row for row in rows if row not in CountingRow.decided and row.recipes != {"NVFP4"}]
     assert [row.when for row in idle] == [(recipe_table.glm5_latent,)]
