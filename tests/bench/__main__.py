@@ -11,7 +11,7 @@ from gguf_forge._native import isa_names
 from tests.bench.report import Report, machine
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("memory", "starting", "opening", "codecs", "conversion", "mixtures", "imports")
+SECTIONS = ("memory", "starting", "opening", "codecs", "fits", "conversion", "mixtures", "imports")
 
 
 def main(wanted: list[str]) -> None:
