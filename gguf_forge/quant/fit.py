@@ -65,7 +65,7 @@ class Metric:
         return kind.name in FITTED and not any(edge % kind.block_size for edge in edges)
 
     def encode(
-        self, rows: Floats, kind: TensorType, rounds: int = ROUNDS
+        self, rows: Floats, kind: TensorType, rounds: int | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Blocks (rows, row bytes) uint8 of float32 rows (rows, width), and float64 (rows,): each row's error, with H
         scaled to a mean square of 1.
