@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
+    from gguf_forge.quant.calibration import Calibration as Calibration
     from gguf_forge.quant.codec import dequantize as dequantize
     from gguf_forge.quant.codec import quantize as quantize
     from gguf_forge.quant.imatrix import Imatrix as Imatrix
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
 _PUBLIC = {
+    "Calibration": "gguf_forge.quant.calibration",
     "ChangedInputError": "gguf_forge.errors",
     "CheckpointError": "gguf_forge.errors",
     "ConversionError": "gguf_forge.errors",

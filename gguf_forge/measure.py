@@ -28,7 +28,7 @@ from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import View
 from gguf_forge.errors import CheckpointError, ConversionError, InputError, QuantError, RecipeError, escaped
 from gguf_forge.format import reader
-from gguf_forge.outputs import OutputError, of_file, of_types
+from gguf_forge.outputs import OutputChange, of_file, of_types
 from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.imatrix import Imatrix
 from gguf_forge.quant.roundtrip import Compared, Errors, RoundTrip, compare_rows, measure_rows
@@ -73,7 +73,7 @@ class Finding:
     equal_blocks: int | None = None
     blocks: int = 0
     weighted: bool = False
-    output: OutputError | None = None
+    output: OutputChange | None = None
 
     @property
     def reproduced(self) -> bool | None:
@@ -148,7 +148,7 @@ def measure(
                     threads=threads, advance=partial(step, _row_bytes(view)),
                 )  # fmt: skip
             found = dict(zip(fit, trips, strict=True))
-        outputs: dict[TensorType, OutputError] = {}
+        outputs: dict[TensorType, OutputChange] = {}
         if calibration is not None and metrics is not None and names.dimensions(view.shape) > 1:
             outputs = of_types(view, fit, weights, calibration, metrics)
         for kind in wanted:

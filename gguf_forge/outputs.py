@@ -26,7 +26,7 @@ _F32 = TENSOR_TYPES["F32"]
 
 
 @dataclass(frozen=True)
-class OutputError:
+class OutputChange:
     """Root mean square of the change of a matrix's outputs, as a share of theirs.
 
     plain: encoded as ggml does (None where the type needs an importance matrix and there is none); other: fitted to the
@@ -43,7 +43,7 @@ def of_types(
     weights: NDArray[np.float32] | None,
     calibration: Calibration,
     metrics: Metrics,
-) -> dict[TensorType, OutputError]:
+) -> dict[TensorType, OutputChange]:
     """The errors of a tensor in each of these types, which must fit its width; {} where its inputs are not known.
 
     weights: its importances, float32 (matrices, width) or None.
@@ -62,7 +62,7 @@ def of_types(
 
 def of_file(
     view: View, origin: View, weights: NDArray[np.float32] | None, calibration: Calibration
-) -> OutputError | None:
+) -> OutputChange | None:
     """The error of a tensor as a file has it against its source, beside that of ggml's encoding of the source."""
     sums: list[float | None] = [0.0, 0.0]
     whole = 0.0
@@ -114,6 +114,6 @@ def _weighed(rows: Floats, covariance: Covariance) -> float:
     return total
 
 
-def _share(sums: Sequence[float | None], whole: float) -> OutputError:
+def _share(sums: Sequence[float | None], whole: float) -> OutputChange:
     plain, other = (None if s is None else (max(s, 0.0) / whole) ** 0.5 for s in sums)
-    return OutputError(plain, other)
+    return OutputChange(plain, other)
