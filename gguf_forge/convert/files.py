@@ -190,9 +190,18 @@ def _execute(
             plan, kinds = writer.plan(), {c.name: c.type for c in job.choices}
             plans.append(Planned(path, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports))
             again = {one.name for one in job.imports} - job.packs.keys()
-            fitted = metrics if job.fitted else None
-            target = Target(writer, kinds, job.weights, job.strict, packs=job.packs, wholes=job.wholes, measured=again)
-            targets.append(replace(target, metrics=fitted))
+            targets.append(
+                Target(
+                    writer,
+                    kinds,
+                    job.weights,
+                    job.strict,
+                    packs=job.packs,
+                    wholes=job.wholes,
+                    measured=again,
+                    metrics=metrics if job.fitted else None,
+                )
+            )
         if dry_run:
             return plans
         made: list[Path] = []

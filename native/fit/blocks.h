@@ -253,14 +253,4 @@ static void iq4_xs_close(const FitBlock *f, uint8_t *out)
     }
 }
 
-static void tq2_0_open(const uint8_t *in, FitBlock *f) { f->d = load_f16(in + 64); }
-static void tq2_0_close(const FitBlock *f, uint8_t *out)
-{
-    memset(out, 0, 64);
-    for (int i = 0; i < 256; i++) {
-        fit_set_field(out, i, 2, 32, f->level[i] + 1);
-    }
-    fit_store_f16(out + 64, f->d);
-}
-
 #endif
