@@ -267,7 +267,10 @@ def encode(value: Value, order: str = "<") -> bytes:
     if value.type is ValueType.STRING:
         return encode_string(value.value, order)
     if value.type is not ValueType.ARRAY:
-        return struct.pack(order + SCALARS[value.type].code, value.value)
+        try:
+            return struct.pack(order + SCALARS[value.type].code, value.value)
+        except (struct.error, OverflowError) as error:  # of values that were not made by `scalar`
+            raise InvalidError(f"{_shown(value.value)} does not fit {value.type.name}") from error
     assert value.element is not None
     head = struct.pack(order + "IQ", value.element, len(value.value))
     if value.element is ValueType.STRING:
