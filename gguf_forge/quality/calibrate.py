@@ -140,8 +140,9 @@ def calibrate(source: StrPath, output: StrPath, run: Run, *, budget: int = BUDGE
             "block": values.u32(block or 0),
         }
         save_imatrix(
-            imatrix, output, metadata=calibration_metadata(moments, facts), tensors=calibration_tensors(moments)
-        )
+            imatrix, output,
+            metadata=calibration_metadata(moments, facts), tensors=calibration_tensors(moments, windows),
+        )  # fmt: skip
         return Done(imatrix, windows.size, len(moments), block, sum(entry.tiles.nbytes for entry in moments))
 
 

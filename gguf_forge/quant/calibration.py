@@ -12,6 +12,8 @@ n - 1), each row after row, a block's tiles after the ones of the block before; 
 0. Weights with one input (attn_q, attn_k, attn_v) share one entry: of `forge.calibration.weights` each has in
 `forge.calibration.inputs`, at the same place, the weight under whose name the entry is.
 
+    calibration.tokens   I32 (windows, context)   the text: what the model read, so that it can be read again
+
 Knows the file; must not know how moments are gathered.
 """
 
@@ -34,10 +36,13 @@ from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
 
 Floats = NDArray[np.float32]
+Tokens = NDArray[np.int32]
 
 COVARIANCE, BLOCKS, TOKENS = ".cov", ".cov_blocks", ".cov_tokens"
 PREFIX = "forge.calibration."
 VERSION, WEIGHTS, INPUTS = PREFIX + "version", PREFIX + "weights", PREFIX + "inputs"
+#: The tensor of the text.
+WINDOWS = "calibration.tokens"
 SIDE = 16
 #: Tokens, and columns, beyond what a file can honestly hold.
 MOST_TOKENS, MOST_COLUMNS = 2**53, 2**24
@@ -104,6 +109,23 @@ class Calibration:
                     digest.update(piece)
             self._hash = digest.hexdigest()
         return self._hash
+
+    def windows(self) -> Tokens | None:
+        """The text that the model read: int32 (windows, context), each window from its beginning.
+
+        None in a file of before it was recorded. Raises RecipeError for what is no text of tokens.
+        """
+        tensor = self._gguf.tensors.get(WINDOWS)
+        if tensor is None:
+            return None
+        field = f'tensor "{WINDOWS}"'
+        if tensor.type.name != "I32" or len(tensor.shape) > 2 or not tensor.nbytes:
+            text = f"{tensor.type.name} {tensor.shape}, not I32 (windows, context)"
+            raise RecipeError(text, path=self.path, field=field)
+        found = tensor.data.reshape(-1).view("<i4").astype(np.int32).reshape(-1, tensor.shape[-1])
+        if int(found.min()) < 0:
+            raise RecipeError(f"token {found.min()}", path=self.path, field=field)
+        return found
 
     def tokens(self, name: str, expert: int = 0) -> int:
         """Tokens that a weight's matrix saw; 0 for one that is not in the file."""
@@ -256,9 +278,9 @@ def calibration_metadata(moments: Sequence[Moments], facts: Mapping[str, values.
     }
 
 
-def calibration_tensors(moments: Sequence[Moments]) -> dict[str, NDArray[Any]]:
-    """The tensors of a calibration file, by name."""
-    out: dict[str, NDArray[Any]] = {}
+def calibration_tensors(moments: Sequence[Moments], windows: Tokens | None = None) -> dict[str, NDArray[Any]]:
+    """The tensors of a calibration file, by name. windows: the text, (windows, context)."""
+    out: dict[str, NDArray[Any]] = {} if windows is None else {WINDOWS: windows}
     for entry in moments:
         name = entry.weights[0]
         out[name + COVARIANCE] = entry.tiles

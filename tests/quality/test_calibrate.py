@@ -131,6 +131,9 @@ def test_covariances_are_those_of_the_inputs(dense: Path, tmp_path: Path) -> Non
         assert up is not None
         assert q.shared_key == k.shared_key != up.shared_key
         assert calibration.metadata["forge.calibration.tokens"] == 384
+        windows = calibration.windows()
+        assert windows is not None
+        assert np.array_equal(windows, tokens)
 
 
 def test_a_budget_cuts_wide_inputs_into_blocks(dense: Path, forge: Forge, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gguf_forge import values
 from gguf_forge.errors import RecipeError
 from gguf_forge.quant.calibration import (
     SIDE,
+    WINDOWS,
     Calibration,
     Moments,
     calibration_metadata,
@@ -49,13 +50,14 @@ MOMENTS = [
     Moments([Q, K], [20, 40], np.array([10], np.int64), np.concatenate([packed(part) for part in PARTS])[None]),
     Moments([EXPERTS], [24], np.array([7, 0, 9], np.int64), np.stack([packed(part) for part in EXPERT])),
 ]
+TEXT = np.arange(10, dtype=np.int32).reshape(2, 5)
 
 
 def written(path: Path, metadata: Mapping[str, Any] = {}, tensors: Mapping[str, Any] = {}) -> Path:
     entry = Entry(np.ones((1, 60), np.float32), np.array([10]))
     imatrix = Imatrix(str(path), {Q: entry, K: entry}, ("text",), 1, 10)
     keys = {**calibration_metadata(MOMENTS, {"tokens": values.u64(10)}), **metadata}
-    arrays = {**calibration_tensors(MOMENTS), **tensors}
+    arrays = {**calibration_tensors(MOMENTS, TEXT), **tensors}
     kept = {name: data for name, data in arrays.items() if data is not None}
     save_imatrix(imatrix, path, metadata={k: v for k, v in keys.items() if v is not None}, tensors=kept)
     return path
@@ -83,7 +85,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert calibration.tokens("output.weight") == 0
         assert calibration.metadata["forge.calibration.tokens"] == 10
         assert calibration.imatrix.weights(Q) is not None
+        windows = calibration.windows()
+        assert windows is not None
+        assert np.array_equal(windows, TEXT)
     assert list(load_imatrix(path).entries) == [K, Q]
+
+
+def test_a_file_of_before_texts_were_recorded_has_none(tmp_path: Path) -> None:
+    with Calibration.open(written(tmp_path / "c.gguf", tensors={WINDOWS: None})) as calibration:
+        assert calibration.windows() is None
+        assert calibration.covariance(Q) is not None
 
 
 def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
@@ -129,16 +140,25 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "negative tokens": ({}, {TOKENS: np.array([-1], np.int64)}, "numbers of tokens that are none"),
     "tokens of two": ({}, {TOKENS: np.array([1, 1], np.int64)}, r"not \(2, 9, 256\)"),
     "a negative square": ({}, {COV: changed(TILES, negative_square)}, "a negative square"),
+    "a text of floats": ({}, {WINDOWS: TEXT.astype(np.float32)}, "F32 .*, not I32"),
+    "a text of three axes": ({}, {WINDOWS: TEXT[None].repeat(2, 0)}, r"I32 \(2, 2, 5\), not I32"),
+    "a negative token": ({}, {WINDOWS: TEXT - 1}, "token -1"),
     "not a number": ({}, {COV: changed(TILES, nan)}, "not finite"),
 }
+
+
+def read_all(path: Path) -> None:
+    with Calibration.open(path) as calibration:
+        calibration.windows()
+        calibration.covariance(Q)
 
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_file_that_contradicts_itself_is_refused(what: str, tmp_path: Path) -> None:
     metadata, tensors, said = BAD[what]
     path = written(tmp_path / "c.gguf", metadata, tensors)
-    with pytest.raises(RecipeError, match=said), Calibration.open(path) as calibration:
-        calibration.covariance(Q)
+    with pytest.raises(RecipeError, match=said):
+        read_all(path)
 
 
 def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
