@@ -197,6 +197,7 @@ def _execute(
                     job.weights,
                     job.strict,
                     packs=job.packs,
+                    moved=job.moved,
                     wholes=job.wholes,
                     measured=again,
                     metrics=metrics if job.fitted else None,

@@ -157,7 +157,8 @@ class Job:
     infinities in it are an error, as they are to llama-quantize; the converter's floats are only noted. `imports` say
     what becomes of each weight that another tool quantized; `packs` make the blocks of those whose codes are kept, and
     `scales` are tensors that go beside them, or beside those in `wholes`, which are divided by them before encoding;
-    `fitted`: rows are fitted to what their matrix computes, where that is known.
+    `moved` are views in place of the model's of their names; `fitted`: rows are fitted to what their matrix computes,
+    where that is known.
     """
 
     type: str
@@ -169,6 +170,7 @@ class Job:
     imports: Sequence[Import] = ()
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
     scales: Mapping[str, View] = field(default_factory=dict)
+    moved: Mapping[str, View] = field(default_factory=dict)
     wholes: Mapping[str, Divided] = field(default_factory=dict)
     fitted: bool = False
 
@@ -299,7 +301,8 @@ def _importing(job: Job, held: Holdings, how: Quantization, *, own: bool) -> Job
     stored = {name: kinds[name] for name in held.packs}
     notes = [*(note for note in job.notes if not note.endswith(KEPT)), *_packed_notes(job, stored)]
     notes += _overruled(how, stored)
-    return replace(job, metadata=metadata, notes=notes, imports=imports, packs=held.packs, scales=held.scales)
+    job = replace(job, metadata=metadata, notes=notes, imports=imports)
+    return replace(job, packs=held.packs, scales=held.scales, moved=held.moved)
 
 
 def _overruled(how: Quantization, kept: Mapping[str, TensorType]) -> list[str]:

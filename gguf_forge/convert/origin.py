@@ -58,7 +58,8 @@ def _stored(tensor: PackedTensor) -> Stored | None:
     kinds = ((grid.codes, I16), (grid.scales, F32), *(((offset, F32),) if offset else ()))
     parts = tuple(View(tensor.name, (*lead, part.width), kind, part.rows) for part, kind in kinds)
     which: Literal["", "zeros", "minima"] = "zeros" if grid.zeros else "minima" if grid.minima else ""
-    return Stored(tensor.method, parts, which, grid.group, grid.low, grid.high, packed=grid.packed)
+    orders = () if tensor.order is None else (tensor.order,)
+    return Stored(tensor.method, parts, which, grid.group, grid.low, grid.high, packed=grid.packed, orders=orders)
 
 
 def float_rows(tensor: AnyTensor) -> Array:

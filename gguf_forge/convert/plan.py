@@ -25,6 +25,8 @@ from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import ConversionError, listed
 from gguf_forge.source.packed import AnyTensor, PackedTensor
 
+#: Why weights whose groups lie apart have no stored form where they are put together with others.
+APART = "groups are made of inputs that do not lie together (act-order), and its rule puts it together with others"
 #: Names of another checkpoint's tensors, as rules write them, begin with this.
 TARGET = "target:"
 _MAX_NAMED = 6
@@ -382,6 +384,7 @@ def _packed(
         for name in e.names if sources else ():
             if name in views:
                 lost = next((t.why for t in sources if t.grid is None and t.blocks is None), "")
+                lost = lost or (APART if any(t.order is not None for t in sources) else "")
                 what = lost or f"its rule calculates with the values, or puts unlike weights together ({e.rule.row})"
                 moved = isinstance(e.rule.verb, (Copy, Rows, Stack, Concat))
                 most = partial(_largest, sources) if moved and len(sources) == len(e.sources) else _unknown

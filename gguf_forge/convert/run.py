@@ -51,7 +51,8 @@ class Target:
 
     `weights` holds float32 arrays of shape (matrices, width): one row, or one for each matrix of a stack. `strict`:
     a NaN or infinity is an error; else `blemishes` receives the first one of each tensor that has any, by name.
-    `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. Those in `wholes` are
+    `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. `moved` are views
+    whose rows this file has in place of those read for the others, by name. Those in `wholes` are
     divided by scales first. Of the tensors in `measured`, `errors` receives the sums of squared errors and of squared
     weights. `metrics`: the covariances that rows are fitted against; without, they are encoded as ggml does.
     """
@@ -62,6 +63,7 @@ class Target:
     strict: bool = True
     blemishes: dict[str, Blemish] = field(default_factory=dict)
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
+    moved: Mapping[str, View] = field(default_factory=dict)
     wholes: Mapping[str, Divided] = field(default_factory=dict)
     measured: Collection[str] = ()
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -207,16 +209,20 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
             target.writer.write(view.name, in_order, taken.start)
     if not plain:
         return
-    rows = view.rows(taken.start, taken.stop)
-    encoded: dict[tuple[TensorType, int, int, bool, int], tuple[Array, Blemish | None]] = {}
+    read: dict[int, Array] = {}
+    encoded: dict[tuple[int, TensorType, int, int, bool, int], tuple[Array, Blemish | None]] = {}
     for target in plain:
         kind, whole = target.types[view.name], target.wholes.get(view.name)
         weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
         strict = target.strict and kind.quantized
+        own = target.moved.get(view.name, view)
+        if id(own) not in read:
+            read[id(own)] = own.rows(taken.start, taken.stop)
+        rows = read[id(own)]
         given, part = rows, taken
         if whole is not None:
             given, part = whole.divided(rows, taken.start), replace(taken, view=replace(view, type=F32))
-        key = kind, id(weights), id(whole), strict, id(target.metrics)
+        key = id(own), kind, id(weights), id(whole), strict, id(target.metrics)
         if key not in encoded:
             made = _encode(given, part, kind, weights, strict, target.metrics)
             encoded[key] = made, first_blemish(made, kind, given, part.view.type, taken.start)

@@ -79,7 +79,8 @@ class Stored:
 
     Of a grid (see `source.packed.Grid`, whose fields these are) `parts` are codes, scales and, with `offset`, zeros or
     minima. Of blocks they are the blocks, and `factors` what multiplies each matrix of a stack, if anything does.
-    `method` names the format, for reports.
+    `method` names the format, for reports. `orders`: the rows' columns in the order in which the parts have them, for
+    all rows or for each matrix of a stack (None: as they are); empty where parts and rows agree.
     """
 
     method: str
@@ -90,9 +91,15 @@ class Stored:
     high: int = 0
     factors: tuple[float, ...] = ()
     packed: bool = False
+    orders: tuple[Numbers | None, ...] = field(default=(), compare=False)
 
-    def moved(self, shape: tuple[int, ...], move: Callable[[View, tuple[int, ...]], View]) -> Stored:
-        """The parts moved each by `move(part, its shape)`; `shape` is the tensor's new one, of the width it had."""
+    def moved(self, shape: tuple[int, ...], move: Callable[[View, tuple[int, ...]], View]) -> Stored | None:
+        """The parts moved each by `move(part, its shape)`; `shape` is the tensor's new one, of the width it had.
+
+        None where matrices of a stack have columns in orders of their own: which rows are whose is not known any more.
+        """
+        if len(self.orders) > 1:
+            return None
         return replace(self, parts=tuple(move(part, (*shape[:-1], part.width)) for part in self.parts))
 
 
@@ -170,12 +177,17 @@ def _stored_together(given: Sequence[Stored | None], shape: tuple[int, ...]) -> 
     }
     if len(kinds) > 1 or (not stacked and len({form.factors for form in forms}) > 1):
         return None
+    orders: tuple[Numbers | None, ...] = ()
+    if any(form.orders for form in forms):
+        if not stacked or any(len(form.orders) > 1 for form in forms):
+            return None
+        orders = tuple(form.orders[0] if form.orders else None for form in forms)
     parts = tuple(
         joined(pieces, (*shape[:-1], pieces[0].width)) for pieces in zip(*(form.parts for form in forms), strict=True)
     )
     factors = tuple(factor for form in forms for factor in form.factors) if stacked else first.factors
     low, high = min(form.low for form in forms), max(form.high for form in forms)
-    return replace(first, parts=parts, low=low, high=high, factors=factors)
+    return replace(first, parts=parts, low=low, high=high, factors=factors, orders=orders)
 
 
 def sliced(source: View, start: int, shape: tuple[int, ...]) -> View:

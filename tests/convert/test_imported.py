@@ -73,7 +73,7 @@ EXPECTED = {
     "torchao-intx4-g32": ("Q4_0 code-exact",),
 }
 #: Floats that no grid holds.
-WITHOUT = ("bnb-nf4-dq", "fp8-block128-ue8m0", "fbgemm-fp8", "torchao-float8wo", "gptq-4b-g128-sym-actorder")
+WITHOUT = ("bnb-nf4-dq", "fp8-block128-ue8m0", "fbgemm-fp8", "torchao-float8wo")
 
 
 @contextmanager
@@ -111,6 +111,17 @@ def test_what_no_type_holds_has_no_stored_form(case: str) -> None:
         assert isinstance(tensor, PackedTensor)
         assert tensor.why
         assert source_view(tensor).stored is None
+
+
+def test_a_librarys_groups_of_inputs_that_lie_apart_are_held_side_by_side() -> None:
+    with opened("gptq-4b-g128-sym-actorder") as view:
+        made, choice = choose(view)
+        assert made.type is not None
+        assert view.stored is not None
+        (order,) = view.stored.orders
+        assert order is not None
+        found = dequantize(pack(view, choice, 0, view.count), made.type).reshape(view.shape)
+        assert np.array_equal(found, view.read()[:, order])
 
 
 def _held(view: View) -> np.ndarray[Any, Any]:

@@ -15,8 +15,10 @@ import pytest
 
 import gguf_forge
 from gguf_forge.convert.files import convert_checkpoint
+from gguf_forge.convert.job import Quantization
 from gguf_forge.errors import ForgeError
-from tests.convert.test_imported import MODEL
+from tests.convert.stored_as import MODEL, gptq, store
+from tests.convert.test_act_order import down_only
 from tests.runtime import llama
 
 pytest.importorskip("xllamacpp", reason="needs xllamacpp")
@@ -40,6 +42,23 @@ def test_codes_compute_what_values_compute(name: str, tmp_path: Path) -> None:
         pytest.skip(f"does not convert: {error}")
     (kept,) = convert_checkpoint(source, tmp_path / "kept.gguf", "auto")
     plain, held = llama.logits(floats.path, TOKENS), llama.logits(kept.path, TOKENS)
+    assert np.linalg.norm(held - plain) <= TOLERANCE * np.linalg.norm(plain)
+
+
+def test_inputs_that_change_places_compute_the_same(tmp_path: Path) -> None:
+    """With floats it is the same file but for the order of sums; with codes as close as any."""
+    source = store(tmp_path / "model", gptq(order=down_only))
+    (floats,) = convert_checkpoint(source, tmp_path / "floats.gguf", "f32")
+    (kept,) = convert_checkpoint(source, tmp_path / "kept.gguf", "auto", quantization=Quantization(require="lossless"))
+    assert sum(one.moved for one in kept.imports) == 18
+    moved = tmp_path / "moved.gguf"
+    with gguf_forge.open(kept.path) as file, gguf_forge.GGUFWriter(moved) as writer:
+        for key in file.metadata:
+            writer.add(key, file.metadata.value(key))
+        for name, tensor in file.tensors.items():
+            writer.add_tensor(name, tensor.dequantize())
+    plain, same, held = (llama.logits(path, TOKENS) for path in (floats.path, moved, kept.path))
+    assert np.linalg.norm(same - plain) <= 1e-5 * np.linalg.norm(plain)
     assert np.linalg.norm(held - plain) <= TOLERANCE * np.linalg.norm(plain)
 
 

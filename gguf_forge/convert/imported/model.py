@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from gguf_forge.convert.imported.choice import Prefer, choose
+from gguf_forge.convert.imported.order import put_together
 from gguf_forge.convert.imported.packing import pack
 from gguf_forge.convert.imported.report import Import
 from gguf_forge.convert.imported.surveys import Surveys
@@ -33,11 +34,13 @@ class Holdings:
     """What becomes of a model's quantized weights, in the order of its outputs, and how those kept are packed.
 
     `scales` are tensors of their own: of each weight of this name the scale of the whole, or of each of a stack.
+    `moved` are the model's views, by name, of which rows or columns change places so that groups lie together.
     """
 
     imports: Sequence[Import] = ()
     packs: Mapping[str, Callable[[int, int], Array]] = field(default_factory=dict)
     scales: Mapping[str, View] = field(default_factory=dict)
+    moved: Mapping[str, View] = field(default_factory=dict)
 
     def beside(self, views: Sequence[View]) -> list[View]:
         """The model's views, each scale of a whole tensor behind its tensor."""
@@ -66,15 +69,20 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
     names = {view.name for view in model.views}
     arch = str(model.metadata["general.architecture"].value) if model.packed else ""
     layers = _number(model, arch, "block_count") - _number(model, arch, "nextn_predict_layers")
-    for view in model.views:
-        how = model.packed.get(view.name)
+    moved, apart = _by_groups(model, prefer, surveys) if keep else ({}, {})
+    for one in model.views:
+        how = model.packed.get(one.name)
         if how is None:
             continue
+        view = moved.get(one.name, one)
         if not keep:
             imports.append(Import(view.name, how.method, None, "dequantized", how.why or "asked for"))
             continue
-        found, choice = Import(view.name, how.method, None, "dequantized", how.why), None
-        if view.stored is not None:
+        why = apart.get(view.name, "")
+        found, choice = Import(view.name, how.method, None, "dequantized", why or how.why), None
+        if why:
+            view = replace(view, stored=None)
+        elif view.stored is not None:
             scaled = has_scale(arch, view.name, names, layers)
             found, choice = choose(view, prefer, scaled=scaled, look=surveys.of)
         factors = view.stored.factors if view.stored is not None else ()
@@ -86,8 +94,27 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
             found = replace(found, type=None)
         elif found.type is None:
             found = _as_floats(found, view, how, prefer, surveys)
-        imports.append(found)
-    return Holdings(imports, packs, scales)
+        imports.append(replace(found, moved=view.name in moved))
+    return Holdings(imports, packs, scales, moved)
+
+
+def _by_groups(model: Model, prefer: Prefer, surveys: Surveys) -> tuple[dict[str, View], dict[str, str]]:
+    """The views that change so that groups lie together, and of the weights whose groups cannot, why not.
+
+    Nothing moves for a weight that no type holds anyway.
+    """
+    views, moved, apart = {view.name: view for view in model.views}, dict[str, View](), dict[str, str]()
+    for view in model.views:
+        if view.stored is None or not view.stored.orders:
+            continue
+        found, _ = choose(view, prefer, look=surveys.of)
+        made = found.rule if found.type is None else put_together(view, views)
+        if isinstance(made, str):
+            apart[view.name] = made
+        else:
+            moved |= made
+            views |= made
+    return moved, apart
 
 
 def _number(model: Model, arch: str, key: str) -> int:

@@ -24,7 +24,7 @@ class Import:
 
     lossless: every weight is the same number. code-exact: every code is the same, scales or minima are rounded to F16.
     near: quantized again; `rmse` is the error's root mean square over the weights', once it is measured. dequantized:
-    stored as floats. `method` is how it came.
+    stored as floats. `method` is how it came. `moved`: rows or columns change places so that groups lie together.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Import:
     status: Status
     rule: str
     rmse: float | None = None
+    moved: bool = False
 
     @property
     def kind(self) -> str:
@@ -57,6 +58,8 @@ def measured(one: Import, errors: Mapping[str, tuple[float, float]]) -> Import:
     return replace(one, rmse=(error / weight) ** 0.5 if weight else 0.0, status=one.status if error else "lossless")
 
 
+#: What is said of weights whose groups were put together (act-order).
+MOVED = "inputs of the layer's last matrix in the order of its groups"
 _ORDER: tuple[Status, ...] = ("lossless", "code-exact", "near", "dequantized")
 
 
@@ -94,8 +97,9 @@ def summary(imports: Sequence[Import]) -> list[str]:
     """A line for each way that weights were imported: how many, how well, as what, by which rule."""
     groups: dict[tuple[str, ...], list[Import]] = {}
     for one in imports:
-        rule = one.rule if one.status != "lossless" else ""
-        groups.setdefault((one.status, one.kind, one.method, rule), []).append(one)
+        rules = [one.rule] if one.status != "lossless" else []
+        rules += [MOVED] if one.moved else []
+        groups.setdefault((one.status, one.kind, one.method, "; ".join(rules)), []).append(one)
     lines = []
     for (status, kind, method, rule), group in groups.items():
         errors = [one.rmse for one in group if one.rmse]

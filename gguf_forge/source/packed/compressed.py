@@ -18,7 +18,6 @@ from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed import fp4, fp8
 from gguf_forge.source.packed.bits import dense, spaced
 from gguf_forge.source.packed.form import (
-    ACT_ORDER,
     Array,
     Grid,
     PackedTensor,
@@ -27,6 +26,8 @@ from gguf_forge.source.packed.form import (
     as_column,
     float_values,
     floats,
+    group_order,
+    on_grid,
     require,
     scale_rows,
 )
@@ -117,28 +118,9 @@ def _integers(
         packed=packed,
     )
     method = f"compressed-tensors, {bits} bits in groups of {group}"
-    name, index = f"{module}.weight", parts.get("weight_g_idx")
-    if index is None or _trivial(index, inputs, group):
-        return PackedTensor(name, (out, inputs), method, codes, grid.values, scale.dtype, grid=grid)
-    order = np.asarray(index.read(), np.int64)
-    require(bool(((order >= 0) & (order < groups)).all()), index, f"names a group beyond the {groups} there are")
-
-    return PackedTensor(
-        name,
-        (out, inputs),
-        method,
-        codes,
-        grid.ordered(order),
-        scale.dtype,
-        why=ACT_ORDER,
-        largest=lambda: grid.largest(out),
-    )
-
-
-def _trivial(index: SourceTensor, inputs: int, group: int) -> bool:
-    require(index.shape == (inputs,), index, f"must name the group of each of {inputs} inputs")
-    found = np.asarray(index.read(), np.int64)
-    return bool((found == -1).all() or (found == np.arange(inputs) // group).all())
+    index = parts.get("weight_g_idx")
+    order = None if index is None else group_order(index, inputs, groups, group)
+    return on_grid(module, (out, inputs), method, codes, grid, scale.dtype, order)
 
 
 def _zeros(zeros: SourceTensor, bits: int, out: int, groups: int, is_dense: bool) -> Rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -90,9 +91,52 @@ class Grid:
 
         return values
 
+    def by_groups(self, order: Array) -> tuple[Grid, Array | None] | None:
+        """The grid where column i belongs to group order[i], and which column of the weight each of its columns is.
 
+        None for the latter where each stays at its place: groups may have any numbers and be of any size, as long as
+        they lie in whole runs of 32. None where not even sorted columns make such runs.
+        """
+        if _run(order) % _SPAN == 0:
+            return self._regrouped(order), None
+        columns = np.argsort(order, kind="stable")
+        if _run(order[columns]) % _SPAN:
+            return None
+
+        def codes(start: int, stop: int) -> Array:
+            stored = self.codes.rows(start, stop)
+            if not self.packed:
+                return np.ascontiguousarray(stored[:, columns])
+            fields = dense(stored, 4)[:, columns]
+            return fields[:, 0::2] | fields[:, 1::2] << np.uint8(4)
+
+        return replace(self, codes=Part(self.codes.width, codes))._regrouped(order[columns]), columns
+
+    def _regrouped(self, order: Array) -> Grid:
+        """The grid with the scale and zero of each run of columns of one group, by that group's number."""
+        group = _run(order)
+        numbers = order[::group]
+
+        def picked(part: Part | None) -> Part | None:
+            if part is None or np.array_equal(numbers, np.arange(part.width)):
+                return part
+            return Part(numbers.size, lambda start, stop: np.ascontiguousarray(part.rows(start, stop)[:, numbers]))
+
+        scales = picked(self.scales)
+        assert scales is not None
+        return replace(self, group=group, scales=scales, zeros=picked(self.zeros), minima=picked(self.minima))
+
+
+#: Columns that a block of GGUF gives one scale, at the least that matters here.
+_SPAN = 32
 #: Why such weights have no grid that is handed on.
-ACT_ORDER = "groups are made of inputs that do not lie together (act-order), which no GGUF type can say"
+UNEVEN = "groups are made of inputs that do not lie together (act-order), and are no whole blocks of 32 even sorted"
+
+
+def _run(order: Array) -> int:
+    """The most columns by which the columns can be counted off so that all those counted together are of one group."""
+    changes = np.flatnonzero(np.diff(order)) + 1
+    return int(np.gcd.reduce(changes, initial=order.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +155,8 @@ class PackedTensor:
     `rows` gives float32 values. `grid` or `blocks` is how they are stored, where that is a form GGUF might hold;
     otherwise `why` says what stands in the way. `dtype` is the element type of the floats that stand for the weight,
     `method` a word or two for reports, `stored` the largest tensor that it is made of. Without a grid, `largest()` is a
-    number that no weight exceeds in magnitude: scales are read for it.
+    number that no weight exceeds in magnitude: scales are read for it. `order`, if given, are the weight's columns in
+    the order of the grid's, which has those of a group side by side.
     """
 
     name: str
@@ -124,6 +169,7 @@ class PackedTensor:
     blocks: Blocks | None = None
     why: str = ""
     largest: Callable[[], float] = lambda: float("inf")
+    order: Array | None = None
     strides: None = None
 
     @property
@@ -183,6 +229,21 @@ class PackedTensor:
 AnyTensor = SourceTensor | PackedTensor
 
 
+def on_grid(
+    module: str, shape: tuple[int, int], method: str, stored: SourceTensor, grid: Grid, dtype: str, order: Array | None
+) -> PackedTensor:
+    """The weight of a layer on a grid, of which column i belongs to group order[i], if that is given."""
+    name, most = f"{module}.weight", partial(grid.largest, shape[0])
+    if order is None:
+        return PackedTensor(name, shape, method, stored, grid.values, dtype, grid=grid)
+    found = grid.by_groups(order)
+    values = grid.ordered(order)
+    if found is None:
+        return PackedTensor(name, shape, method, stored, values, dtype, why=UNEVEN, largest=most)
+    sorted_grid, columns = found
+    return PackedTensor(name, shape, method, stored, values, dtype, grid=sorted_grid, largest=most, order=columns)
+
+
 def unpacked(codes: Array, low: int) -> Array:
     """Codes that lie two to a byte, each less `low`, one for each element: uint8, or int8 where some are negative."""
     fields = dense(codes, 4)
@@ -195,6 +256,17 @@ def require(condition: bool, tensor: SourceTensor, rule: str) -> None:
         raise CheckpointError(
             f"{tensor.dtype} {list(tensor.shape)}: {rule}", path=tensor.file.path, field=tensor_field(tensor.name)
         )
+
+
+def group_order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array | None:
+    """Each input's group, as a tensor names it; None where those of a group lie together (or all are -1)."""
+    require(index.shape == (inputs,), index, f"must name the group of each of {inputs} inputs")
+    require(index.type.name.startswith("I"), index, "must be whole numbers")
+    found = np.asarray(index.read(), np.int64)
+    if bool((found == -1).all()):
+        return None
+    require(bool(((found >= 0) & (found < groups)).all()), index, f"names a group beyond the {groups} there are")
+    return None if bool((found == np.arange(inputs) // group).all()) else found
 
 
 def floats(tensor: SourceTensor) -> Rows:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed.bits import dense, planar, turned
-from gguf_forge.source.packed.form import ACT_ORDER, Array, Grid, PackedTensor, Part, require, scale_columns
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, group_order, on_grid, require, scale_columns
 from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
@@ -90,7 +90,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     require(whole, qweight, f"{groups} groups do not divide its inputs")
     group = inputs // groups
     index = parts.get("g_idx")
-    order = None if index is None else _order(index, inputs, groups, group)
+    order = None if index is None else group_order(index, inputs, groups, group)
     unpack = planar if settings.planar or bits in _PLANAR_ONLY else dense
     packed = bits == 4 and unpack is dense
     grid = Grid(
@@ -103,26 +103,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
         packed=packed,
     )
     method = f"GPTQ, {bits} bits in groups of {group}"
-    if order is None:
-        return PackedTensor(f"{module}.weight", (out, inputs), method, qweight, grid.values, scales.dtype, grid=grid)
-    return PackedTensor(
-        f"{module}.weight",
-        (out, inputs),
-        method,
-        qweight,
-        grid.ordered(order),
-        scales.dtype,
-        why=ACT_ORDER,
-        largest=lambda: grid.largest(out),
-    )
-
-
-def _order(index: SourceTensor, inputs: int, groups: int, group: int) -> Array | None:
-    """Each input's group, or None where they are those of inputs that lie together."""
-    require(index.shape == (inputs,), index, f"must name the group of each of {inputs} inputs")
-    found = np.asarray(index.read(), np.int64)
-    require(bool(((found >= 0) & (found < groups)).all()), index, f"names a group beyond the {groups} there are")
-    return None if bool((found == np.arange(inputs) // group).all()) else found
+    return on_grid(module, (out, inputs), method, qweight, grid, scales.dtype, order)
 
 
 def _codes(qweight: SourceTensor, bits: int, unpack: Callable[[Array, int], Array]) -> Callable[[int, int], Array]:
