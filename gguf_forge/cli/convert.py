@@ -112,7 +112,7 @@ def command(
         threads=wanted.threads,
         endian="big" if bigendian else "little",
     )
-    kinds, how = wanted.types, wanted.quantization(imatrix)
+    kinds, how = wanted.types, wanted.quantization(source, imatrix)
     if asked.chooses:
         probe = partial(make, quantization=how, dry_run=True)
         name, chosen = asked.chosen(source, lambda recipe: probe(types=recipe)[0], how, wanted.threads)

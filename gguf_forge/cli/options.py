@@ -17,7 +17,7 @@ from gguf_forge.system import processors
 
 if TYPE_CHECKING:
     from gguf_forge.convert.imported import Prefer
-    from gguf_forge.convert.job import Quantization
+    from gguf_forge.convert.job import Effort, Quantization
     from gguf_forge.format.values import Value
     from gguf_forge.quant.imatrix import Imatrix
     from gguf_forge.quant.overrides import Override
@@ -75,8 +75,8 @@ class Request:
             found = found.without(self.exclude_weights)
         return found
 
-    def quantization(self, imatrix: Imatrix | None) -> Quantization:
-        """What changes about the recipe, with the importance matrix loaded."""
+    def quantization(self, source: Path, imatrix: Imatrix | None) -> Quantization:
+        """What changes about the recipe, with the importance matrix loaded; source: the model that is quantized."""
         from gguf_forge.convert.job import Quantization
         from gguf_forge.quant.calibration import Calibration
         from gguf_forge.quant.overrides import read_overrides
@@ -84,6 +84,11 @@ class Request:
         overrides: list[Override] = []
         for given in self.tensor_types:
             overrides += read_overrides(given) if isinstance(given, Path) else [given]
+        sequential = None
+        if self.effort == "max":
+            from gguf_forge.quality.sequential import Sequential
+
+            sequential = Sequential(source)
         return Quantization(
             imatrix=imatrix,
             pure=self.pure,
@@ -98,7 +103,8 @@ class Request:
             requantize=self.requantize,
             detect_grid=self.detect_grid,
             calibration=None if self.calibration is None else Calibration.open(self.calibration),
-            effort=cast("Literal['ref', 'high'] | None", self.effort),
+            effort=cast("Effort | None", self.effort),
+            sequential=sequential,
         )
 
 
@@ -230,8 +236,9 @@ def shared(command: Command) -> Command:
                 help="What `calibrate` made: the importance matrix, and the covariances that rows are fitted against.",
             ),
             click.option(
-                "--effort", type=click.Choice(["ref", "high"]),
-                help="ref: ggml's bytes. high: fitted to what each matrix computes; the default with --calibration.",
+                "--effort", type=click.Choice(["ref", "high", "max"]),
+                help="ref: ggml's bytes. high: fitted to what each matrix computes; the default with --calibration."
+                " max: layer after layer, by running the model (gguf-forge[run]); the best, and slow.",
             ),
             click.option("--include-weights", multiple=True, metavar="NAME", help="Use it for these tensors only."),
             click.option("--exclude-weights", multiple=True, metavar="NAME", help="Do not use it for these tensors."),

@@ -46,7 +46,7 @@ def command(
     output, name = _output_and_type(source, words, types, chooses=asked.chooses)
     wanted = request([name], options if threads is None else {**options, "threads": threads})
     imatrix = wanted.load_imatrix()
-    how = wanted.quantization(imatrix)
+    how = wanted.quantization(source, imatrix)
     make = partial(
         quantize_file,
         source,

@@ -129,8 +129,7 @@ def convert_checkpoint(
         files = (file for folder in checkpoint.folders for file in folder.iterdir())
         require_other((file for file in files if file.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
-        metrics = Metrics(model.views, how.calibration) if how.fits else None
-        return _execute([*jobs.values()], paths, model, metrics, threads, endian, dry_run, overwrite, progress, new)
+        return _execute([*jobs.values()], paths, model, how, threads, endian, dry_run, overwrite, progress, new)
 
 
 def quantize_file(
@@ -159,15 +158,14 @@ def quantize_file(
         path = quantized_path(output, job)
         require_other(file.paths, [path])
         new = [path.parent] if names_folder(output) else ()
-        metrics = Metrics(model.views, how.calibration) if how.fits else None
-        return _execute([job], [path], model, metrics, threads, "little", dry_run, overwrite, progress, new)[0]
+        return _execute([job], [path], model, how, threads, "little", dry_run, overwrite, progress, new)[0]
 
 
 def _execute(
     jobs: Sequence[Job],
     paths: Sequence[Path],
     model: Model,
-    metrics: Metrics | None,
+    how: Quantization,
     threads: int | None,
     endian: str,
     dry_run: bool,
@@ -177,6 +175,7 @@ def _execute(
 ) -> list[Planned]:
     """Plans every file; unless it is a dry run, also makes them all, and the folders they ask for, from one reading."""
     threads = thread_count(threads)
+    metrics = Metrics(model.views, how.calibration) if how.fits else None
     plans: list[Planned] = []
     targets: list[Target] = []
     with ExitStack() as unfinished:
@@ -212,6 +211,10 @@ def _execute(
         for target in targets:
             unfinished.callback(target.writer.abort)
             target.writer.begin()
+        if how.fits == "max" and how.sequential is not None:
+            for target in targets:
+                if target.metrics is not None:
+                    how.sequential.write(model.views, target, threads, progress)
         scales = {view.name: view for job in jobs for view in job.scales.values()}
         run([*model.views, *scales.values()], targets, threads=threads, progress=progress)
         plans = [_as_made(p, t) for p, t in zip(plans, targets, strict=True)]

@@ -30,9 +30,9 @@ from gguf_forge.convert.imported import (
 )
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.ops import FLOATS
-from gguf_forge.convert.run import Divided, Weights
+from gguf_forge.convert.run import Divided, Pass, Weights
 from gguf_forge.convert.view import Array, View
-from gguf_forge.errors import RecipeError, escaped, listed
+from gguf_forge.errors import RecipeError, RequestError, escaped, listed
 from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.values import Value, u32
 from gguf_forge.quant.calibration import Calibration
@@ -101,7 +101,7 @@ def _wanted(name: str, model: Model) -> Wanted:
     return Wanted(recipe(name).name, keep=packed)
 
 
-Effort = Literal["ref", "high"]
+Effort = Literal["ref", "high", "max"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Quantization:
     `imatrix`: an importance matrix, or the path of one (which then is what the file's metadata names).
     `calibration`: an open calibration file; its importance matrix is used where no other is given.
     `effort`: "ref" makes ggml's bytes, "high" fits rows to what their matrix computes, with the calibration's
-    covariances, and token embeddings to the first layer; None is "high" with a calibration, else "ref".
+    covariances, and token embeddings to the first layer; "max" does so layer after layer, with the inputs that the
+    quantized layers before make, for which `sequential` runs the model (`gguf_forge.Sequential`); None is "high" with
+    a calibration, else "ref".
     `overrides`: texts "REGEX=TYPE", the first match counts.
     `fallback`: False makes it an error when a tensor's width does not fit the type the recipe wants.
     `allow_nonfinite`: NaNs and infinities are written where the type can hold them, and noted, not refused.
@@ -136,11 +138,17 @@ class Quantization:
     detect_grid: bool = False
     calibration: Calibration | None = None
     effort: Effort | None = None
+    sequential: Pass | None = None
 
     @property
-    def fits(self) -> bool:
-        """Whether rows are fitted."""
-        return (self.effort or ("ref" if self.calibration is None else "high")) == "high"
+    def fits(self) -> Literal["high", "max"] | None:
+        """How hard rows are fitted, if they are. Raises RequestError where `max` has not what it needs."""
+        effort = self.effort or ("ref" if self.calibration is None else "high")
+        if effort == "max" and (self.calibration is None or self.sequential is None):
+            raise RequestError(
+                "effort max runs the model on the calibration's text: it needs a calibration and a runner"
+            )
+        return None if effort == "ref" else effort
 
     def matrix(self) -> Imatrix | None:
         """The importance matrix: the one given, or the calibration's."""
@@ -257,8 +265,8 @@ class Job:
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
         if how.fits:
-            metadata.update(fit_metadata(how.calibration))
-        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite, fitted=how.fits)
+            metadata.update(fit_metadata(how.fits, how.calibration))
+        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite, fitted=bool(how.fits))
 
     @classmethod
     def of_copy(cls, model: Model, how: Quantization, overrides: Mapping[str, Value]) -> Job:

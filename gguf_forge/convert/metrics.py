@@ -32,7 +32,7 @@ class Metrics:
 
     def __init__(self, views: Sequence[View], calibration: Calibration | None) -> None:
         self._views: Mapping[str, View] = {view.name: view for view in views}
-        self._calibration = calibration
+        self.calibration = calibration
         self._held: OrderedDict[tuple[str, int], Metric | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -51,7 +51,7 @@ class Metrics:
         return found if found is not None and found.fits(kind) else None
 
     def _source(self, name: str, matrix: int) -> tuple[str, int]:
-        shared = None if name == EMBEDDING or self._calibration is None else self._calibration.source(name)
+        shared = None if name == EMBEDDING or self.calibration is None else self.calibration.source(name)
         return shared or name, matrix
 
     def _made(self, name: str, matrix: int) -> Metric | None:
@@ -64,7 +64,7 @@ class Metrics:
         if name == EMBEDDING:
             found = self._embedding(width)
             return None if found is None else [(0, found)]
-        covariance = None if self._calibration is None else self._calibration.covariance(name, matrix)
+        covariance = None if self.calibration is None else self.calibration.covariance(name, matrix)
         if covariance is None or covariance.width != width:
             return None
         return [(start, shrunk(block, covariance.tokens)) for start, block in covariance.blocks]
@@ -78,7 +78,7 @@ class Metrics:
         if norm.shape != (width,):
             return None
         found = surrogate(matrices, norm)
-        output = None if self._calibration is None else self._calibration.covariance(EMBEDDING)
+        output = None if self.calibration is None else self.calibration.covariance(EMBEDDING)
         if output is None or output.width != width:
             return found
         whole = np.zeros((width, width), np.float32)

@@ -122,9 +122,7 @@ def plan_outputs(
     return Outputs(tuple(views), dropped, facts, types, tuple(unused), tuple(ordered), tuple(fusions), packed)
 
 
-def rename(
-    arch: Arch, tensors: Mapping[str, AnyTensor], facts: Facts
-) -> tuple[dict[str, str], tuple[str, ...]]:
+def rename(arch: Arch, tensors: Mapping[str, AnyTensor], facts: Facts) -> tuple[dict[str, str], tuple[str, ...]]:
     """Names as the rules write them, to stored names; and the stored names of what is dropped.
 
     What decides about a name finds the headers in the facts under the names as stored.
@@ -158,9 +156,7 @@ def rename(
     return stored, tuple(dropped)
 
 
-def with_headers(
-    arch: Arch, stored: Mapping[str, str], tensors: Mapping[str, AnyTensor], facts: Facts
-) -> Facts:
+def with_headers(arch: Arch, stored: Mapping[str, str], tensors: Mapping[str, AnyTensor], facts: Facts) -> Facts:
     """The facts with the headers of the renamed tensors, and a look at the small ones the architecture declares."""
     patterns = [Pattern.of(look) for look in arch.looks]
 
@@ -239,9 +235,7 @@ def _applications(
             yield place, tuple(sources)
 
 
-def _alternatives(
-    source: Source, axes: tuple[str, ...], names: Names
-) -> dict[Place, tuple[str, Mapping[Place, str]]]:
+def _alternatives(source: Source, axes: tuple[str, ...], names: Names) -> dict[Place, tuple[str, Mapping[Place, str]]]:
     """By place: the template that fits there, and the names by the numbers of its other axes."""
     found: dict[Place, tuple[str, Mapping[Place, str]]] = {}
     for template in (source,) if isinstance(source, str) else source:
@@ -272,9 +266,7 @@ def _gathered(
     if missing or extra:
         what = "expert" if slots[0] == "e" else f"{{{slots[0]}}}"
         which = (
-            f"{what} {missing[0]} is missing"
-            if missing
-            else f"{what} {extra[0]} is beyond the {len(wanted)} declared"
+            f"{what} {missing[0]} is missing" if missing else f"{what} {extra[0]} is beyond the {len(wanted)} declared"
         )
         raise ConversionError(f"{fill(row.out[0], where)}: {which} ({fill(template, where)})")
     return [at[(n,)] for n in wanted]
@@ -404,5 +396,3 @@ def sources_of(emission: Emission, tensors: Mapping[str, AnyTensor]) -> list[Vie
     """The source views of an emission, by the rules' names; elements of biases are marked as rows."""
     bias = emission.names[0].endswith(BIAS)
     return [source_view(tensors[s], vector=bias) for s in emission.sources]
-
-

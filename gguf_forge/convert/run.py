@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
@@ -54,7 +55,8 @@ class Target:
     `packs` make the blocks of tensors that are imported from codes: `pack(start, stop)`, by name. `moved` are views
     whose rows this file has in place of those read for the others, by name. Those in `wholes` are
     divided by scales first. Of the tensors in `measured`, `errors` receives the sums of squared errors and of squared
-    weights. `metrics`: the covariances that rows are fitted against; without, they are encoded as ggml does.
+    weights. `metrics`: the covariances that rows are fitted against; without, they are encoded as ggml does. `written`:
+    tensors that the file holds already.
     """
 
     writer: GGUFWriter
@@ -68,6 +70,7 @@ class Target:
     measured: Collection[str] = ()
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: Metrics | None = None
+    written: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def blemish(self, name: str, found: Blemish) -> None:
@@ -76,6 +79,15 @@ class Target:
             raise QuantError(f"{found.text} (--allow-nonfinite writes it)", field=f'tensor "{escaped(name)}"')
         with self._lock:
             self.blemishes[name] = min(found, self.blemishes.get(name, found))
+
+    def weights_of(self, name: str) -> Weights | None:
+        """The importance of a tensor's columns, where its type takes any."""
+        kind = self.types[name]
+        return self.weights.get(name) if kind.weighted or kind.needs_weights else None
+
+    def write(self, name: str, rows: Array, start: int) -> None:
+        """Writes rows of a tensor in its type, from row `start` on, in the file's byte order."""
+        self.writer.write(name, _in_order(rows, self.types[name], self.writer.endian), start)
 
     def measure(self, name: str, squared_error: float, squared: float) -> None:
         """Adds what some rows of a tensor contribute to its error."""
@@ -93,6 +105,27 @@ class _Run:
     @property
     def nbytes(self) -> int:
         return (self.stop - self.start) * self.view.type.row_bytes(self.view.width)
+
+
+class Pass(Protocol):
+    """Writes tensors of a file before the others are, in an order of its own, and records which in `written`."""
+
+    def write(self, views: Sequence[View], target: Target, threads: int, progress: Progress | None) -> None:
+        """Writes those of the views that it has to do with. Raises ForgeError."""
+
+
+def encoded(view: View, target: Target, threads: int) -> Iterator[tuple[int, Array]]:
+    """All rows of a tensor that is not imported, as `run` would write them: run after run, with each its first row."""
+    kind, strict = target.types[view.name], target.strict and target.types[view.name].quantized
+
+    def made(taken: _Run) -> tuple[int, Array]:
+        rows = view.rows(taken.start, taken.stop)
+        return taken.start, _encode(rows, taken, kind, target.weights_of(view.name), strict, target.metrics)
+
+    with ThreadPoolExecutor(threads) as pool:
+        taken = _runs([view])
+        while several := [*islice(taken, threads)]:
+            yield from pool.map(made, several)
 
 
 def source_bytes(views: Iterable[View]) -> int:
@@ -200,20 +233,19 @@ def _runs(views: Iterable[View]) -> Iterator[_Run]:
 def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
     view = taken.view
     packed: Array | None = None
-    wanting = [target for target in targets if view.name in target.types]
+    wanting = [target for target in targets if view.name in target.types and view.name not in target.written]
     plain = [target for target in wanting if view.name not in target.packs]
     for target in wanting:
         if view.name in target.packs:
             packed = target.packs[view.name](taken.start, taken.stop) if packed is None else packed
-            in_order = _in_order(packed, target.types[view.name], target.writer.endian)
-            target.writer.write(view.name, in_order, taken.start)
+            target.write(view.name, packed, taken.start)
     if not plain:
         return
     read: dict[int, Array] = {}
     encoded: dict[tuple[int, TensorType, int, int, bool, int], tuple[Array, Blemish | None]] = {}
     for target in plain:
         kind, whole = target.types[view.name], target.wholes.get(view.name)
-        weights = target.weights.get(view.name) if kind.weighted or kind.needs_weights else None
+        weights = target.weights_of(view.name)
         strict = target.strict and kind.quantized
         own = target.moved.get(view.name, view)
         if id(own) not in read:
@@ -231,7 +263,7 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
             target.blemish(view.name, found)
         if view.name in target.measured:
             target.measure(view.name, *_squares(made, kind, given, part.view.type))
-        target.writer.write(view.name, _in_order(made, kind, target.writer.endian), taken.start)
+        target.write(view.name, made, taken.start)
 
 
 def _squares(made: Array, kind: TensorType, rows: Array, source: TensorType) -> tuple[float, float]:

@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 
 from gguf_forge import names
-from gguf_forge.convert.files import convert_checkpoint
-from gguf_forge.errors import InputError, RequestError
+from gguf_forge.errors import RequestError
 from gguf_forge.format import reader, values
-from gguf_forge.quality.library import tidied
+from gguf_forge.quality.model_file import model_file
 from gguf_forge.quality.moments import Collector, Inputs, block_sizes
 from gguf_forge.quality.session import Model, Session, Tokens, cut_windows, read_texts
 from gguf_forge.quant.calibration import SIDE, calibration_metadata, calibration_tensors, triangle
@@ -251,16 +246,8 @@ def _model(source: StrPath, run: Run) -> Iterator[Model]:
     """The model of a GGUF file, or of a checkpoint's folder, which is converted for the time of the run."""
     if not run.texts:
         raise RequestError("no text given")
-    with ExitStack() as stack:
-        path = Path(source)
-        if not path.exists():
-            raise InputError("no such file or folder", path=source)
-        if path.is_dir():
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gguf-forge-"))
-            stack.enter_context(tidied(partial(shutil.rmtree, folder, ignore_errors=True)))
-            convert_checkpoint(path, Path(folder) / "model.gguf", "auto")
-            path = Path(folder) / "model.gguf"
-        yield stack.enter_context(Model(path, gpu_layers=run.gpu_layers))
+    with model_file(source) as path, Model(path, gpu_layers=run.gpu_layers) as model:
+        yield model
 
 
 def _file_hash(path: str) -> str:

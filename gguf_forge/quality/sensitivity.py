@@ -12,15 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.errors import UnsupportedError
+from gguf_forge.quality.lockstep import SOURCES, exchange
 from gguf_forge.quality.session import Model, Session, Tokens
-from gguf_forge.quant.codec import encode_rows
 from gguf_forge.types import TensorType, tensor_type
 
 Floats = NDArray[np.float32]
-F32 = tensor_type("F32")
-#: Tensors that an operation takes, at most, and has as its weights.
-SOURCES = 3
 
 
 class Weights(Session):
@@ -54,17 +50,11 @@ class Weights(Session):
     def exchanged(self, name: str, values: Floats) -> Iterator[None]:
         """While it lasts, a weight has these values, float32 (rows, width), rounded to the type it has in memory."""
         tensor = self._found[name]
-        kind = tensor_type(int(tensor.type))
-        blocks = encode_rows(np.ascontiguousarray(values), F32, kind).tobytes()
-        memory = self.library.ffi.buffer(tensor.data, self.library.ggml_nbytes(tensor))
-        if len(memory) != len(blocks):
-            raise UnsupportedError(f"{name}: {len(memory)} bytes in memory, {len(blocks)} in the file")
-        before = bytes(memory)
-        memory[:] = blocks
+        before = exchange(self, tensor, values)
         try:
             yield
         finally:
-            memory[:] = before
+            self.library.ffi.buffer(tensor.data, len(before))[:] = before
 
     def kind(self, name: str) -> TensorType:
         """The type a weight has in memory."""

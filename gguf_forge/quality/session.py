@@ -158,14 +158,15 @@ class Product:
 
     def inputs(self) -> Floats:
         """float32 (ne3, ne2, ne1, width) in ggml's order of axes; of a routed product (1, tokens, slots, width)."""
-        return self._array(self.tensor.src[1], np.dtype(np.float32))
+        return self.array(self.tensor.src[1], np.dtype(np.float32))
 
     def experts(self) -> Tokens:
         """int32 (tokens, experts used): which matrices a routed product put each token through."""
-        found: Tokens = self._array(self.tensor.src[2], np.dtype(np.int32))[0, 0]
+        found: Tokens = self.array(self.tensor.src[2], np.dtype(np.int32))[0, 0]
         return found
 
-    def _array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """A tensor of the library as an array, in ggml's order of axes; a copy only where it lies on another device."""
         lib = self.library
         size = lib.ggml_nbytes(tensor)
         if tensor.buffer == lib.ffi.NULL or lib.ggml_backend_buffer_is_host(tensor.buffer):
@@ -182,28 +183,33 @@ class Session:
 
     observe: called with each product of a matrix and float32 inputs for which `wants(weight, rows)` holds, once it is
     computed; rows: inputs, that is, tokens, of it. What `observe` raises ends the evaluation and is raised by it.
-    threads: of the CPU; None: all. sequences: windows that one call can take, as many as fit a batch of 2048 tokens.
+    threads: of the CPU; None: all. sequences: windows that one call can take; None: as many as fit a batch of 2048
+    tokens, which go through the model 512 tokens at a time. Where a number is given, they go through it all together.
+    outputs: tokens of a call for which logits are computed at most; None: any.
     Raises UnsupportedError (llama.cpp cannot make a context of the model, or lacks the memory).
     """
 
     def __init__(
         self, model: Model, context: int, *, threads: int | None = None,
         observe: Callable[[Product], None] | None = None, wants: Callable[[str, int], bool] = lambda weight, rows: True,
+        sequences: int | None = None, outputs: int | None = None,
     ) -> None:  # fmt: skip
-        if context < 1:
-            raise RequestError(f"a context of {context} tokens")
+        if context < 1 or not 1 <= (sequences or 1) <= MOST_SEQUENCES:
+            raise RequestError(f"a context of {context} tokens, {sequences or 1} times")
         self.model = model
         self.library = lib = model.library
         self.context = context
-        self.sequences = min(MOST_SEQUENCES, max(1, BATCH // context))
+        self.sequences = sequences or min(MOST_SEQUENCES, max(1, BATCH // context))
         self._observe, self._wants = observe, wants
         self._raised: BaseException | None = None
         self._handle: Any = None
         self._past = 0
         params = lib.llama_context_default_params()
         params.n_ctx = self.sequences * context
-        self.batch = params.n_batch = min(BATCH, self.sequences * context)
-        params.n_ubatch = min(PHYSICAL_BATCH, self.batch)
+        tokens = self.sequences * context
+        self.batch = params.n_batch = tokens if sequences else min(BATCH, tokens)
+        params.n_ubatch = tokens if sequences else min(PHYSICAL_BATCH, self.batch)
+        params.n_outputs_max = outputs or 0
         params.n_seq_max = self.sequences
         params.n_threads = params.n_threads_batch = threads or processors()
         params.swa_full = False
@@ -252,6 +258,14 @@ class Session:
             self._past += part.shape[1]
         return logits
 
+    def operation(self, tensor: Any) -> str:
+        """The name of the operation that makes a tensor, as ggml has it: MUL_MAT; of a leaf: NONE."""
+        name = self._operations.get(tensor.op)
+        if name is None:
+            found = self.library.ffi.string(self.library.ggml_op_name(tensor.op))
+            name = self._operations[tensor.op] = found.decode()
+        return name
+
     def clear(self) -> None:
         """Forgets all tokens."""
         memory = self.library.llama_get_memory(self._require())
@@ -278,24 +292,10 @@ class Session:
         return self._handle
 
     def _decode(self, tokens: Tokens, position: int, first: int) -> Floats:
-        """Logits of the tokens from the `first`-th on; all are computed, for the products that make them."""
+        """Logits of the tokens from the `first`-th on."""
         lib, handle = self.library, self._require()
         count, length = tokens.shape
-        size = count * length
-        lowest, highest = int(tokens.min()), int(tokens.max())
-        if lowest < 0 or highest >= self.model.vocabulary_size:
-            raise InvalidError(f"token {lowest if lowest < 0 else highest} is not in the vocabulary")
-        self._fill(tokens, position, first)
-        lib.reason()
-        status = lib.llama_decode(handle, self._batch)
-        raised, self._raised = self._raised, None
-        if raised is not None:
-            raise raised
-        if status != 0:
-            raise UnsupportedError(
-                f"llama.cpp does not evaluate {size} tokens (status {status}): {lib.reason()}", path=self.model.path
-            )
-        lib.llama_synchronize(handle)
+        self._compute(tokens, position, np.arange(length) >= first)
         wanted = length - first
         if wanted <= 0:
             return np.empty((count, 0, self.model.vocabulary_size), np.float32)
@@ -305,7 +305,24 @@ class Session:
         shape = (count, wanted, self.model.vocabulary_size)
         return np.frombuffer(lib.ffi.buffer(logits, 4 * int(np.prod(shape))), np.float32).reshape(shape)
 
-    def _fill(self, tokens: Tokens, position: int, first: int) -> None:
+    def _compute(self, tokens: Tokens, position: int, wanted: NDArray[np.bool_]) -> None:
+        """Evaluates tokens (windows, tokens); `wanted` (tokens,): of which there are logits then."""
+        lib, handle = self.library, self._require()
+        lowest, highest = int(tokens.min()), int(tokens.max())
+        if lowest < 0 or highest >= self.model.vocabulary_size:
+            raise InvalidError(f"token {lowest if lowest < 0 else highest} is not in the vocabulary")
+        self._fill(tokens, position, wanted)
+        lib.reason()
+        status = lib.llama_decode(handle, self._batch)
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
+        if status != 0:
+            text = f"llama.cpp does not evaluate {tokens.size} tokens (status {status}): {lib.reason()}"
+            raise UnsupportedError(text, path=self.model.path)
+        lib.llama_synchronize(handle)
+
+    def _fill(self, tokens: Tokens, position: int, wanted: NDArray[np.bool_]) -> None:
         count, length = tokens.shape
         size, batch, ffi = count * length, self._batch, self.library.ffi
         batch.n_tokens = size
@@ -316,7 +333,7 @@ class Session:
         field(batch.token, np.int32)[:] = tokens
         field(batch.pos, np.int32)[:] = position + np.arange(length, dtype=np.int32)
         field(batch.n_seq_id, np.int32)[:] = 1
-        field(batch.logits, np.int8)[:] = np.arange(length) >= first
+        field(batch.logits, np.int8)[:] = wanted
         for i in range(size):
             batch.seq_id[i][0] = i // length
 
@@ -337,9 +354,7 @@ class Session:
 
     def _product(self, tensor: Any) -> Product | None:
         ffi = self.library.ffi
-        name = self._operations.get(tensor.op)
-        if name is None:
-            name = self._operations[tensor.op] = ffi.string(self.library.ggml_op_name(tensor.op)).decode()
+        name = self.operation(tensor)
         if name not in ("MUL_MAT", "MUL_MAT_ID"):
             return None
         inputs = tensor.src[1]

@@ -54,9 +54,9 @@ def imatrix_metadata(imatrix: Imatrix | None) -> dict[str, Value]:
     return keys
 
 
-def fit_metadata(calibration: Calibration | None) -> dict[str, Value]:
+def fit_metadata(effort: str, calibration: Calibration | None) -> dict[str, Value]:
     """What a file records of having been fitted: the effort, and of the calibration its hash and tokens."""
-    keys = {"quantize.forge.effort": string("high")}
+    keys = {"quantize.forge.effort": string(effort)}
     if calibration is not None:
         keys["quantize.forge.calibration.sha256"] = string(calibration.sha256)
         tokens = calibration.metadata.get("forge.calibration.tokens")

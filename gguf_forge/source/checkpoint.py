@@ -104,9 +104,7 @@ class Checkpoint:
             raise CheckpointError(f"no {name}", path=self.path)
         for key in _CODE_KEYS:
             if key in found:
-                self.notes.append(
-                    f"{self.path / name}: {key} names code of the checkpoint, which is never run"
-                )
+                self.notes.append(f"{self.path / name}: {key} names code of the checkpoint, which is never run")
         return found
 
     def read_json(self, name: str) -> dict[str, Any] | None:

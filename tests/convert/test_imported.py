@@ -296,9 +296,7 @@ def _ternary(seed: int) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("half", [False, True], ids=["BF16", "F16"])
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(
-    ("make", "kind"), [(_on_four_bits, "Q4_0"), (_on_eight_bits, "Q8_0"), (_ternary, "TQ2_0")]
-)
+@pytest.mark.parametrize(("make", "kind"), [(_on_four_bits, "Q4_0"), (_on_eight_bits, "Q8_0"), (_ternary, "TQ2_0")])
 def test_a_grid_in_floats_is_found_and_kept(make: Any, kind: str, seed: int, half: bool) -> None:
     stored = make(seed).astype(np.float16) if half else _bf16(make(seed))
     view = of_array("w", stored)

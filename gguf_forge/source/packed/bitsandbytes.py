@@ -95,5 +95,3 @@ def _int8(module: str, weight: SourceTensor, scb: SourceTensor, layout: SourceTe
     return PackedTensor(
         f"{module}.weight", (out, width), "bitsandbytes int8, 8 bits in rows", weight, grid.values, "F16", grid=grid
     )
-
-

@@ -66,9 +66,7 @@ FP8 = Format(
     _fp8,
 )
 NATIVE = Format(("weight", "qscale_weight", "qscale_act"), (("weight",), ("qscale_weight",)), _native)
-BITSANDBYTES = Format(
-    bitsandbytes.ENDINGS, (("weight",), ("weight.absmax", "SCB")), bitsandbytes.packed
-)
+BITSANDBYTES = Format(bitsandbytes.ENDINGS, (("weight",), ("weight.absmax", "SCB")), bitsandbytes.packed)
 MLX = Format(mlx.ENDINGS, (("weight",), ("scales",)), mlx.packed)
 HQQ = Format(hqq.ENDINGS, (("W_q",), ("scale",), ("zero",)), hqq.packed)
 QUANTO = Format(quanto.ENDINGS, (("weight._data", "weight._data._data"), ("weight._scale",)), quanto.packed)
