@@ -129,40 +129,46 @@ class Model:
 class Product:
     """A product of a weight with its inputs that was just computed. Valid only during the call that shows it.
 
-    weight: the weight's name. matrices: how many are stacked in it. routed: each token goes through some of them only,
-    those of `experts()`. width: inputs of each matrix. source: equal for products of one evaluation that have the same
-    inputs (and routing).
+    weight: the weight's name. stack: how matrices are stacked in it, (outer, inner). routed: each token goes through
+    some of them only, those of `experts()`. source: equal for products of one evaluation that have the same inputs (and
+    routing).
     """
 
     library: Library
-    tensor: Any
     weight: str
+    stack: tuple[int, int]
     routed: bool
+    given: Any
+    routing: Any
 
     @property
     def width(self) -> int:
         """Inputs of each matrix."""
-        return int(self.tensor.src[1].ne[0])
+        return int(self.given.ne[0])
 
     @property
     def matrices(self) -> int:
         """Matrices stacked in the weight: 1, or how many experts there are."""
-        return int(self.tensor.src[0].ne[2] * self.tensor.src[0].ne[3])
+        return self.stack[0] * self.stack[1]
 
     @property
     def source(self) -> tuple[int, int]:
         """Which inputs these are."""
         cast = self.library.ffi.cast
-        inputs, routing = self.tensor.src[1], self.tensor.src[2 if self.routed else 1]
-        return int(cast("uintptr_t", inputs)), int(cast("uintptr_t", routing))
+        return int(cast("uintptr_t", self.given)), int(cast("uintptr_t", self.routing))
+
+    @property
+    def given_name(self) -> str:
+        """What the library calls the inputs; empty where it has no name for them."""
+        return self.library.name_of(self.given)
 
     def inputs(self) -> Floats:
         """float32 (ne3, ne2, ne1, width) in ggml's order of axes; of a routed product (1, tokens, slots, width)."""
-        return self._array(self.tensor.src[1], np.dtype(np.float32))
+        return self._array(self.given, np.dtype(np.float32))
 
     def experts(self) -> Tokens:
         """int32 (tokens, experts used): which matrices a routed product put each token through."""
-        found: Tokens = self._array(self.tensor.src[2], np.dtype(np.int32))[0, 0]
+        found: Tokens = self._array(self.routing, np.dtype(np.int32))[0, 0]
         return found
 
     def _array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -177,18 +183,32 @@ class Product:
         return np.ndarray(tuple(tensor.ne)[::-1], dtype, raw, 0, strides)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Where an evaluation may end whose logits nobody wants: the last product's input, by its name in the library.
+
+    weight: whose product it would be, the output matrix, which in a small model is a quarter of the work and more.
+    """
+
+    node: str
+    weight: str
+
+
 class Session:
     """Evaluates windows of up to `context` tokens of a model, several at a time.
 
     observe: called with each product of a matrix and float32 inputs for which `wants(weight, rows)` holds, once it is
     computed; rows: inputs, that is, tokens, of it. What `observe` raises ends the evaluation and is raised by it.
     threads: of the CPU; None: all. sequences: windows that one call can take, as many as fit a batch of 2048 tokens.
+    ending: where an evaluation ends, short of the logits; those that `evaluate` returns mean nothing then. The product
+    that is left out is shown to `observe` all the same.
     Raises UnsupportedError (llama.cpp cannot make a context of the model, or lacks the memory).
     """
 
     def __init__(
         self, model: Model, context: int, *, threads: int | None = None,
         observe: Callable[[Product], None] | None = None, wants: Callable[[str, int], bool] = lambda weight, rows: True,
+        ending: Ending | None = None,
     ) -> None:  # fmt: skip
         if context < 1:
             raise RequestError(f"a context of {context} tokens")
@@ -196,7 +216,7 @@ class Session:
         self.library = lib = model.library
         self.context = context
         self.sequences = min(MOST_SEQUENCES, max(1, BATCH // context))
-        self._observe, self._wants = observe, wants
+        self._observe, self._wants, self._ending = observe, wants, ending
         self._raised: BaseException | None = None
         self._handle: Any = None
         self._past = 0
@@ -321,19 +341,23 @@ class Session:
             batch.seq_id[i][0] = i // length
 
     def _see(self, tensor: Any, ask: bool, data: Any) -> bool:
-        """The library asks of each operation whether its result is wanted, and shows it if so."""
+        """The library asks of each operation whether its result is wanted, and shows it if so; False then ends all."""
         if self._raised is not None:
             return False
         try:
+            last = self._ending is not None and self.library.name_of(tensor) == self._ending.node
             product = self._product(tensor)
-            if ask or product is None:
-                return product is not None
+            if ask or not (last or product):
+                return last or product is not None
             assert self._observe is not None
-            self._observe(product)
+            if product is not None:
+                self._observe(product)
+            if last and self._ending is not None and self._wants(self._ending.weight, tensor.ne[1]):
+                self._observe(Product(self.library, self._ending.weight, (1, 1), False, tensor, tensor))
         except BaseException as error:  # noqa: BLE001 - raised again where the library has returned
             self._raised = error
             return False
-        return True
+        return not last
 
     def _product(self, tensor: Any) -> Product | None:
         ffi = self.library.ffi
@@ -342,12 +366,13 @@ class Session:
             name = self._operations[tensor.op] = ffi.string(self.library.ggml_op_name(tensor.op)).decode()
         if name not in ("MUL_MAT", "MUL_MAT_ID"):
             return None
-        inputs = tensor.src[1]
-        weight = weight_name(ffi.string(tensor.src[0].name).decode("utf-8", "replace"))
+        matrix, given = tensor.src[0], tensor.src[1]
+        weight = weight_name(self.library.name_of(matrix))
         routed = name == "MUL_MAT_ID"
-        if inputs.type != F32 or not self._wants(weight, MANY if routed else inputs.ne[1]):
+        if given.type != F32 or not self._wants(weight, MANY if routed else given.ne[1]):
             return None
-        return Product(self.library, tensor, weight, routed)
+        stack = int(matrix.ne[3]), int(matrix.ne[2])
+        return Product(self.library, weight, stack, routed, given, tensor.src[2] if routed else given)
 
     _operations: dict[int, str] = {}  # noqa: RUF012 - of the one library
 
