@@ -32,31 +32,46 @@ def bytes_of(word: str) -> int:
 
 
 @click.command("calibrate")
-@click.argument("source", metavar="MODEL", type=PATH)
+@click.argument("source", metavar="[MODEL]", type=PATH, required=False)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The file that is made.")
 @running
 @click.option(
     "--memory", type=Parsed("size", bytes_of), default=4 << 30, show_default="4GiB",
     help="What the covariances may take, in memory as in the file; wide ones are cut into blocks to fit.",
 )  # fmt: skip
+@click.option("--in-file", "merge", type=PATH, multiple=True, help="A calibration that is added; repeatable.")
+@click.option("--resume", is_flag=True, help="Keep what the output has of the same text, and go on after it.")
+@click.option("--save-frequency", type=click.IntRange(min=0), default=0, help="Write the output each N windows, too.")
 @click.option("--process-output", is_flag=True, help="The output matrix in the importance matrix, too.")
 @speaking
 def command(
-    source: Path, output: str, memory: int, process_output: bool, quiet: bool, verbose: bool, **options: Any
-) -> None:
+    source: Path | None, output: str, memory: int, merge: tuple[Path, ...], resume: bool, save_frequency: int,
+    process_output: bool, quiet: bool, verbose: bool, **options: Any,
+) -> None:  # fmt: skip
     """Run a text through MODEL (a GGUF file, or a checkpoint's folder) and record the inputs of each matrix.
 
-    The result is an importance matrix as `imatrix` makes it, and the covariance of each distinct input. Running a model
-    needs gguf-forge[run].
+    The result is an importance matrix as `imatrix` makes it, and the covariance of each distinct input. Without MODEL,
+    the calibrations of --in-file are added up. Running a model needs gguf-forge[run].
     """
     from gguf_forge.quality.calibrate import calibrate
 
-    if not options["texts"]:
+    if source is not None and not options["texts"]:
         raise click.UsageError("no text given: --text FILE")
+    if source is None and not merge:
+        raise click.UsageError("neither MODEL nor --in-file is given")
     terminal = Terminal(quiet, verbose)
     start = time.monotonic()
-    with terminal.progress(title(source)) as progress:
-        done = calibrate(source, output, run_of(options, output=process_output), budget=memory, told=progress)
+    with terminal.progress(title(source), "windows") as progress:
+        done = calibrate(
+            source,
+            output,
+            run_of(options, output=process_output),
+            budget=memory,
+            merge=merge,
+            resume=resume,
+            save_every=save_frequency,
+            told=progress,
+        )
     remark_on_experts(terminal, done.imatrix)
     if done.block is not None:
         terminal.note(f"covariances are kept in blocks of at most {done.block} columns, to fit {size(memory)}")

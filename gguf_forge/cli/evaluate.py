@@ -69,7 +69,7 @@ def command(
         raise click.UsageError("--base-logits are those of --against, which is not given")
     terminal = Terminal(quiet, verbose)
     task = quality.Task(texts, context, chunks, threads, gpu_layers, prompts, predict)
-    with terminal.progress("windows") as progress:
+    with terminal.progress("windows", "windows") as progress:
         found = quality.evaluate(files, task, against=against, base_logits=base_logits, told=progress)
     if found.unsure:
         terminal.note(f"{base_logits}: does not say which model it is of; taken for {against}")

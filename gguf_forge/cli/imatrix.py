@@ -39,7 +39,7 @@ def command(
         raise click.UsageError("neither MODEL nor --in-file is given")
     terminal = Terminal(quiet, verbose)
     start = time.monotonic()
-    with terminal.progress(title(source)) as progress:
+    with terminal.progress(title(source), "windows") as progress:
         done = make_imatrix(
             source,
             output,

@@ -48,12 +48,13 @@ def run_of(options: dict[str, Any], *, output: bool = False) -> Run:
 
 
 def remark_on_experts(terminal: Terminal, imatrix: Imatrix) -> None:
-    """Says which experts saw no token, and how few the least visited saw."""
+    """Says how many experts saw no token, and how few the least visited saw; in detail, what each saw."""
     for name, entry in imatrix.entries.items():
         if len(entry.counts) > 1:
             least, unseen = int(entry.counts.min()), entry.unseen
             say = terminal.note if unseen else terminal.detail
             say(f"{name}: {unseen} of {len(entry.counts)} experts saw no token; the fewest: {least}")
+            terminal.detail(f"{name}: tokens of each expert: {' '.join(map(str, entry.counts))}")
 
 
 def title(source: Path | None) -> str:

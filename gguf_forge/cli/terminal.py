@@ -77,7 +77,7 @@ def plain_json(value: Any) -> Any:
     return value
 
 
-#: Told how much of how much has been done, in bytes; from any thread, one at a time.
+#: Told how much of how much has been done, in bytes or what else is counted; from any thread, one at a time.
 Progress = Callable[[int, int], None]
 
 
@@ -112,21 +112,24 @@ class Terminal:
         sys.stdout.write(json.dumps(plain_json(value), indent=1) + "\n")
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Progress | None]:
-        """A bar with rate and time left on a terminal, a line now and then elsewhere, nothing when quiet."""
+    def progress(self, what: str, unit: str = "") -> Iterator[Progress | None]:
+        """A bar with rate and time left on a terminal, a line now and then elsewhere, nothing when quiet.
+
+        unit: what is counted, in the plural; without one it is bytes.
+        """
         if self.quiet:
             yield None
         elif sys.stderr.isatty():
-            with _bar() as bar:
+            with _bar(unit) as bar:
                 task = bar.add_task(printable(what), total=None)
                 yield lambda done, total: bar.update(task, completed=done, total=total)
         else:
-            yield _Lines(self, what).tell
+            yield _Lines(self, what, unit).tell
 
 
 class _Lines:
-    def __init__(self, terminal: Terminal, what: str) -> None:
-        self.terminal, self.what = terminal, what
+    def __init__(self, terminal: Terminal, what: str, unit: str) -> None:
+        self.terminal, self.what, self.unit = terminal, what, unit
         self.start = self.last = time.monotonic()
 
     def tell(self, done: int, total: int) -> None:
@@ -135,14 +138,19 @@ class _Lines:
             self.last = now
             rate = done / (now - self.start)
             left = f"{(total - done) / rate:.0f} s left" if rate else "waiting"
-            self.terminal.note(f"{self.what}: {done / total:.0%}, {size(rate)}/s, {left}")
+            self.terminal.note(f"{self.what}: {done / total:.0%}, {_rate(rate, self.unit)}, {left}")
 
 
-def _bar() -> Any:
+def _rate(rate: float, unit: str) -> str:
+    return f"{rate:.3g} {unit}/s" if unit else f"{size(rate)}/s"
+
+
+def _bar(unit: str) -> Any:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        MofNCompleteColumn,
         Progress,
         ProgressColumn,
         Task,
@@ -154,12 +162,12 @@ def _bar() -> Any:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             rate = task.finished_speed or task.speed
-            return Text("" if rate is None else f"{size(rate)}/s")
+            return Text("" if rate is None else _rate(rate, unit))
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        DownloadColumn(binary_units=True),
+        MofNCompleteColumn() if unit else DownloadColumn(binary_units=True),
         Rate(),
         TimeRemainingColumn(),
     )

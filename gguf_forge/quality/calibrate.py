@@ -17,15 +17,16 @@ import numpy as np
 from gguf_forge import names
 from gguf_forge.errors import RequestError
 from gguf_forge.format import reader, values
+from gguf_forge.quality.merging import Facts, Gathered, gathered, merged_imatrix, require_same
 from gguf_forge.quality.model_file import model_file
-from gguf_forge.quality.moments import Collector, Inputs, block_sizes
-from gguf_forge.quality.session import Model, Session, Tokens, cut_windows, read_texts
+from gguf_forge.quality.moments import Collector, Inputs, block_sizes, is_output
+from gguf_forge.quality.session import Ending, Model, Product, Session, Tokens, cut_windows, read_texts
 from gguf_forge.quant.calibration import SIDE, calibration_metadata, calibration_tensors, triangle
-from gguf_forge.quant.imatrix import Entry, Imatrix, load_imatrix, save_imatrix
+from gguf_forge.quant.imatrix import Imatrix, load_imatrix, save_imatrix
 from gguf_forge.system import processors
 
 StrPath = str | os.PathLike[str]
-#: Called with how much of the text is done, and how much there is, in bytes.
+#: Called with how many windows are done, and how many there are.
 Told = Callable[[int, int], None]
 
 CONTEXT = 512
@@ -100,9 +101,10 @@ def make_imatrix(
             new = _imatrix(collector, output, run)
             return replace(new, entries={**old.entries, **new.entries}, datasets=old.datasets + new.datasets)
 
-        for done in _evaluated(model, windows, run, collector):
+        _, ending = _survey(model, windows, run)
+        for done in _evaluated(model, windows, run, collector, ending):
             if told is not None:
-                told(*_bytes_done(run, done, len(windows)))
+                told(done, len(windows))
             if save_every and done < len(windows) and done // save_every > (done - 1) // save_every:
                 save_imatrix(made(), output, legacy=legacy)
         result = made()
@@ -110,61 +112,92 @@ def make_imatrix(
         return Done(result, windows.size)
 
 
-def calibrate(source: StrPath, output: StrPath, run: Run, *, budget: int = BUDGET, told: Told | None = None) -> Done:
+def calibrate(
+    source: StrPath | None, output: StrPath, run: Run, *, budget: int = BUDGET, merge: Sequence[StrPath] = (),
+    resume: bool = False, save_every: int = 0, told: Told | None = None,
+) -> Done:  # fmt: skip
     """Writes a calibration file: the importance matrix, and the second moments of each distinct input.
 
-    budget: bytes that the moments may take. Where they would take more, all inputs wider than some power of two are
-    cut into blocks, and what lies between two blocks is not kept. Raises ForgeError; the output appears only whole.
+    source: a GGUF file or a checkpoint's folder; None: only `merge` is added up. budget: bytes that the moments may
+    take. Where they would take more, all inputs wider than some power of two are cut into blocks, and what lies between
+    two blocks is not kept. merge: calibrations of the model that are added. resume: what `output` has of the text is
+    kept, and the run goes on after it. save_every: windows after which the output is written, 0: at the end only.
+    Raises ForgeError; the output appears only whole.
     """
+    if source is None and not merge:
+        raise RequestError("neither a model with a text, nor calibrations to add up")
+    if merge and resume:
+        raise RequestError("one goes on with a file, or adds others to it; not both")
+    goes_on = resume and os.path.exists(output)
+    before = gathered([output] if goes_on else merge, os.fspath(output))
+    if source is None:
+        return _written(before, output)
     with ExitStack() as stack:
         model = stack.enter_context(_model(source, run))
         windows = _windows(model, run)
-        block = widest_block(_survey(model, windows, run), budget)
-        collector = Collector(output=True, threads=run.threads or processors(), block=block)
-        stack.callback(collector.close)
-        for done in _evaluated(model, windows, run, collector):
-            if told is not None:
-                told(*_bytes_done(run, done, len(windows)))
-        imatrix = _imatrix(collector, output, run)
-        moments = [inputs.moments for inputs in collector.distinct]
-        facts = {
-            "tokens": values.u64(windows.size),
-            "context": values.u32(run.context),
-            "text.sha256": values.string(hashlib.sha256(read_texts(run.texts)).hexdigest()),
-            "model.sha256": values.string(_file_hash(model.path)),
-            "block": values.u32(block or 0),
-        }
-        save_imatrix(
-            imatrix, output,
-            metadata=calibration_metadata(moments, facts), tensors=calibration_tensors(moments, windows),
+        if goes_on:
+            windows = _unread(windows, before, output)
+            if not len(windows):
+                return Done(before.imatrix, 0, len(before.moments), None, _size(before))
+        inputs, ending = _survey(model, windows, run)
+        block = int(before.facts["block"]) or None if before.facts else widest_block(inputs, budget)
+        facts: Facts = {"model.sha256": _file_hash(model.path), "context": run.context, "block": block or 0}
+        require_same(before.facts, facts, before.imatrix.path)
+        threads = run.threads or processors()
+        collector = Collector(
+            output=True, threads=threads, block=block, before=before.entries, known=before.moments
         )  # fmt: skip
-        return Done(imatrix, windows.size, len(moments), block, sum(entry.tiles.nbytes for entry in moments))
+        stack.callback(collector.close)
+        text = hashlib.sha256(read_texts(run.texts)).hexdigest()
+        old = np.empty((0, run.context), np.int32) if before.windows is None else before.windows
+
+        def made(done: int) -> Gathered:
+            new = _imatrix(collector, output, run)
+            datasets = new.datasets if goes_on else before.imatrix.datasets + new.datasets
+            imatrix = replace(new, entries={**before.imatrix.entries, **new.entries}, datasets=datasets)
+            moments = {**before.moments, **{entry.weights[0]: entry.moments for entry in collector.distinct}}
+            texts = before.texts + [text] * (text not in before.texts)
+            return Gathered(imatrix, moments, np.concatenate([old, windows[:done]]), facts, texts)
+
+        for done in _evaluated(model, windows, run, collector, ending):
+            if told is not None:
+                told(done, len(windows))
+            if save_every and done < len(windows) and done // save_every > (done - 1) // save_every:
+                _written(made(done), output)
+        return replace(_written(made(len(windows)), output), tokens=windows.size)
 
 
-def merged_imatrix(parts: Sequence[Imatrix], path: str) -> Imatrix:
-    """Several matrices added up, entry by entry, as llama-imatrix does with --in-file.
+def _written(found: Gathered, output: StrPath) -> Done:
+    """Writes what was gathered."""
+    assert found.windows is not None
+    moments = list(found.moments.values())
+    facts = {
+        "tokens": values.u64(found.windows.size),
+        "context": values.u32(int(found.facts["context"])),
+        "text.sha256": values.string(",".join(found.texts)),
+        "model.sha256": values.string(str(found.facts["model.sha256"])),
+        "block": values.u32(int(found.facts["block"])),
+    }
+    save_imatrix(
+        found.imatrix, output,
+        metadata=calibration_metadata(moments, facts), tensors=calibration_tensors(moments, found.windows),
+    )  # fmt: skip
+    return Done(found.imatrix, 0, len(moments), int(found.facts["block"]) or None, _size(found))
 
-    Raises RequestError where entries of one name have other widths, or numbers of experts, or the forms are mixed.
-    """
-    if len({part.legacy for part in parts}) > 1:
-        raise RequestError("matrices of the .dat form, which have lost their counts, are not added to others")
-    entries: dict[str, Entry] = {}
-    for part in parts:
-        for name, entry in part.entries.items():
-            old = entries.get(name)
-            if old is None:
-                entries[name] = entry
-            elif old.sums.shape != entry.sums.shape:
-                text = f"{entry.sums.shape} values, but {old.sums.shape} in the matrices before"
-                raise RequestError(text, path=part.path, field=f'entry "{name}"')
-            else:
-                entries[name] = Entry(old.sums + entry.sums, old.counts + entry.counts)
-    sizes = [part.chunk_size for part in parts if part.chunk_size]
-    size = sizes[0] if sizes else 0
-    most = max((int(entry.counts.max()) for entry in entries.values()), default=0)
-    datasets = tuple(name for part in parts for name in part.datasets)
-    chunks = (most + size // 2) // size if size else sum(part.chunks for part in parts)
-    return Imatrix(path, entries, datasets, chunks, size, legacy=bool(parts) and parts[0].legacy)
+
+def _size(found: Gathered) -> int:
+    return sum(entry.tiles.nbytes for entry in found.moments.values())
+
+
+def _unread(windows: Tokens, before: Gathered, output: StrPath) -> Tokens:
+    """The windows of a text that a calibration has not seen; RequestError where it is of another text."""
+    read = before.windows
+    assert read is not None
+    same = read.shape[1] == windows.shape[1] and np.array_equal(read[: len(windows)], windows[: len(read)])
+    if not same or len(read) > len(windows):
+        text = f"cannot go on with it: it is of {len(read)} windows of {read.shape[1]} tokens of another text"
+        raise RequestError(text, path=output)
+    return windows[len(read) :]
 
 
 def widest_block(inputs: Sequence[Inputs], budget: int) -> int | None:
@@ -182,19 +215,44 @@ def widest_block(inputs: Sequence[Inputs], budget: int) -> int | None:
     raise RequestError(f"second moments of {len(inputs)} inputs take {size} bytes at least, more than {budget}")
 
 
-def _survey(model: Model, windows: Tokens, run: Run) -> list[Inputs]:
-    """The inputs of all products, of a few tokens only: to know how many there are, and how wide."""
-    collector = Collector(output=True)
-    with Session(
-        model, windows.shape[1], threads=run.threads, observe=collector.observe, wants=collector.wants
-    ) as session:
-        session.evaluate(windows[:1, :SURVEY])
-    return collector.distinct
+def _survey(model: Model, windows: Tokens, run: Run) -> tuple[list[Inputs], Ending | None]:
+    """The inputs of all products, of a few tokens only: to know how many there are, and how wide.
+
+    And where an evaluation may end: at the output matrix's input, if nothing is computed after it that is gathered.
+    That is tried, since the library's names are only a habit of it.
+    """
+    last = Ending("", "")
+
+    def seen(ending: Ending | None) -> Collector:
+        collector = Collector(output=True)
+
+        def observe(product: Product) -> None:
+            nonlocal last
+            last = Ending(product.given_name, product.weight)
+            collector.observe(product)
+
+        with Session(
+            model, windows.shape[1], threads=run.threads, observe=observe, wants=collector.wants, ending=ending
+        ) as session:
+            session.evaluate(windows[:1, :SURVEY], first=None)
+        return collector
+
+    whole = seen(None)
+    ending = last
+    if not is_output(ending.weight) or not ending.node:
+        return whole.distinct, None
+    short = seen(ending)
+    same = whole.inputs.keys() == short.inputs.keys() and all(
+        np.array_equal(inputs.squares, short.inputs[name].squares) for name, inputs in whole.inputs.items()
+    )
+    return whole.distinct, ending if same else None
 
 
-def _evaluated(model: Model, windows: Tokens, run: Run, collector: Collector) -> Iterator[int]:
+def _evaluated(model: Model, windows: Tokens, run: Run, collector: Collector, ending: Ending | None) -> Iterator[int]:
     """Evaluates all windows; gives how many are done, after each call."""
-    with Session(model, run.context, threads=run.threads, observe=collector.observe, wants=collector.wants) as session:
+    with Session(
+        model, run.context, threads=run.threads, observe=collector.observe, wants=collector.wants, ending=ending
+    ) as session:
         for at in range(0, len(windows), session.sequences):
             session.evaluate(windows[at : at + session.sequences])
             yield min(len(windows), at + session.sequences)
@@ -234,11 +292,6 @@ def _resumable(found: Imatrix, run: Run) -> Imatrix:
         of = f"windows of {found.chunk_size} of {', '.join(found.datasets)}"
         raise RequestError(f"cannot go on with it: it is of {of}", path=found.path)
     return replace(found, datasets=())
-
-
-def _bytes_done(run: Run, done: int, windows: int) -> tuple[int, int]:
-    size = sum(os.path.getsize(text) for text in run.texts)
-    return size * done // windows, size
 
 
 @contextmanager

@@ -57,6 +57,10 @@ class Library:
         setattr(self, name, function)
         return function
 
+    def name_of(self, tensor: Any) -> str:
+        """The name that a tensor of a graph has in it; empty for none."""
+        return bytes(self.ffi.string(tensor.name)).decode("utf-8", "replace")
+
     def reason(self) -> str:
         """What the library said last of warnings and errors, in one line; and forgets it."""
         lines = [printable(line.strip()) for line in self.said if line.strip()]

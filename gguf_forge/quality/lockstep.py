@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import UnsupportedError
-from gguf_forge.quality.session import Floats, Model, Product, Session, Tokens, weight_name
+from gguf_forge.quality.moments import is_output
+from gguf_forge.quality.session import Floats, Model, Session, Tokens, array_of, weight_name
 from gguf_forge.quant.codec import encode_rows
 from gguf_forge.types import TensorType, tensor_type
 
@@ -83,8 +84,8 @@ class Meeting:
             raise Parted
 
 
-class Parted(Exception):  # noqa: N818 - no error, but the end of a thread whose partner has ended
-    """The other copy will not come to the next product."""
+class Parted(Exception):  # noqa: N818 - no error, but the end of an evaluation
+    """There is no next product, or the other copy will not come to it."""
 
 
 class Stream(Session):
@@ -132,12 +133,12 @@ class Stream(Session):
 
     def floats(self, tensor: Any) -> Floats:
         """A float32 tensor's rows (rows, width), in memory of the library where it lies in one piece."""
-        data = Product(self.library, tensor, "", False).array(tensor, np.dtype(np.float32))
+        data = array_of(self.library, tensor, np.dtype(np.float32))
         return data.reshape(-1, data.shape[-1])
 
     def name(self, tensor: Any) -> str:
         """A tensor's name, of a weight without what a scheduler puts around it."""
-        return weight_name(self.library.ffi.string(tensor.name).decode("utf-8", "replace"))
+        return weight_name(self.library.name_of(tensor))
 
     def leaves(self, tensor: Any) -> list[Any]:
         """What an operation takes that no operation makes: weights, and what is given to the model."""
@@ -256,6 +257,7 @@ class Lockstep:
         stream = self.first
         if self._pairs(stream, tensor, self._paired[0]):
             self._meeting.offer((number, stream.floats(tensor.src[1]), self._residual(stream, number, tensor)))
+        self._end(stream, tensor)
 
     def _at_second(self, number: int, tensor: Any) -> None:
         stream = self.second
@@ -264,8 +266,11 @@ class Lockstep:
             if name not in self._met:
                 self._met.add(name)
                 self._meet(name, leaf)
-        if not self._pairs(stream, tensor, self._paired[1]):
-            return
+        if self._pairs(stream, tensor, self._paired[1]):
+            self._at_pair(stream, number, tensor)
+        self._end(stream, tensor)
+
+    def _at_pair(self, stream: Stream, number: int, tensor: Any) -> None:
         name = stream.name(tensor.src[0])
         at, inputs, residual = self._meeting.take()
         mine, own = stream.floats(tensor.src[1]), self._residual(stream, number, tensor)
@@ -275,6 +280,11 @@ class Lockstep:
         key = int(stream.library.ffi.cast("uintptr_t", tensor.src[1]))
         self._pair(Pair(name, tensor.src[0], (inputs, mine), residuals, key))
         self._meeting.finish()
+
+    def _end(self, stream: Stream, tensor: Any) -> None:
+        """Nothing is fitted after the output matrix, and the logits are not needed."""
+        if stream.is_product(tensor) and is_output(stream.name(tensor.src[0])):
+            raise Parted
 
     def _pairs(self, stream: Stream, tensor: Any, seen: set[str]) -> bool:
         """Whether the copies meet before this operation."""
@@ -305,7 +315,7 @@ def exchange(session: Session, tensor: Any, values: Floats) -> bytes:
     blocks = encode_rows(np.ascontiguousarray(values), F32, kind).tobytes()
     memory = session.library.ffi.buffer(tensor.data, session.library.ggml_nbytes(tensor))
     if len(memory) != len(blocks):
-        name = weight_name(session.library.ffi.string(tensor.name).decode())
+        name = weight_name(session.library.name_of(tensor))
         raise UnsupportedError(f"{name}: {len(memory)} bytes in memory, {len(blocks)} in the file")
     before = bytes(memory)
     memory[:] = blocks

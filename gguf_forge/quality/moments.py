@@ -62,14 +62,16 @@ class Collector:
 
     output: those of the output matrix too. threads: for products; 0: only squares are gathered. block: the widest block
     of products that is kept; wider inputs are cut into equal ones (None: never). before: entries to which squares are
-    added, as llama-imatrix goes on with those of a file.
+    added, as llama-imatrix goes on with those of a file. known: moments to whose tiles products are added, by the
+    weight that gives them their name; `before` has the entries of all their weights.
     """
 
     def __init__(
-        self, *, output: bool = False, threads: int = 0, block: int | None = None, before: Mapping[str, Entry] = {}
-    ) -> None:
+        self, *, output: bool = False, threads: int = 0, block: int | None = None, before: Mapping[str, Entry] = {},
+        known: Mapping[str, Moments] = {},
+    ) -> None:  # fmt: skip
         self.inputs: dict[str, Inputs] = {}
-        self._before = before
+        self._before, self._known = before, known
         self._output, self._threads, self._block = output, threads, block
         self._pool = ThreadPoolExecutor(threads) if threads else None
         self._leaders: dict[tuple[int, int], str] = {}
@@ -132,8 +134,13 @@ class Collector:
             made.squares += old.sums.reshape(shape)
             made.tokens += old.counts
         if self._pool is not None:
-            made.sizes = block_sizes(product.width, self._block)
-            made.tiles = np.zeros((shape[0], sum(map(triangle, made.sizes)), SIDE * SIDE), np.float32)
+            known = self._known.get(product.weight)
+            made.sizes = block_sizes(product.width, self._block) if known is None else known.sizes
+            tiles = (shape[0], sum(map(triangle, made.sizes)), SIDE * SIDE)
+            if known is not None and (known.tiles.shape != tiles or sum(known.sizes) != product.width):
+                text = f"moments {known.tiles.shape} to go on with, but the model's are {tiles}"
+                raise RequestError(text, field=_field(product.weight))
+            made.tiles = np.zeros(tiles, np.float32) if known is None else known.tiles
         self.inputs[product.weight] = made
         return made
 
@@ -144,7 +151,7 @@ class Collector:
 
     def _dense(self, inputs: Inputs, product: Product) -> None:
         data = product.inputs()
-        outer, inner = int(product.tensor.src[0].ne[3]), int(product.tensor.src[0].ne[2])
+        outer, inner = product.stack
         for i3 in range(data.shape[0]):
             for i2 in range(data.shape[1]):
                 self._add(inputs, (i3 % outer) * inner + i2 % inner, data[i3, i2])

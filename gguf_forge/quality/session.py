@@ -129,53 +129,47 @@ class Model:
 class Product:
     """A product of a weight with its inputs that was just computed. Valid only during the call that shows it.
 
-    weight: the weight's name. matrices: how many are stacked in it. routed: each token goes through some of them only,
-    those of `experts()`. width: inputs of each matrix. source: equal for products of one evaluation that have the same
-    inputs (and routing).
+    weight: the weight's name. stack: how matrices are stacked in it, (outer, inner). routed: each token goes through
+    some of them only, those of `experts()`. source: equal for products of one evaluation that have the same inputs (and
+    routing).
     """
 
     library: Library
-    tensor: Any
     weight: str
+    stack: tuple[int, int]
     routed: bool
+    given: Any
+    routing: Any
 
     @property
     def width(self) -> int:
         """Inputs of each matrix."""
-        return int(self.tensor.src[1].ne[0])
+        return int(self.given.ne[0])
 
     @property
     def matrices(self) -> int:
         """Matrices stacked in the weight: 1, or how many experts there are."""
-        return int(self.tensor.src[0].ne[2] * self.tensor.src[0].ne[3])
+        return self.stack[0] * self.stack[1]
 
     @property
     def source(self) -> tuple[int, int]:
         """Which inputs these are."""
         cast = self.library.ffi.cast
-        inputs, routing = self.tensor.src[1], self.tensor.src[2 if self.routed else 1]
-        return int(cast("uintptr_t", inputs)), int(cast("uintptr_t", routing))
+        return int(cast("uintptr_t", self.given)), int(cast("uintptr_t", self.routing))
+
+    @property
+    def given_name(self) -> str:
+        """What the library calls the inputs; empty where it has no name for them."""
+        return self.library.name_of(self.given)
 
     def inputs(self) -> Floats:
         """float32 (ne3, ne2, ne1, width) in ggml's order of axes; of a routed product (1, tokens, slots, width)."""
-        return self.array(self.tensor.src[1], np.dtype(np.float32))
+        return array_of(self.library, self.given, np.dtype(np.float32))
 
     def experts(self) -> Tokens:
         """int32 (tokens, experts used): which matrices a routed product put each token through."""
-        found: Tokens = self.array(self.tensor.src[2], np.dtype(np.int32))[0, 0]
+        found: Tokens = array_of(self.library, self.routing, np.dtype(np.int32))[0, 0]
         return found
-
-    def array(self, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """A tensor of the library as an array, in ggml's order of axes; a copy only where it lies on another device."""
-        lib = self.library
-        size = lib.ggml_nbytes(tensor)
-        if tensor.buffer == lib.ffi.NULL or lib.ggml_backend_buffer_is_host(tensor.buffer):
-            raw: Any = lib.ffi.buffer(tensor.data, size)
-        else:
-            raw = bytearray(size)
-            lib.ggml_backend_tensor_get(tensor, lib.ffi.from_buffer(raw), 0, size)
-        strides = tuple(tensor.nb)[::-1]
-        return np.ndarray(tuple(tensor.ne)[::-1], dtype, raw, 0, strides)
 
 
 class Session:
@@ -185,14 +179,16 @@ class Session:
     computed; rows: inputs, that is, tokens, of it. What `observe` raises ends the evaluation and is raised by it.
     threads: of the CPU; None: all. sequences: windows that one call can take; None: as many as fit a batch of 2048
     tokens, which go through the model 512 tokens at a time. Where a number is given, they go through it all together.
-    outputs: tokens of a call for which logits are computed at most; None: any.
+    outputs: tokens of a call for which logits are computed at most; None: any. ending: where an evaluation ends, short
+    of the logits; those that `evaluate` returns mean nothing then. The product that is left out is shown to `observe`
+    all the same.
     Raises UnsupportedError (llama.cpp cannot make a context of the model, or lacks the memory).
     """
 
     def __init__(
         self, model: Model, context: int, *, threads: int | None = None,
         observe: Callable[[Product], None] | None = None, wants: Callable[[str, int], bool] = lambda weight, rows: True,
-        sequences: int | None = None, outputs: int | None = None,
+        sequences: int | None = None, outputs: int | None = None, ending: Ending | None = None,
     ) -> None:  # fmt: skip
         if context < 1 or not 1 <= (sequences or 1) <= MOST_SEQUENCES:
             raise RequestError(f"a context of {context} tokens, {sequences or 1} times")
@@ -200,7 +196,7 @@ class Session:
         self.library = lib = model.library
         self.context = context
         self.sequences = sequences or min(MOST_SEQUENCES, max(1, BATCH // context))
-        self._observe, self._wants = observe, wants
+        self._observe, self._wants, self._ending = observe, wants, ending
         self._raised: BaseException | None = None
         self._handle: Any = None
         self._past = 0
@@ -338,33 +334,49 @@ class Session:
             batch.seq_id[i][0] = i // length
 
     def _see(self, tensor: Any, ask: bool, data: Any) -> bool:
-        """The library asks of each operation whether its result is wanted, and shows it if so."""
+        """The library asks of each operation whether its result is wanted, and shows it if so; False then ends all."""
         if self._raised is not None:
             return False
         try:
+            last = self._ending is not None and self.library.name_of(tensor) == self._ending.node
             product = self._product(tensor)
-            if ask or product is None:
-                return product is not None
+            if ask or not (last or product):
+                return last or product is not None
             assert self._observe is not None
-            self._observe(product)
+            if product is not None:
+                self._observe(product)
+            if last and self._ending is not None and self._wants(self._ending.weight, tensor.ne[1]):
+                self._observe(Product(self.library, self._ending.weight, (1, 1), False, tensor, tensor))
         except BaseException as error:  # noqa: BLE001 - raised again where the library has returned
             self._raised = error
             return False
-        return True
+        return not last
 
     def _product(self, tensor: Any) -> Product | None:
         ffi = self.library.ffi
         name = self.operation(tensor)
         if name not in ("MUL_MAT", "MUL_MAT_ID"):
             return None
-        inputs = tensor.src[1]
-        weight = weight_name(ffi.string(tensor.src[0].name).decode("utf-8", "replace"))
+        matrix, given = tensor.src[0], tensor.src[1]
+        weight = weight_name(self.library.name_of(matrix))
         routed = name == "MUL_MAT_ID"
-        if inputs.type != F32 or not self._wants(weight, MANY if routed else inputs.ne[1]):
+        if given.type != F32 or not self._wants(weight, MANY if routed else given.ne[1]):
             return None
-        return Product(self.library, tensor, weight, routed)
+        stack = int(matrix.ne[3]), int(matrix.ne[2])
+        return Product(self.library, weight, stack, routed, given, tensor.src[2] if routed else given)
 
     _operations: dict[int, str] = {}  # noqa: RUF012 - of the one library
+
+
+def array_of(library: Library, tensor: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A tensor of the library as an array, in ggml's order of axes; a copy only where it lies on another device."""
+    size = library.ggml_nbytes(tensor)
+    if tensor.buffer == library.ffi.NULL or library.ggml_backend_buffer_is_host(tensor.buffer):
+        raw: Any = library.ffi.buffer(tensor.data, size)
+    else:
+        raw = bytearray(size)
+        library.ggml_backend_tensor_get(tensor, library.ffi.from_buffer(raw), 0, size)
+    return np.ndarray(tuple(tensor.ne)[::-1], dtype, raw, 0, tuple(tensor.nb)[::-1])
 
 
 def weight_name(name: str) -> str:

@@ -152,6 +152,24 @@ class Calibration:
         key = self._sources[name] + (f"#{entry.index(expert)}" if len(entry.tokens) > 1 else "")
         return Covariance(start, blocks, tokens, key)
 
+    def stored(self) -> list[Moments]:
+        """All moments as they lie in the file, read now: sums, to be added to others. Raises RecipeError."""
+        weights: dict[str, list[str]] = {}
+        for name, source in self._sources.items():
+            weights.setdefault(source, []).append(name)
+        found = []
+        for source, sharing in weights.items():
+            entry = self._entry(source)
+            if entry is None or sharing[0] != source:
+                raise RecipeError(f'moments of "{escaped(source)}", which is no weight here', path=self.path)
+            shape = (len(entry.tokens), entry.tiles, SIDE * SIDE)
+            raw = entry.tensor.read_rows(0, entry.tensor.rows).reshape(-1).view("<f4")
+            tiles = raw.astype(np.float32).reshape(shape)
+            if not np.isfinite(tiles).all():
+                raise RecipeError("a number that is not finite", path=self.path, field=entry.field)
+            found.append(Moments(sharing, entry.sizes, entry.tokens, tiles))
+        return found
+
     def source(self, name: str) -> str | None:
         """The weight under whose name this one's moments are: the same for weights with one input."""
         return self._sources.get(name)
@@ -265,6 +283,18 @@ class Moments:
     sizes: Sequence[int]
     tokens: NDArray[np.int64]
     tiles: Floats
+
+    def squares(self) -> Floats:
+        """The sums of squares, the matrices' diagonals: float32 (matrices, columns)."""
+        out, at = [], 0
+        for size in self.sizes:
+            count = -(-size // SIDE)
+            firsts = at + np.array([i * count - i * (i - 1) // 2 for i in range(count)])
+            on_diagonal = self.tiles[:, firsts].reshape(len(self.tiles), count, SIDE, SIDE)
+            squares = np.diagonal(on_diagonal, axis1=2, axis2=3).reshape(len(self.tiles), -1)
+            out.append(squares[:, :size])
+            at += triangle(size)
+        return np.concatenate(out, axis=1)
 
 
 def calibration_metadata(moments: Sequence[Moments], facts: Mapping[str, values.Value]) -> dict[str, values.Value]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gguf_forge.errors import ForgeError, InputError, RequestError
-from gguf_forge.quality.calibrate import Run, calibrate, make_imatrix, merged_imatrix, widest_block
+from gguf_forge.quality.calibrate import Run, _survey, calibrate, make_imatrix, widest_block
+from gguf_forge.quality.merging import merged_imatrix
 from gguf_forge.quality.moments import Collector, Inputs
-from gguf_forge.quality.session import Model, Product, Session, cut_windows, read_texts
+from gguf_forge.quality.session import Ending, Model, Product, Session, cut_windows, read_texts
 from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.imatrix import load_imatrix, save_imatrix
 from tests.cli.conftest import Forge
@@ -134,6 +135,88 @@ def test_covariances_are_those_of_the_inputs(dense: Path, tmp_path: Path) -> Non
         windows = calibration.windows()
         assert windows is not None
         assert np.array_equal(windows, tokens)
+
+
+def test_a_calibration_that_goes_on_is_the_same_file(dense: Path, forge: Forge, tmp_path: Path) -> None:
+    text, parts, whole = short(tmp_path), tmp_path / "parts.gguf", tmp_path / "whole.gguf"
+    options = ("-f", text, "-c", 64, "--threads", 1, "--process-output")
+    assert forge("calibrate", dense, "-o", whole, *options, "--chunks", 40).code == 0
+    assert forge("calibrate", dense, "-o", parts, *options, "--chunks", 32, "--save-frequency", 32).code == 0
+    assert forge("calibrate", dense, "-o", parts, *options, "--chunks", 40, "--resume").code == 0
+    assert parts.read_bytes() == whole.read_bytes()
+    assert forge("calibrate", dense, "-o", parts, *options, "--chunks", 40, "--resume").code == 0  # nothing is left
+    assert parts.read_bytes() == whole.read_bytes()
+    other = tmp_path / "other.txt"
+    other.write_bytes(TEXT.read_bytes()[9000:18000])
+    for words in (("-f", other, "-c", 64), ("-f", text, "-c", 32), ("-f", text, "-c", 64, "--chunks", 3)):
+        run = forge("calibrate", dense, "-o", parts, *words, "--resume")
+        assert (run.code, "cannot go on with it: it is of 40 windows" in run.err) == (2, True)
+
+
+def test_calibrations_are_added_up(dense: Path, forge: Forge, tmp_path: Path) -> None:
+    text = short(tmp_path)
+    one, two, both, added = (tmp_path / f"{name}.gguf" for name in ("1", "2", "both", "added"))
+    options = ("-f", text, "-c", 64)
+    assert forge("calibrate", dense, "-o", one, *options, "--chunks", 4).code == 0
+    assert forge("calibrate", dense, "-o", two, *options, "--chunk", 4, "--chunks", 5).code == 0
+    assert forge("calibrate", "--in-file", one, "--in-file", two, "-o", both).code == 0
+    assert forge("calibrate", dense, "-o", added, *options, "--chunk", 4, "--chunks", 5, "--in-file", one).code == 0
+    with Calibration.open(one) as a, Calibration.open(two) as b:
+        for path in (both, added):
+            with Calibration.open(path) as c:
+                windows = [calibration.windows() for calibration in (a, b, c)]
+                assert np.array_equal(np.concatenate(windows[:2]), windows[2])  # type: ignore[arg-type]
+                assert (c.imatrix.chunks, c.metadata["forge.calibration.tokens"]) == (9, 9 * 64)
+                for name in c.names:
+                    assert c.tokens(name) == 9 * 64
+                    x, y, z = (calibration.covariance(name) for calibration in (a, b, c))
+                    assert x is not None
+                    assert y is not None
+                    assert z is not None
+                    mean = (x.blocks[0][1] * x.tokens + y.blocks[0][1] * y.tokens) / (x.tokens + y.tokens)
+                    assert np.allclose(z.blocks[0][1], mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max())
+                for name, entry in c.imatrix.entries.items():
+                    sums = a.imatrix.entries[name].sums + b.imatrix.entries[name].sums
+                    assert np.allclose(entry.sums, sums, rtol=1e-4)
+
+
+def test_calibrations_that_do_not_fit_are_one_line(dense: Path, routed: Path, forge: Forge, tmp_path: Path) -> None:
+    text, one, out = short(tmp_path), tmp_path / "1.gguf", tmp_path / "out.gguf"
+    assert forge("calibrate", dense, "-o", one, "-f", text, "-c", 64, "--chunks", 4).code == 0
+    others: dict[str, tuple[Path, list[str]]] = {
+        "of another size": (dense, ["-c", "32"]),
+        "another model": (routed, ["-c", "64"]),
+        "of another width": (dense, ["-c", "64", "--memory", "5M"]),
+    }
+    for said, (model, words) in others.items():
+        two = tmp_path / f"{said}.gguf"
+        assert forge("calibrate", model, "-o", two, "-f", text, "--chunks", 4, *words).code == 0
+        for rest in (("--in-file", two, "--in-file", one), (dense, "-f", text, "-c", 64, "--in-file", two)):
+            if rest[0] is dense and said == "of another width":
+                continue  # the model's are then gathered in such blocks, too
+            run = forge("calibrate", *rest, "-o", out)
+            assert (run.code, said in run.err, out.exists()) == (2, True, False), run.err
+    run = forge("calibrate", dense, "-f", text, "-c", 64, "--in-file", one, "--resume", "-o", out)
+    assert (run.code, "not both" in run.err) == (2, True)
+
+
+def test_the_output_matrix_is_not_computed_for_its_input(dense: Path, tmp_path: Path) -> None:
+    with Model(dense) as model:
+        windows = cut_windows(model, model.tokenize(read_texts([short(tmp_path)])), 64, 2)
+        _, ending = _survey(model, windows, Run([], context=64, threads=1))
+        assert ending == Ending("result_norm", "output.weight")
+        logits: list[np.ndarray] = []
+        collectors = [Collector(output=True), Collector(output=True)]
+        for collector, end in zip(collectors, (None, ending), strict=True):
+            with Session(model, 64, threads=1, observe=collector.observe, wants=collector.wants, ending=end) as session:
+                found = session.evaluate(windows)
+                assert found is not None
+                logits.append(found.copy())
+    assert not np.allclose(logits[0], logits[1])  # nobody made them the second time
+    whole, short_of_it = collectors
+    assert whole.inputs.keys() == short_of_it.inputs.keys()
+    for name, inputs in whole.inputs.items():
+        assert np.array_equal(inputs.squares, short_of_it.inputs[name].squares)
 
 
 def test_a_budget_cuts_wide_inputs_into_blocks(dense: Path, forge: Forge, tmp_path: Path) -> None:
