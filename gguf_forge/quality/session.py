@@ -172,6 +172,17 @@ class Product:
         return found
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Where an evaluation may end whose logits nobody wants: the last product's input, by its name in the library.
+
+    weight: whose product it would be, the output matrix, which in a small model is a quarter of the work and more.
+    """
+
+    node: str
+    weight: str
+
+
 class Session:
     """Evaluates windows of up to `context` tokens of a model, several at a time.
 
@@ -353,7 +364,6 @@ class Session:
         return not last
 
     def _product(self, tensor: Any) -> Product | None:
-        ffi = self.library.ffi
         name = self.operation(tensor)
         if name not in ("MUL_MAT", "MUL_MAT_ID"):
             return None
