@@ -24,19 +24,33 @@ from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.safetensors import read_safetensors
 from gguf_forge.source.strict_json import read_json_object
 from gguf_forge.source.tensor import SourceTensor, tensor_field
-from gguf_forge.source.torch_pickle import read_torch_pickle
+from gguf_forge.source.torch_pickle import Said, read_module_pickle, read_torch_pickle
 from gguf_forge.source.wrappers import ADAPTER_CONFIG, describe_adapter, unwrap
 
-_Reader = Callable[[InputFile, list[str]], dict[str, SourceTensor]]
+_Reader = Callable[[InputFile, list[str], dict[str, dict[str, Said]]], dict[str, SourceTensor]]
+
+
+def _safetensors(file: InputFile, notes: list[str], _: object) -> dict[str, SourceTensor]:
+    return read_safetensors(file, notes)
+
+
+def _torch(file: InputFile, notes: list[str], _: object) -> dict[str, SourceTensor]:
+    return read_torch_pickle(file, notes)
+
+
+def _modules(file: InputFile, _: object, said: dict[str, dict[str, Said]]) -> dict[str, SourceTensor]:
+    return read_module_pickle(file, said)
+
 
 #: Container by the beginning and end of its file names, in order of preference.
 _CONTAINERS: tuple[tuple[str, str, _Reader], ...] = (
-    ("model", ".safetensors", read_safetensors),
-    ("pytorch_model", ".bin", read_torch_pickle),
-    ("output", ".safetensors", read_safetensors),  # as exllamav2 calls what it makes
+    ("model", ".safetensors", _safetensors),
+    ("pytorch_model", ".bin", _torch),
+    ("output", ".safetensors", _safetensors),  # as exllamav2 calls what it makes
+    ("qmodel", ".pt", _modules),  # as hqq calls what it saves
 )
 #: The containers of a folder in Mistral's own layout.
-_NATIVE = (("consolidated", ".safetensors", read_safetensors),)
+_NATIVE = (("consolidated", ".safetensors", _safetensors),)
 #: Keys of config.json by which other tools import Python files of the folder.
 _CODE_KEYS = ("auto_map", "model_file")
 _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[a-z]+)", re.DOTALL)
@@ -50,8 +64,9 @@ class Checkpoint:
     (files by name; within a safetensors file by name, within a .bin file as it lists them; names without those of
     modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. `native` says that
     the folder is read in Mistral's own layout: consolidated*.safetensors and params.json. `adapter` is the folder of an
-    adapter that was merged into the tensors; `folders` are both, that first whose name and card the model has. Close
-    it, or use it as a context manager; reads fail afterwards.
+    adapter that was merged into the tensors; `modules` is what a file says of modules beside their tensors, by module
+    (of hqq's own files alone); `folders` are both, that first whose name and card the model has. Close it, or use it as
+    a context manager; reads fail afterwards.
     """
 
     path: Path
@@ -60,6 +75,7 @@ class Checkpoint:
     notes: list[str]
     native: bool
     adapter: Path | None
+    modules: Mapping[str, Mapping[str, Said]]
 
     def __init__(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
         given = Path(path)
@@ -67,6 +83,7 @@ class Checkpoint:
         self.adapter = None
         self.notes = []
         self._inputs: list[InputFile] = []
+        self.modules = said = dict[str, dict[str, Said]]()
         tensors: dict[str, SourceTensor] = {}
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -78,7 +95,7 @@ class Checkpoint:
                 names, reader, weight_map = [given.name], _reader_of(given), {}
             self.files = tuple(self.path / name for name in names)
             for name in names:
-                self._add_file(self.path / name, reader, tensors)
+                self._add_file(self.path / name, reader, tensors, said)
             if weight_map:
                 _check_index(self.path, weight_map, tensors, self.notes)
             unwrapped, notes = unwrap(tensors, self.path)
@@ -86,10 +103,12 @@ class Checkpoint:
         self.tensors = MappingProxyType(unwrapped)
         self.notes += notes
 
-    def _add_file(self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor]) -> None:
+    def _add_file(
+        self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor], said: dict[str, dict[str, Said]]
+    ) -> None:
         file = InputFile(path)
         self._inputs.append(file)
-        found = reader(file, self.notes)
+        found = reader(file, self.notes, said)
         for name in found.keys() & tensors.keys():
             where = tensors[name].file.path.name
             raise CheckpointError(f"is also in {where}", path=path, field=tensor_field(name))

@@ -225,19 +225,7 @@ def read_torch_pickle(
     Raises UnsafeInputError for a pickle that asks for anything but tensors, FormatError and its kinds for a damaged
     file, UnsupportedError for TorchScript archives and compressed members. Nothing in the file is ever run.
     """
-    file.refuse_lfs_pointer()
-    vocabulary = _Vocabulary(file.path)
-    start = file.read(0, min(file.size, 4))
-    if start == b"PK\x03\x04":
-        value, places, big_endian = _read_zip(file, vocabulary)
-    elif start[:1] == b"\x80":
-        value, places, big_endian = _read_legacy(file, vocabulary)
-    elif len(start) < 4:
-        raise TruncatedError(f"{file.size} bytes, too short for a file of torch.save", path=file.path)
-    else:
-        raise FormatError(f"{start!r} begins no file of torch.save", path=file.path, offset=0)
-    if not isinstance(value, dict):
-        raise InvalidError(f"holds a {type(value).__name__}, expected a dictionary of tensors", path=file.path)
+    value, places, big_endian = _load(file)
     tensors: dict[str, SourceTensor] = {}
     entries = value if numbers is None else _flat(value)
     for name, view in entries.items():
@@ -252,6 +240,72 @@ def read_torch_pickle(
             raise InvalidError(f"{type(view).__name__}, not a tensor", path=file.path, field=field)
         tensors[name] = _place(name, view, places[view.storage.key], file, big_endian)
     return tensors
+
+
+#: Dictionaries of a module: one whose entries count as its own, and those of scales that are quantized themselves.
+_NESTED = ("meta", "meta_scale", "meta_zero")
+#: What may stand beside a module's tensors.
+Said = int | float | str | tuple[Any, ...] | None
+
+
+def read_module_pickle(file: InputFile, said: dict[str, dict[str, Said]]) -> dict[str, SourceTensor]:
+    """The tensors of a dictionary of modules, as MODULE.KEY; what else each module has goes to `said`, by module.
+
+    So HQQ saves models (qmodel.pt): {module: {"W_q": tensor, "scale": tensor, "nbits": 4, "shape": (out, in), ...}},
+    older files with all but W_q and bias in a dictionary "meta" of the module's. Raises as `read_torch_pickle` does.
+    """
+    value, places, big_endian = _load(file)
+    tensors: dict[str, SourceTensor] = {}
+    for module, entries in value.items():
+        if not isinstance(module, str):
+            raise InvalidError(f"key {shown(module)} is not a string", path=file.path)
+        field = f'entry "{escaped(module)}"'
+        if not isinstance(entries, dict):
+            raise InvalidError(f"{shown(entries)}, expected a module's dictionary", path=file.path, field=field)
+        inner = entries.get("meta")
+        all_of_it = {**inner, **entries} if isinstance(inner, dict) else entries
+        for key, entry in all_of_it.items():
+            if not isinstance(key, str):
+                raise InvalidError(f"key {shown(key)} is not a string", path=file.path, field=field)
+            if key in _NESTED and isinstance(entry, dict):
+                continue
+            name = f"{module}.{key}"
+            check_tensor_name(name, file.path)
+            if isinstance(entry, _View):
+                if name in tensors:
+                    raise InvalidError("comes twice", path=file.path, field=tensor_field(name))
+                tensors[name] = _place(name, entry, places[entry.storage.key], file, big_endian)
+            elif isinstance(entry, Name):
+                said.setdefault(module, {})[key] = str(entry)
+            elif entry is None or isinstance(entry, (int, float, str)) or _of_numbers(entry):
+                said.setdefault(module, {})[key] = entry
+            else:
+                what = f'entry "{escaped(name)}"'
+                raise UnsupportedError(f"{shown(entry)} of a module is not read", path=file.path, field=what)
+    return tensors
+
+
+def _of_numbers(entry: object) -> bool:
+    """Whether it is a shape."""
+    return isinstance(entry, tuple) and all(type(number) is int for number in entry)
+
+
+def _load(file: InputFile) -> tuple[dict[Any, Any], dict[str, _Place], bool]:
+    """The dictionary in a file, where its storages lie, and whether their numbers are big-endian."""
+    file.refuse_lfs_pointer()
+    vocabulary = _Vocabulary(file.path)
+    start = file.read(0, min(file.size, 4))
+    if start == b"PK\x03\x04":
+        value, places, big_endian = _read_zip(file, vocabulary)
+    elif start[:1] == b"\x80":
+        value, places, big_endian = _read_legacy(file, vocabulary)
+    elif len(start) < 4:
+        raise TruncatedError(f"{file.size} bytes, too short for a file of torch.save", path=file.path)
+    else:
+        raise FormatError(f"{start!r} begins no file of torch.save", path=file.path, offset=0)
+    if not isinstance(value, dict):
+        raise InvalidError(f"holds a {type(value).__name__}, expected a dictionary of tensors", path=file.path)
+    return value, places, big_endian
 
 
 def _flat(entries: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -68,7 +68,7 @@ FP8 = Format(
 NATIVE = Format(("weight", "qscale_weight", "qscale_act"), (("weight",), ("qscale_weight",)), _native)
 BITSANDBYTES = Format(bitsandbytes.ENDINGS, (("weight",), ("weight.absmax", "SCB")), bitsandbytes.packed)
 MLX = Format(mlx.ENDINGS, (("weight",), ("scales",)), mlx.packed)
-HQQ = Format(hqq.ENDINGS, (("W_q",), ("scale",), ("zero",)), hqq.packed)
+HQQ = Format(hqq.ENDINGS, (("W_q",), ("scale", "scale_q"), ("zero", "zero_q")), hqq.packed)
 QUANTO = Format(quanto.ENDINGS, (("weight._data", "weight._data._data"), ("weight._scale",)), quanto.packed)
 TORCHAO = Format(torchao.ENDINGS, (("_weight_qdata",), ("_weight_scale",)), torchao.packed)
 QUARK = Format(quark.ENDINGS, _SCALED, quark.packed)
@@ -159,6 +159,8 @@ def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
         return {**mlx_said, "quant_method": "mlx"}
     if isinstance(mlx_said, dict) and "qformat_weight" in mlx_said:
         return {**mlx_said, "quant_method": "mistral"}
+    if checkpoint.modules:
+        return {"quant_method": "hqq", "modules": checkpoint.modules}
     for name in ("quantize_config.json", "hf_quant_config.json") if found is None else ():
         beside = checkpoint.read_json(name)
         if beside is not None:

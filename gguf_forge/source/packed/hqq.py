@@ -1,15 +1,16 @@
-"""HQQ, as transformers writes it: grids of 1 to 8 bits whose zeros are floats, along either axis.
+"""HQQ, as transformers writes it, and hqq itself: grids of 1 to 8 bits whose zeros are floats, along either axis.
 
 The matrix is put as groups: rows of `group_size` along the inputs (axis 1), or columns of as many (axis 0). `W_q` packs
 the rows of that matrix of groups: equal slices of them, the first in the highest bits of each byte (of each I32, 3 bits
 a slice, with 3 bits); it may be stored as other elements, the bytes the same. `scale` and `zero` are one for each
-group; a weight is (code - zero) * scale. The small tensors beside it say the rest. Read off hqq (core/quantize.py,
-bitpack.py).
+group; a weight is (code - zero) * scale. The small tensors beside it say the rest, or, in hqq's own file (qmodel.pt),
+what that says of the module. Read off hqq (core/quantize.py, bitpack.py, models/base.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows,
 from gguf_forge.source.tensor import SourceTensor
 
 _SAID = ("nbits", "group_size", "axis", "shape")
+#: Scales and zeros that are quantized themselves, which hqq gave up.
+_AGAIN = ("scale_q", "zero_q")
 ENDINGS = (
-    *("W_q", "scale", "zero", *_SAID, "channel_wise", "compute_dtype", "encoded_state_dict", "offload_meta"),
+    *("W_q", "scale", "zero", *_AGAIN, *_SAID, "channel_wise", "compute_dtype", "encoded_state_dict", "offload_meta"),
     *("optimize", "packing", "quant_scale", "quant_zero", "round_zero", "stores_quant_config"),
     *("unpack_view_dtype", "view_as_float"),
 )
@@ -28,11 +31,14 @@ ENDINGS = (
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
     """One layer's weight. CheckpointError where its tensors disagree."""
-    weight, scale, zero = parts["W_q"], parts["scale"], parts["zero"]
-    said = _said(parts, config)
-    bits, group, axis = said["nbits"], said["group_size"], said["axis"]
-    require("shape" in parts, weight, "needs its shape beside it")
-    out, width = (int(n) for n in parts["shape"].read())
+    weight = parts["W_q"]
+    require(not any(end in parts for end in _AGAIN), weight, "has scales or zeros quantized themselves: not read")
+    scale, zero = parts["scale"], parts["zero"]
+    own = (config.get("modules") or {}).get(module) or {}
+    said = _said(parts, config, own)
+    bits, axis = said["nbits"], said["axis"]
+    out, width = _shape(weight, parts, own)
+    group = said["group_size"] or (width if axis == 1 else out)
     require(axis in (0, 1) and 1 <= bits <= 8 and group > 0, weight, f"{bits} bits, axis {axis} are not read")
     require(out * width % group == 0, weight, f"{[out, width]} is not in whole groups of {group}")
     count = out * width // group
@@ -65,14 +71,28 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     return PackedTensor(name, (out, width), method, weight, values, scale.dtype, why=why)
 
 
-def _said(parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> dict[str, int]:
-    """nbits, group_size, axis: of the layer's own tensors, or of the configuration."""
+def _shape(weight: SourceTensor, parts: Mapping[str, SourceTensor], own: Mapping[str, Any]) -> tuple[int, int]:
+    """The plain shape: of the tensor beside the codes, or of what the file says of the module."""
+    require("shape" in parts or "shape" in own, weight, "needs its shape beside it")
+    if "shape" in parts:
+        require(parts["shape"].shape == (2,), parts["shape"], "must be two numbers")
+    shape = [int(n) for n in (parts["shape"].read() if "shape" in parts else own["shape"])]
+    require(len(shape) == 2 and min(shape) > 0, weight, f"stands for a matrix of shape {shape}, which is none")
+    return shape[0], shape[1]
+
+
+def _said(parts: Mapping[str, SourceTensor], config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, int]:
+    """nbits, group_size (0: one group a row), axis: of the layer's own tensors, of the file, or of the configuration.
+
+    Codes of three values, 1.58 bits, are packed as those of 2 bits.
+    """
     usual = (config.get("quant_config") or {}).get("weight_quant_params") or {}
-    found = {"group_size": 64, "axis": 1, "nbits": 4, **{k: v for k, v in usual.items() if v is not None}}
-    for key in _SAID[:3]:
+    found = {"group_size": 64, "axis": 1, "nbits": 4}
+    found |= {key: value or 0 for given in (usual, own) for key, value in given.items() if key in found}
+    for key in found:
         if key in parts:
-            found[key] = int(np.asarray(parts[key].read()).reshape(()))
-    return {key: int(found[key]) for key in _SAID[:3]}
+            found[key] = np.asarray(parts[key].read()).reshape(()).item()
+    return {key: ceil(value) for key, value in found.items()}
 
 
 def _lines(weight: SourceTensor, bits: int, lines: int, across: int) -> Rows:
