@@ -33,6 +33,14 @@ static const FitShape fit_shapes[] = {
      .scale_least = 2, .scale_most = 254, .open = mxfp4_open, .close = mxfp4_close},
     {.type = 40, .block = 64, .sub = 16, .bytes = 36, .form = FIT_E4M3, .values = fp4_sorted, .edges = fp4_edges,
      .scale_least = 0, .scale_most = 126, .open = nvfp4_open, .close = nvfp4_close},
+    {.type = 34, .block = 256, .sub = 256, .bytes = 54, .form = FIT_D, .few = 1, .least = -1, .most = 1,
+     .close = tq1_0_close},
+    {.type = 35, .block = 256, .sub = 256, .bytes = 66, .form = FIT_D, .few = 1, .least = -1, .most = 1,
+     .close = tq2_0_close},
+    {.type = 41, .block = 128, .sub = 128, .bytes = 18, .form = FIT_D, .few = 1, .values = q1_0_values,
+     .edges = q1_0_edges, .close = q1_0_close},
+    {.type = 42, .block = 64, .sub = 64, .bytes = 18, .form = FIT_D, .few = 1, .least = -1, .most = 2,
+     .close = q2_0_close},
 };
 
 static const FitShape *fit_shape(int type)
@@ -85,7 +93,9 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
     FitScales best;
     memset(&best, 0, sizeof best);
     for (int at = 0; at < columns; at += s->block, to.out += s->bytes) {
-        if (s->values) {
+        if (s->few) {
+            (s->values ? fit_uneven : fit_even)(s, k, &best, at, u, d, encode, rounds);
+        } else if (s->values) {
             (s->sub == 16 ? fit_uneven16 : fit_uneven32)(s, k, &best, at, u, d, encode, rounds);
         } else {
             (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
