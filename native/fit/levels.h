@@ -418,7 +418,7 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
                 scale = fit_scale_of(s->form, now.d, now.scale[n]);
                 less = vf_mul(now.dmin, vi_to_f(now.min[n]));
             } else {
-                const float step = s->few ? (round ? .04f : .12f) : round ? .015f : .05f;
+                const float step = s->few ? (round ? .05f : .2f) : round ? .015f : .05f;
                 fit_choose_floats(s, &f, uneven, sub, k, &now, from, step, u, d);
                 scale = now.d;
                 less = now.dmin;
