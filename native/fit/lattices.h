@@ -4,8 +4,9 @@
  * A group is rounded as a whole. Were nothing of it rounded, its columns should be t; with M = U' D U of its columns a
  * point's value v has the error (t - v)' M (t - v). All points are compared by the diagonal of M, in four bouts, and the
  * winners by all of it. The scales of a sub-block, as those of levels, are those of several that have the least error when
- * it is really rounded with each; d is fitted to the points found, and all is done again. What the type's own encoder
- * makes of the block is kept where nothing is better. */
+ * it is really rounded with each. When the block is done each group is chosen once more, all others being as they are;
+ * d is fitted to the points found, and all is done again. What the type's own encoder makes of the block is kept where
+ * nothing is better. */
 #ifndef FORGE_FIT_LATTICES_H
 #define FORGE_FIT_LATTICES_H
 
@@ -38,6 +39,51 @@ static void fit_list(const FitLattice *s, FitList *list)
         list->code[i] = (uint16_t)code;
         list->first[i] = (uint8_t)(s->dimensions == 8 ? t->low[code & 255] : code & 63);
         list->second[i] = (uint8_t)(s->dimensions == 8 ? t->low[code >> 8] : code >> 6);
+    }
+}
+
+/* The metric of each group of a chunk, all other columns being as they are, H = V' E V, as U and D are laid out: the
+ * rows of V that belong to a group lie below each other. */
+typedef struct {
+    float v[8 * FIT_CHUNK], e[FIT_CHUNK];
+    float diagonal[FIT_CHUNK]; /* of H, */
+    float own[FIT_CHUNK];      /* and where later groups can make up for this one */
+} FitMetric;
+
+static void fit_metric(int dimensions, const float *u, const float *d, int columns, FitMetric *metric)
+{
+    memset(metric->v, 0, sizeof metric->v);
+    for (int at = 0; at < columns; at += dimensions) {
+        float h[8][8] = {{0}};
+        for (int k = at; k < columns; k++) {
+            float row[8];
+            for (int j = 0; j < dimensions; j++) {
+                row[j] = at + j == k ? 1.f : u[k * FIT_CHUNK + at + j];
+            }
+            for (int j = 0; j < dimensions; j++) {
+                const float times = row[j] * d[k];
+                for (int i = 0; i <= j; i++) {
+                    h[j][i] += times * row[i];
+                }
+            }
+            for (int j = 0; k == at + dimensions - 1 && j < dimensions; j++) {
+                metric->own[at + j] = h[j][j];
+            }
+        }
+        for (int j = 0; j < dimensions; j++) {
+            metric->diagonal[at + j] = h[j][j];
+        }
+        for (int j = dimensions - 1; j >= 0; j--) { /* from the last column on, as H itself is factored */
+            metric->e[at + j] = h[j][j];
+            for (int i = 0; i < j; i++) {
+                metric->v[j * FIT_CHUNK + at + i] = h[j][i] / h[j][j];
+            }
+            for (int i = 0; i < j; i++) {
+                for (int l = 0; l <= i; l++) {
+                    h[i][l] -= h[j][i] * h[j][l] / metric->e[at + j];
+                }
+            }
+        }
     }
 }
 
@@ -258,16 +304,106 @@ V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int
     return sum;
 }
 
-/* The diagonals of the groups' metrics. */
-static void fit_diagonals(int dimensions, const float *u, const float *d, int at, int n, float *m)
+/* y, the block's errors as its columns make them up to each, of the units in k->unit: in k->left. Returns their sum. */
+V_FN VF fit_residual(FitWork *k, const FitScales *now, int sub, int at, const float *u, const float *d)
 {
-    for (int j = at; j < at + n; j++) {
-        float sum = d[j];
-        for (int i = j + 1; i < j / dimensions * dimensions + dimensions; i++) {
-            const float one = u[i * FIT_CHUNK + j];
-            sum += one * one * d[i];
+    VF sum = vf_set1(0.f);
+    for (int i = 0; i < 256; i++) {
+        k->bad[at + i] = vf_mul(vf_mul(now->d, vi_to_f(now->scale[i / sub])), k->unit[at + i]);
+    }
+    fit_times(k->left, u, k->bad, at, at + 256);
+    for (int i = at; i < at + 256; i++) {
+        k->left[i] = vf_sub(k->target[i], k->left[i]);
+        sum = vf_add(sum, vf_mul(vf_set1(d[i]), vf_mul(k->left[i], k->left[i])));
+    }
+    return sum;
+}
+
+/* What the columns of the group at `at` should be so that the block's error is least, all others being as they are, less
+ * what they are: x = H^-1 U' D y. Returns what the error would fall by. */
+V_FN VF fit_step(VF *x, const FitWork *k, int dimensions, int at, int end, const float *u, const float *d,
+                 const FitMetric *metric)
+{
+    const float *v = metric->v + at;
+    VF g[8], fall = vf_set1(0.f);
+    for (int j = 0; j < dimensions; j++) {
+        g[j] = vf_mul(vf_set1(d[at + j]), k->left[at + j]);
+    }
+    for (int row = at + 1; row < end; row++) {
+        const VF z = vf_mul(vf_set1(d[row]), k->left[row]);
+        for (int j = 0; j < dimensions; j++) { /* 0 beside the diagonal of U */
+            g[j] = vf_add(g[j], vf_mul(vf_set1(u[row * FIT_CHUNK + at + j]), z));
         }
-        m[j] = sum;
+    }
+    for (int j = dimensions - 1; j >= 0; j--) {
+        for (int i = j + 1; i < dimensions; i++) {
+            g[j] = vf_sub(g[j], vf_mul(vf_set1(v[i * FIT_CHUNK + j]), g[i]));
+        }
+    }
+    for (int j = 0; j < dimensions; j++) {
+        x[j] = vf_div(g[j], vf_set1(metric->e[at + j]));
+        fall = vf_add(fall, vf_mul(g[j], x[j]));
+        for (int i = 0; i < j; i++) {
+            x[j] = vf_sub(x[j], vf_mul(vf_set1(v[j * FIT_CHUNK + i]), x[i]));
+        }
+    }
+    return fall;
+}
+
+/* Chooses each group of the block again, all others being as they are; k->left holds y before and after. */
+V_FN void fit_descend(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, FitWork *k,
+                      const FitScales *now, int block, const float *u, const float *d, const FitMetric *metric)
+{
+    static const float trits[8] = {-1, 0, 1, 0};
+    const int shifted = signs >= FIT_SHIFT, end = block + 256;
+    const float *of = shifted ? trits : s->levels;
+    const VFT table = dimensions == 4 ? vf_table8(of) : vf_table4(of);
+    for (int at = block; at < end; at += dimensions) {
+        const VF scale = vf_mul(now->d, vi_to_f(now->scale[(at - block) / sub]));
+        FitGroup g;
+        VF x[8], change[8];
+        VI odd = vi_set1(0);
+        g.total = fit_step(x, k, dimensions, at, end, u, d, metric);
+        for (int j = 0; j < dimensions; j++) {
+            g.value[j] = k->unit[at + j];
+            g.t[j] = g.size[j] = vf_add(vf_mul(scale, g.value[j]), x[j]);
+            if (!shifted) {
+                g.minus[j] = fit_minus(g.t[j]);
+                g.size[j] = vf_abs(g.t[j]);
+                odd = vi_xor(odd, g.minus[j]);
+            }
+        }
+        for (int j = 0; signs == FIT_EVEN && dimensions == 4 && j < 4; j++) { /* the other half of eight */
+            odd = vi_xor(odd, fit_minus(k->unit[(at ^ 4) + j]));
+        }
+        g.flip = vm_not(vi_eq(odd, vi_set1(0)));
+        for (int turn = 0; turn < (signs == FIT_SHIFTS ? 2 : 1); turn++) {
+            VF levels[8], by = vf_set1(turn ? -.125f : .125f);
+            VI winner[FIT_BOUTS];
+            if (signs == FIT_SHIFT) {
+                by = vf_sub(g.value[0], vf_round_even(g.value[0]));
+            }
+            for (int l = 0; l < (dimensions == 4 ? 8 : 3); l++) {
+                levels[l] = shifted ? vf_add(vf_set1(of[l]), by) : vf_set1(of[l]);
+            }
+            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, metric->diagonal + at, scale, winner);
+            fit_final(&g, list, dimensions, signs, table, by, metric->diagonal + at, metric->v + at, metric->e + at, scale,
+                      winner);
+        }
+        for (int j = 0; j < dimensions; j++) {
+            change[j] = vf_mul(scale, vf_sub(g.value[j], k->unit[at + j]));
+            k->unit[at + j] = g.value[j];
+        }
+        for (int j = 0; j < dimensions; j++) {
+            k->left[at + j] = vf_sub(k->left[at + j], change[j]);
+        }
+        for (int row = at + 1; row < end; row++) {
+            VF y = k->left[row];
+            for (int j = 0; j < dimensions; j++) {
+                y = vf_sub(y, vf_mul(vf_set1(u[row * FIT_CHUNK + at + j]), change[j]));
+            }
+            k->left[row] = y;
+        }
     }
 }
 
@@ -347,10 +483,9 @@ static void fit_own(const FitLattice *s, FitWork *k, FitScales *now, FitScales *
 /* Fits the block at column `at` of the chunk. Returns the error of what bytes hold: the type's own encoder's. */
 V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, FitWork *k,
                     FitScales *best, int at, const float *u, const float *d, forge_encode_fn encode,
-                    forge_decode_fn decode, int rounds, uint8_t *bytes)
+                    forge_decode_fn decode, int rounds, const FitMetric *metric, uint8_t *bytes)
 {
     FitScales now;
-    float m[FIT_CHUNK];
     fit_compensate(k, at, 256, u);
     fit_times(k->target, u, k->w, at, at + 256);
     for (int i = at; i < at + 256; i++) {
@@ -358,7 +493,6 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
     }
     fit_own(s, k, &now, best, at, u, d, encode, decode, bytes);
     const VF own = best->total;
-    fit_diagonals(dimensions, u, d, at, 256, m);
     for (int round = 0; round < rounds; round++) {
         now.total = vf_set1(0.f);
         for (int i = at; i < at + 256; i++) {
@@ -366,8 +500,17 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         }
         for (int n = 0; n < 256 / sub; n++) {
             const int from = at + n * sub;
-            fit_choose_points(s, list, dimensions, signs, sub, k, &now, from, n, round ? 1 : 2, u, d, m);
+            fit_choose_points(s, list, dimensions, signs, sub, k, &now, from, n, round ? 1 : 2, u, d, metric->own);
             fit_carry(k->left, u, k->bad, from, from + sub, from + sub, at + 256);
+        }
+        fit_keep(&s->shape, k, &now, best, at);
+        fit_residual(k, &now, sub, at, u, d);
+        for (int sweep = 0; sweep < 2; sweep++) {
+            fit_descend(s, list, dimensions, signs, sub, k, &now, at, u, d, metric);
+        }
+        now.total = fit_residual(k, &now, sub, at, u, d);
+        for (int i = at; i < at + 256; i++) {
+            k->bad[i] = vf_sub(k->bad[i], k->w[i]);
         }
         fit_keep(&s->shape, k, &now, best, at);
         if (round + 1 < rounds) {
@@ -379,9 +522,10 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
 
 #define FIT_LATTICE(name, dimensions, signs, sub) \
     static VF name(const FitLattice *s, const FitList *list, FitWork *k, FitScales *best, int at, const float *u, \
-                   const float *d, forge_encode_fn encode, forge_decode_fn decode, int rounds, uint8_t *bytes) \
+                   const float *d, forge_encode_fn encode, forge_decode_fn decode, int rounds, const FitMetric *metric, \
+                   uint8_t *bytes) \
     { \
-        return fit_lattice(s, list, dimensions, signs, sub, k, best, at, u, d, encode, decode, rounds, bytes); \
+        return fit_lattice(s, list, dimensions, signs, sub, k, best, at, u, d, encode, decode, rounds, metric, bytes); \
     }
 FIT_LATTICE(fit_free4, 4, FIT_FREE, 32)
 FIT_LATTICE(fit_even4, 4, FIT_EVEN, 32)
