@@ -164,6 +164,8 @@ static void build(int which)
     const int dimensions = plans[which].dimensions, bits = plans[which].bits;
     uint16_t *near = plans[which].near;
     uint32_t used = 0, rivals = 0;
+    t->codes = plans[which].codes;
+    t->points = plans[which].points;
     t->near = near;
     t->rivals = plans[which].rivals;
     number_places(t, bits);

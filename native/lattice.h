@@ -38,6 +38,8 @@ typedef struct {
                                for IQ1. Each begins at a multiple of 8 */
     uint32_t rival[LATTICE_PLACES]; /* a lattice point: 0; others: start of its rivals / 8 << 9 | their number */
     uint16_t low[256], high[256];   /* a code's place is low[code & 255] + high[code >> 8] */
+    const uint16_t *codes; /* of the points, in the order of their indices */
+    int points;
 } forge_lattice;
 
 /* The lattice and its neighbours, made on first use, which takes some 10 ms; safe to call from any thread. */

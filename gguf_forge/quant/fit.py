@@ -19,15 +19,19 @@ from gguf_forge.types import TensorType
 
 Floats = NDArray[np.float32]
 
+#: Types of one scale and two, three or four levels.
+FEW_LEVELS = frozenset(("TQ1_0", "TQ2_0", "Q1_0", "Q2_0"))
+#: Types whose weights are points of a lattice, four or eight at a time.
+LATTICES = frozenset(("IQ3_S", "IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_S", "IQ1_M"))
 #: Types whose weights are levels of their own, each with a scale: those that can be fitted.
 FITTED = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"))
-FITTED |= {"IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"}
+FITTED |= {"IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"} | FEW_LEVELS | LATTICES
 #: Of the mean square of the inputs, what is added to each: directions in which no input was seen count a little.
 DAMPING = 0.01
 #: How often a block is rounded, its scales fitted to the levels found between one time and the next: a third time takes
 #: 1.5 % off the error of two and three bits, and half of that elsewhere.
 ROUNDS, ROUNDS_OF_FEW_BITS = 2, 3
-FEW_BITS = frozenset(("Q2_K", "Q3_K"))
+FEW_BITS = FEW_LEVELS | LATTICES | {"Q2_K", "Q3_K"}
 #: Columns of a block of the widest type, and of the core's chunks.
 ALIGNED = 256
 

@@ -126,6 +126,53 @@ static void nvfp4_close(const FitBlock *f, uint8_t *out)
     }
 }
 
+/* ------------------------------------------------------------------ two, three or four levels, one scale */
+
+static void tq1_0_close(const FitBlock *f, uint8_t *out)
+{
+    static const struct {
+        int first, apart, digits; /* where a byte's weights begin, how far they lie from each other, how many there are */
+    } parts[3] = {{0, 32, 5}, {160, 16, 5}, {240, 4, 4}};
+    for (int k = 0; k < 3; k++) {
+        for (int i = 0; i < parts[k].apart; i++) {
+            int q = 0;
+            for (int n = 0; n < 5; n++) {
+                q = 3 * q + (n < parts[k].digits ? f->level[parts[k].first + n * parts[k].apart + i] + 1 : 0);
+            }
+            *out++ = (uint8_t)((q * 256 + 242) / 243);
+        }
+    }
+    fit_store_f16(out, f->d);
+}
+
+static void tq2_0_close(const FitBlock *f, uint8_t *out)
+{
+    memset(out, 0, 64);
+    for (int i = 0; i < 256; i++) {
+        fit_set_field(out, i, 2, 32, f->level[i] + 1);
+    }
+    fit_store_f16(out + 64, f->d);
+}
+
+static const float q1_0_values[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 1, 1, 1, 1, 1, 1, 1, 1}, q1_0_edges[16] = {0};
+static void q1_0_close(const FitBlock *f, uint8_t *out)
+{
+    memset(out, 0, 18);
+    fit_store_f16(out, f->d);
+    for (int i = 0; i < 128; i++) {
+        fit_set_field(out + 2, i, 1, 1, f->level[i] > 0);
+    }
+}
+
+static void q2_0_close(const FitBlock *f, uint8_t *out)
+{
+    memset(out, 0, 18);
+    fit_store_f16(out, f->d);
+    for (int i = 0; i < 64; i++) {
+        fit_set_field(out + 2, i, 2, 1, f->level[i] + 1);
+    }
+}
+
 /* ------------------------------------------------------------------ superblocks of 256 */
 
 static void q2_k_open(const uint8_t *in, FitBlock *f)

@@ -16,6 +16,7 @@ enum { FIT_D, FIT_D_MIN, FIT_INTS, FIT_INTS_MIN, FIT_E8M0, FIT_E4M3 };
 
 typedef struct {
     int type, block, sub, bytes, form;
+    int few;                     /* one scale, which the type's own encoder does not seek: see fit_first_scale */
     int least, most;             /* levels that are whole numbers */
     int scale_least, scale_most; /* whole scales */
     int min_most;
@@ -35,6 +36,7 @@ typedef struct {
     VF best[FIT_CHUNK];   /* unit of the best round */
     VF target[FIT_CHUNK]; /* U times weights, plus what earlier columns ask for */
     VF times_d[FIT_CHUNK], times_min[FIT_CHUNK];
+    VF tried[FIT_CHUNK][FIT_TRIES]; /* errors, where a sub-block is too long for the stack */
     float rows[VN * FIT_CHUNK];
 } FitWork;
 
@@ -122,7 +124,8 @@ V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
 V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork *k, int at, const float *u, const float *d,
                     const VF *scale, const VF *less, VF *total)
 {
-    VF e[32][FIT_TRIES], inverse[FIT_TRIES];
+    VF short_one[32][FIT_TRIES], inverse[FIT_TRIES];
+    VF(*e)[FIT_TRIES] = sub <= 32 ? short_one : k->tried;
     for (int t = 0; t < count; t++) {
         const VM some = vf_neq(scale[t], vf_set1(0.f));
         inverse[t] = vf_select(some, vf_div(vf_set1(1.f), vf_select(some, scale[t], vf_set1(1.f))), vf_set1(0.f));
@@ -280,15 +283,9 @@ V_FN void fit_refit(const FitShape *s, FitWork *k, FitScales *now, int at, const
     now->dmin = vf_select(held, least, now->dmin);
 }
 
-/* The weights as they would be if nothing of this block were rounded, encoded as the type's own encoder does. */
-static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, const float *u, const float *d,
-                      forge_encode_fn encode)
+/* The weights as they would be if nothing of this block were rounded: in unit, and in rows one lane after the other. */
+V_FN void fit_compensate(FitWork *k, int at, int n, const float *u)
 {
-    const int n = s->block;
-    uint8_t bytes[VN * 256];
-    FitBlock open;
-    int32_t scale[16][VN], min[16][VN];
-    float of_d[VN], of_min[VN];
     for (int i = at; i < at + n; i++) {
         k->left[i] = k->base[i];
     }
@@ -298,6 +295,7 @@ static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, con
             for (int i = from; i < j; i++) {
                 x = vf_sub(x, vf_mul(vf_set1(u[j * FIT_CHUNK + i]), k->bad[i]));
             }
+            k->unit[j] = x;
             k->bad[j] = vf_sub(x, k->w[j]);
             float lanes[VN];
             vf_store(lanes, x);
@@ -307,6 +305,15 @@ static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, con
         }
         fit_carry(k->left, u, k->bad, from, from + 16, from + 16, at + n);
     }
+}
+
+/* Those encoded as the type's own encoder does. */
+static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, const float *d, forge_encode_fn encode)
+{
+    uint8_t bytes[VN * 256];
+    FitBlock open;
+    int32_t scale[16][VN], min[16][VN];
+    float of_d[VN], of_min[VN];
     memset(scale, 0, sizeof scale);
     memset(min, 0, sizeof min);
     encode(k->rows, bytes, VN, d + at, 1);
@@ -315,7 +322,7 @@ static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, con
         s->open(bytes + l * s->bytes, &open);
         of_d[l] = open.d;
         of_min[l] = open.dmin;
-        for (int i = 0; i < n / s->sub; i++) {
+        for (int i = 0; i < s->block / s->sub; i++) {
             scale[i][l] = open.scale[i];
             min[i][l] = open.min[i];
         }
@@ -326,6 +333,40 @@ static void fit_start(const FitShape *s, FitWork *k, FitScales *now, int at, con
         now->scale[i] = vi_load(scale[i]);
         now->min[i] = vi_load(min[i]);
     }
+}
+
+/* A scale for a block of few levels: levels nearest to its compensated weights, the scale that suits them best, and so
+ * on. Where there are more levels on one side of zero than on the other it may be negative. */
+V_FN VF fit_first_scale(const FitShape *s, const FitLevels *f, int uneven, const FitWork *k, int at, const float *d)
+{
+    enum { TURNS = 6 };
+    const VF zero = vf_set1(0.f), one = vf_set1(1.f);
+    VF sum = zero, scale = zero, best = zero;
+    for (int i = at; i < at + s->block; i++) {
+        sum = vf_add(sum, vf_abs(k->unit[i]));
+    }
+    for (int sign = 1; sign >= (s->least + s->most ? -1 : 1); sign -= 2) {
+        VF a = vf_mul(sum, vf_set1(1.4f * (float)sign / (float)s->block)), gain = zero;
+        for (int turn = 0; turn < TURNS; turn++) {
+            const VM some = vf_neq(a, zero);
+            const VF inverse = vf_select(some, vf_div(one, vf_select(some, a, one)), zero);
+            VF dd = zero, dt = zero;
+            for (int i = at; i < at + s->block; i++) {
+                const VF x = k->unit[i], unit = fit_nearest(f, uneven, vf_mul(x, inverse));
+                const VF times = vf_mul(vf_set1(d[i]), unit);
+                dd = vf_add(dd, vf_mul(times, unit));
+                dt = vf_add(dt, vf_mul(times, x));
+            }
+            const VM any = vf_gt(dd, zero);
+            a = vf_select(any, vf_div(dt, vf_select(any, dd, one)), zero);
+            gain = vf_mul(a, dt);
+        }
+        const VM better = vf_gt(gain, best);
+        scale = vf_select(better, a, scale);
+        best = vf_select(better, gain, best);
+    }
+    const VF limit = vf_set1(65504.f);
+    return vf_through_f16(vf_max(vf_min(scale, limit), vf_neg(limit)));
 }
 
 /* Takes what a round found in the lanes where it is better. */
@@ -351,7 +392,13 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
 {
     const FitLevels f = fit_levels(s, uneven);
     FitScales now;
-    fit_start(s, k, &now, at, u, d, encode);
+    fit_compensate(k, at, s->block, u);
+    if (s->few) {
+        memset(&now, 0, sizeof now);
+        now.d = fit_first_scale(s, &f, uneven, k, at, d);
+    } else {
+        fit_start(s, k, &now, at, d, encode);
+    }
     best->total = vf_set1(INFINITY);
     fit_times(k->target, u, k->w, at, at + s->block);
     for (int i = at; i < at + s->block; i++) {
@@ -371,7 +418,8 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
                 scale = fit_scale_of(s->form, now.d, now.scale[n]);
                 less = vf_mul(now.dmin, vi_to_f(now.min[n]));
             } else {
-                fit_choose_floats(s, &f, uneven, sub, k, &now, from, round ? .015f : .05f, u, d);
+                const float step = s->few ? (round ? .05f : .2f) : round ? .015f : .05f;
+                fit_choose_floats(s, &f, uneven, sub, k, &now, from, step, u, d);
                 scale = now.d;
                 less = now.dmin;
             }
@@ -396,6 +444,8 @@ FIT_BLOCK(fit_even16, 0, 16)
 FIT_BLOCK(fit_even32, 0, 32)
 FIT_BLOCK(fit_uneven16, 1, 16)
 FIT_BLOCK(fit_uneven32, 1, 32)
+FIT_BLOCK(fit_even, 0, s->sub)
+FIT_BLOCK(fit_uneven, 1, s->sub)
 #undef FIT_BLOCK
 
 #endif

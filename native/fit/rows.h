@@ -33,16 +33,35 @@ static const FitShape fit_shapes[] = {
      .scale_least = 2, .scale_most = 254, .open = mxfp4_open, .close = mxfp4_close},
     {.type = 40, .block = 64, .sub = 16, .bytes = 36, .form = FIT_E4M3, .values = fp4_sorted, .edges = fp4_edges,
      .scale_least = 0, .scale_most = 126, .open = nvfp4_open, .close = nvfp4_close},
+    {.type = 34, .block = 256, .sub = 256, .bytes = 54, .form = FIT_D, .few = 1, .least = -1, .most = 1,
+     .close = tq1_0_close},
+    {.type = 35, .block = 256, .sub = 256, .bytes = 66, .form = FIT_D, .few = 1, .least = -1, .most = 1,
+     .close = tq2_0_close},
+    {.type = 41, .block = 128, .sub = 128, .bytes = 18, .form = FIT_D, .few = 1, .values = q1_0_values,
+     .edges = q1_0_edges, .close = q1_0_close},
+    {.type = 42, .block = 64, .sub = 64, .bytes = 18, .form = FIT_D, .few = 1, .least = -1, .most = 2,
+     .close = q2_0_close},
 };
 
-static const FitShape *fit_shape(int type)
+/* What a type is fitted as: levels, or the points of a lattice. */
+typedef struct {
+    const FitShape *shape;
+    const FitLattice *lattice;
+} FitType;
+
+static FitType fit_type(int type)
 {
     for (size_t i = 0; i < sizeof fit_shapes / sizeof fit_shapes[0]; i++) {
         if (fit_shapes[i].type == type) {
-            return &fit_shapes[i];
+            return (FitType){&fit_shapes[i], NULL};
         }
     }
-    return NULL;
+    for (size_t i = 0; i < sizeof fit_lattices / sizeof fit_lattices[0]; i++) {
+        if (fit_lattices[i].shape.type == type) {
+            return (FitType){&fit_lattices[i].shape, &fit_lattices[i]};
+        }
+    }
+    return (FitType){NULL, NULL};
 }
 
 /* Where each row's block goes: surplus lanes repeat the last row, and are not written. */
@@ -85,7 +104,9 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
     FitScales best;
     memset(&best, 0, sizeof best);
     for (int at = 0; at < columns; at += s->block, to.out += s->bytes) {
-        if (s->values) {
+        if (s->few) {
+            (s->values ? fit_uneven : fit_even)(s, k, &best, at, u, d, encode, rounds);
+        } else if (s->values) {
             (s->sub == 16 ? fit_uneven16 : fit_uneven32)(s, k, &best, at, u, d, encode, rounds);
         } else {
             (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
@@ -100,9 +121,50 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
     }
 }
 
+V_FN VF fit_one_lattice(const FitLattice *s, const FitList *list, FitWork *k, FitScales *best, int at, const float *u,
+                        const float *d, int rounds, const FitMetric *metric, uint8_t *bytes)
+{
+    const forge_encode_fn encode = FORGE_BACKEND.encode[s->shape.type];
+    const forge_decode_fn decode = FORGE_BACKEND.decode[s->shape.type];
+    switch (s->signs) {
+    case FIT_FREE:
+        return (s->dimensions == 4 ? fit_free4 : fit_free8)(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
+    case FIT_EVEN:
+        return (s->dimensions == 4 ? fit_even4 : fit_even8)(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
+    case FIT_SHIFT: return fit_shift8(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
+    default: return fit_shifts8(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
+    }
+}
+
+/* The same in points of a lattice. */
+static void fit_lattice_chunk(const FitLattice *s, const FitList *list, FitWork *k, int columns, const float *u,
+                              const float *d, int rounds, const FitMetric *metric, FitOut to, double *error)
+{
+    FitScales best;
+    for (int at = 0; at < columns; at += 256, to.out += s->shape.bytes) {
+        uint8_t bytes[VN * 128];
+        const VF own = fit_one_lattice(s, list, k, &best, at, u, d, rounds, metric, bytes);
+        const uint32_t better = vm_bits(vf_lt(best.total, own));
+        fit_carry(k->base, u, k->error, at, at + 256, at + 256, columns);
+        float lanes[VN];
+        vf_store(lanes, best.total);
+        for (int l = 0; l < to.rows; l++) {
+            uint8_t *out = to.out + l * to.stride;
+            if (better >> l & 1) {
+                fit_write_points(s, k, &best, at, l, out);
+            } else {
+                memcpy(out, bytes + l * s->shape.bytes, (size_t)s->shape.bytes);
+            }
+            error[l] += lanes[l];
+        }
+    }
+}
+
 /* The caller's memory, in the order in which it is used. */
 typedef struct {
     FitWork work;
+    FitList list;
+    FitMetric metric;
     float w[FIT_CHUNK * FIT_ROWS], c[FIT_CHUNK * FIT_ROWS];
 } FitPanel;
 
@@ -112,9 +174,10 @@ static int64_t fit_scratch(int64_t n)
 }
 
 /* Up to FIT_ROWS rows. */
-static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, int64_t x_stride, uint8_t *out,
+static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_t x_stride, uint8_t *out,
                       int64_t out_stride, int rows, int rounds, double *error, FitPanel *panel)
 {
+    const FitShape *s = type.shape;
     const int64_t chunks = fit_chunks(fit->width);
     float *units = (float *)(void *)(panel + 1);
     int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
@@ -125,6 +188,9 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const int64_t at = chunk * FIT_CHUNK, left = fit->width - at;
         const int columns = left < FIT_CHUNK ? (int)left : FIT_CHUNK;
+        if (type.lattice) {
+            fit_metric(type.lattice->dimensions, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
+        }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
             far_product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK, fit->width,
@@ -142,8 +208,12 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
                 k->base[i] = vf_add(k->w[i], vf_load(panel->c + i * FIT_ROWS + p));
             }
             const FitOut to = {out + p * out_stride + at / s->block * s->bytes, out_stride, rows - p < VN ? rows - p : VN};
-            fit_chunk(s, k, columns, fit->inner + at * FIT_CHUNK, fit->d + at, FORGE_BACKEND.encode[s->type], rounds, to, place,
-                      error + p);
+            const float *inner = fit->inner + at * FIT_CHUNK, *d = fit->d + at;
+            if (type.lattice) {
+                fit_lattice_chunk(type.lattice, &panel->list, k, columns, inner, d, rounds, &panel->metric, to, error + p);
+            } else {
+                fit_chunk(s, k, columns, inner, d, FORGE_BACKEND.encode[s->type], rounds, to, place, error + p);
+            }
             for (int i = 0; i < columns; i++) { /* over what was asked for: these columns are done */
                 vf_store(panel->w + i * FIT_ROWS + p, k->error[i]);
             }
@@ -160,17 +230,20 @@ static void fit_panel(const FitShape *s, const forge_fit *fit, const float *x, i
 static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_stride, uint8_t *out, int64_t out_stride,
                     int64_t rows, int rounds, double *error, void *scratch)
 {
-    const FitShape *s = fit_shape(type);
-    if (!s) {
+    const FitType as = fit_type(type);
+    if (!as.shape) {
         return FORGE_E_TYPE;
     }
-    if (fit->width % s->block || fit->width % 32) {
+    if (fit->width % as.shape->block || fit->width % 32) {
         return FORGE_E_WIDTH;
     }
     FitPanel *panel = (FitPanel *)(void *)((uint8_t *)scratch + (64 - (uintptr_t)scratch % 64) % 64);
+    if (as.lattice) {
+        fit_list(as.lattice, &panel->list);
+    }
     for (int64_t row = 0; row < rows; row += FIT_ROWS) {
         const int some = rows - row < FIT_ROWS ? (int)(rows - row) : FIT_ROWS;
-        fit_panel(s, fit, x + row * x_stride, x_stride, out + row * out_stride, out_stride, some, rounds, error + row,
+        fit_panel(as, fit, x + row * x_stride, x_stride, out + row * out_stride, out_stride, some, rounds, error + row,
                   panel);
     }
     return FORGE_OK;

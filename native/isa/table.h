@@ -42,6 +42,8 @@
 #include "../fit/far.h"
 #include "../fit/blocks.h"
 #include "../fit/levels.h"
+#include "../fit/points.h"
+#include "../fit/lattices.h"
 #include "../fit/rows.h"
 #include "../grid_blocks.h"
 #include "../turned.h"

@@ -131,7 +131,7 @@ static forge_fit new_fit(const forge_backend *backend, int width)
 static int compare_fits(const forge_backend *const *b)
 {
     static uint8_t blocks[2][ROWS * WIDE * 2];
-    const int widths[2] = {WIDE, 768}; /* of blocks of 32, of blocks of 256 */
+    const int widths[2] = {WIDE, 768}; /* of blocks of 32 and 64, of larger ones */
     forge_fit fits[2][2];
     int bad = 0;
     for (int k = 0; k < 2; k++) {
@@ -143,7 +143,7 @@ static int compare_fits(const forge_backend *const *b)
         x[i] = bell();
     }
     for (const forge_type *t = forge_types; t->name; t++) {
-        const int large = t->block == 256, width = widths[large];
+        const int large = t->block > 64, width = widths[large];
         const int64_t stride = t->block ? width / t->block * t->bytes : 0;
         double errors[2][ROWS] = {{0}};
         int status = FORGE_OK;

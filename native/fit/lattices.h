@@ -1,0 +1,591 @@
+/* One block of VN rows at once, fitted as in levels.h, of a type whose weights are points of a lattice, four or eight to
+ * a group: which scale of each sub-block, which point and signs of each group.
+ *
+ * A group is rounded as a whole. Were nothing of it rounded, its columns should be t; with M = U' D U of its columns a
+ * point's value v has the error (t - v)' M (t - v). All points are compared by the diagonal of M, in four bouts, and the
+ * winners by all of it. The scales of a sub-block, as those of levels, are those of several that have the least error when
+ * it is really rounded with each. When the block is done each group is chosen once more, all others being as they are;
+ * d is fitted to the points found, and all is done again. What the type's own encoder makes of the block is kept where
+ * nothing is better. */
+#ifndef FORGE_FIT_LATTICES_H
+#define FORGE_FIT_LATTICES_H
+
+/* Signs: any; an even number of minuses among eight; none, and the points shifted alike in a sub-block, or each. */
+enum { FIT_FREE, FIT_EVEN, FIT_SHIFT, FIT_SHIFTS };
+
+enum { FIT_BOUTS = 4, FIT_POINTS = 2048 };
+
+typedef struct {
+    FitShape shape;
+    int which, dimensions, signs;
+    float levels[8]; /* of magnitudes, where there are signs; smallest first */
+    void (*open)(const uint8_t *in, FitPoints *f);
+    void (*close)(const FitPoints *f, uint8_t *out);
+} FitLattice;
+
+/* The points: numbers of their first and second halves among all that halves can be, and codes. */
+typedef struct {
+    int count;
+    uint8_t first[FIT_POINTS], second[FIT_POINTS];
+    uint16_t code[FIT_POINTS];
+} FitList;
+
+static void fit_list(const FitLattice *s, FitList *list)
+{
+    const forge_lattice *t = forge_lattice_get(s->which);
+    list->count = t->points;
+    for (int i = 0; i < t->points; i++) {
+        const unsigned code = t->codes[i];
+        list->code[i] = (uint16_t)code;
+        list->first[i] = (uint8_t)(s->dimensions == 8 ? t->low[code & 255] : code & 63);
+        list->second[i] = (uint8_t)(s->dimensions == 8 ? t->low[code >> 8] : code >> 6);
+    }
+}
+
+/* The metric of each group of a chunk, all other columns being as they are, H = V' E V, as U and D are laid out: the
+ * rows of V that belong to a group lie below each other. */
+typedef struct {
+    float v[8 * FIT_CHUNK], e[FIT_CHUNK];
+    float diagonal[FIT_CHUNK]; /* of H, */
+    float own[FIT_CHUNK];      /* and where later groups can make up for this one */
+} FitMetric;
+
+static void fit_metric(int dimensions, const float *u, const float *d, int columns, FitMetric *metric)
+{
+    memset(metric->v, 0, sizeof metric->v);
+    for (int at = 0; at < columns; at += dimensions) {
+        float h[8][8] = {{0}};
+        for (int k = at; k < columns; k++) {
+            float row[8];
+            for (int j = 0; j < dimensions; j++) {
+                row[j] = at + j == k ? 1.f : u[k * FIT_CHUNK + at + j];
+            }
+            for (int j = 0; j < dimensions; j++) {
+                const float times = row[j] * d[k];
+                for (int i = 0; i <= j; i++) {
+                    h[j][i] += times * row[i];
+                }
+            }
+            for (int j = 0; k == at + dimensions - 1 && j < dimensions; j++) {
+                metric->own[at + j] = h[j][j];
+            }
+        }
+        for (int j = 0; j < dimensions; j++) {
+            metric->diagonal[at + j] = h[j][j];
+        }
+        for (int j = dimensions - 1; j >= 0; j--) { /* from the last column on, as H itself is factored */
+            metric->e[at + j] = h[j][j];
+            for (int i = 0; i < j; i++) {
+                metric->v[j * FIT_CHUNK + at + i] = h[j][i] / h[j][j];
+            }
+            for (int i = 0; i < j; i++) {
+                for (int l = 0; l <= i; l++) {
+                    h[i][l] -= h[j][i] * h[j][l] / metric->e[at + j];
+                }
+            }
+        }
+    }
+}
+
+/* One group in the making. */
+typedef struct {
+    VF t[8];      /* what its columns should be, */
+    VF size[8];   /* and as magnitudes, where there are signs */
+    VI minus[8];  /* bits of the signs */
+    VM flip;      /* lanes in which one sign has to change */
+    VF value[8];  /* what was chosen: what the scale multiplies, */
+    VF total;     /* and its error */
+} FitGroup;
+
+/* sums[h][n] of half h of a group: of one term a column, or the least of them; n numbers the half's levels. */
+V_FN void fit_halves(VF sums[2][81], const VF term[8][8], int dimensions, int least)
+{
+    for (int h = 0; h < 2; h++) {
+        if (dimensions == 4) {
+            for (int n = 0; n < 64; n++) {
+                const VF a = term[2 * h][n & 7], b = term[2 * h + 1][n >> 3];
+                sums[h][n] = least ? vf_min(a, b) : vf_add(a, b);
+            }
+            continue;
+        }
+        VF pairs[2][9];
+        for (int p = 0; p < 2; p++) {
+            for (int n = 0; n < 9; n++) {
+                const VF a = term[4 * h + 2 * p][n % 3], b = term[4 * h + 2 * p + 1][n / 3];
+                pairs[p][n] = least ? vf_min(a, b) : vf_add(a, b);
+            }
+        }
+        for (int high = 0; high < 9; high++) {
+            for (int low = 0; low < 9; low++) {
+                sums[h][9 * high + low] =
+                    least ? vf_min(pairs[0][low], pairs[1][high]) : vf_add(pairs[0][low], pairs[1][high]);
+            }
+        }
+    }
+}
+
+/* The winner of each bout by the diagonal m of the group's metric: numbers of points. */
+V_FN void fit_bouts(const FitGroup *g, const FitList *list, int dimensions, int even, const VF *levels, const float *m,
+                    VF scale, VI winner[FIT_BOUTS])
+{
+    const int count = dimensions == 4 ? 8 : 3;
+    VF term[8][8], sums[2][81], flips[2][81], best[FIT_BOUTS];
+    for (int j = 0; j < dimensions; j++) {
+        for (int l = 0; l < count; l++) {
+            const VF off = vf_sub(g->size[j], vf_mul(scale, levels[l]));
+            term[j][l] = vf_mul(vf_set1(m[j]), vf_mul(off, off));
+        }
+    }
+    fit_halves(sums, (const VF(*)[8])term, dimensions, 0);
+    if (even) { /* what the cheapest sign costs, where one must change */
+        for (int j = 0; j < dimensions; j++) {
+            const VF times = vf_mul(vf_set1(4.f * m[j]), vf_mul(g->size[j], scale));
+            for (int l = 0; l < count; l++) {
+                term[j][l] = vf_select(g->flip, vf_mul(times, levels[l]), vf_set1(0.f));
+            }
+        }
+        fit_halves(flips, (const VF(*)[8])term, dimensions, 1);
+    }
+    for (int b = 0; b < FIT_BOUTS; b++) {
+        best[b] = vf_set1(FLT_MAX);
+        winner[b] = vi_set1(b);
+    }
+    for (int i = 0; i < list->count; i += FIT_BOUTS) {
+        for (int b = 0; b < FIT_BOUTS; b++) {
+            const int one = list->first[i + b], two = list->second[i + b];
+            VF sum = vf_add(sums[0][one], sums[1][two]);
+            if (even) {
+                sum = vf_add(sum, vf_min(flips[0][one], flips[1][two]));
+            }
+            const VM better = vf_lt(sum, best[b]);
+            best[b] = vf_select(better, sum, best[b]);
+            winner[b] = vi_select(better, vi_set1(i + b), winner[b]);
+        }
+    }
+}
+
+/* Compares the winners of the bouts by the whole metric, and takes the best that is better than g->total. */
+V_FN void fit_final(FitGroup *g, const FitList *list, int dimensions, int signs, VFT levels, VF shift, const float *m,
+                    const float *u, const float *d, VF scale, const VI winner[FIT_BOUTS])
+{
+    for (int b = 0; b < FIT_BOUTS; b++) {
+        int32_t codes[VN];
+        VF value[8], off[8], total = vf_set1(0.f);
+        vi_store(codes, winner[b]);
+        for (int l = 0; l < VN; l++) {
+            codes[l] = list->code[codes[l]];
+        }
+        const VI code = vi_load(codes);
+        for (int j = 0; j < dimensions; j++) {
+            value[j] = dimensions == 4 ? vf_lookup8(levels, vi_and(vi_shr(code, 3 * j), vi_set1(7)))
+                                       : vf_lookup4(levels, vi_and(vi_shr(code, 2 * j), vi_set1(3)));
+        }
+        if (signs == FIT_FREE || signs == FIT_EVEN) {
+            VI cheapest = vi_set1(-1);
+            if (signs == FIT_EVEN) {
+                VF least = vf_set1(INFINITY);
+                for (int j = 0; j < dimensions; j++) {
+                    const VF cost = vf_mul(vf_mul(vf_set1(m[j]), g->size[j]), value[j]);
+                    const VM less = vm_and(g->flip, vf_lt(cost, least));
+                    least = vf_select(less, cost, least);
+                    cheapest = vi_select(less, vi_set1(j), cheapest);
+                }
+            }
+            for (int j = 0; j < dimensions; j++) {
+                value[j] = vf_select(vi_eq(cheapest, vi_set1(j)), vf_neg(value[j]), value[j]);
+                value[j] = vi_as_f(vi_xor(vf_bits(value[j]), g->minus[j]));
+            }
+        } else {
+            for (int j = 0; j < dimensions; j++) {
+                value[j] = vf_add(value[j], shift);
+            }
+        }
+        for (int j = 0; j < dimensions; j++) {
+            off[j] = vf_sub(g->t[j], vf_mul(scale, value[j]));
+            VF y = off[j];
+            for (int i = 0; i < j; i++) {
+                y = vf_add(y, vf_mul(vf_set1(u[j * FIT_CHUNK + i]), off[i]));
+            }
+            total = vf_add(total, vf_mul(vf_set1(d[j]), vf_mul(y, y)));
+        }
+        const VM better = vf_lt(total, g->total);
+        g->total = vf_select(better, total, g->total);
+        for (int j = 0; j < dimensions; j++) {
+            g->value[j] = vf_select(better, value[j], g->value[j]);
+        }
+    }
+}
+
+/* What `n` columns from `at` on should be, were nothing of them rounded; e: errors from column `from` on. */
+V_FN void fit_wanted(VF *t, const FitWork *k, const VF *e, int from, int at, int n, const float *u)
+{
+    for (int j = 0; j < n; j++) {
+        const float *row = u + (at + j) * FIT_CHUNK;
+        VF x = k->left[at + j];
+        for (int i = from; i < at; i++) {
+            x = vf_sub(x, vf_mul(vf_set1(row[i]), e[i - from]));
+        }
+        for (int i = 0; i < j; i++) {
+            x = vf_sub(x, vf_mul(vf_set1(row[at + i]), vf_sub(t[i], k->w[at + i])));
+        }
+        t[j] = x;
+    }
+}
+
+V_FN VI fit_minus(VF a) { return vi_and(vf_bits(a), vi_set1((int)0x80000000u)); }
+
+/* Lanes of the first half of eight in which a sign has to change: where their number is odd, and this half has the sign
+ * that costs less. t: of all eight. */
+V_FN VM fit_flip_first(const FitLattice *s, const VF *t, const float *m, VF scale)
+{
+    const VF low = vf_mul(scale, vf_set1(s->levels[0])), high = vf_mul(scale, vf_set1(s->levels[7]));
+    VI odd = vi_set1(0);
+    VF cost[2] = {vf_set1(INFINITY), vf_set1(INFINITY)};
+    for (int j = 0; j < 8; j++) {
+        const VF size = vf_abs(t[j]), level = vf_min(vf_max(size, low), high);
+        odd = vi_xor(odd, fit_minus(t[j]));
+        cost[j / 4] = vf_min(vf_mul(vf_mul(vf_set1(m[j]), size), level), cost[j / 4]);
+    }
+    return vm_andnot(vf_le(cost[0], cost[1]), vi_eq(odd, vi_set1(0)));
+}
+
+/* Rounds a sub-block with one scale, and returns its error; unit and e get what the scale multiplies, and the errors. */
+V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, const FitWork *k, int from,
+                   VF scale, float shift, const float *u, const float *d, const float *m, VF *unit, VF *e)
+{
+    static const float trits[8] = {-1, 0, 1, 0};
+    const float *of = signs == FIT_FREE || signs == FIT_EVEN ? s->levels : trits;
+    const VFT table = dimensions == 4 ? vf_table8(of) : vf_table4(of);
+    VF sum = vf_set1(0.f);
+    VI odd = vi_set1(0);
+    for (int at = from; at < from + sub; at += dimensions) {
+        FitGroup g;
+        const float *inner = u + at * FIT_CHUNK + at;
+        const int halves = signs == FIT_EVEN && dimensions == 4, first = halves && at % 8 == 0;
+        VF wanted[8];
+        if (first) {
+            fit_wanted(wanted, k, e, from, at, 8, u);
+        } else {
+            fit_wanted(wanted, k, e, from, at, dimensions, u);
+        }
+        if (at % 8 == 0) {
+            odd = vi_set1(0);
+        }
+        for (int j = 0; j < dimensions; j++) {
+            g.t[j] = g.size[j] = wanted[j];
+            g.value[j] = vf_set1(of[0]);
+            if (signs == FIT_FREE || signs == FIT_EVEN) {
+                g.minus[j] = fit_minus(wanted[j]);
+                g.size[j] = vf_abs(wanted[j]);
+                odd = vi_xor(odd, g.minus[j]);
+            }
+        }
+        if (signs == FIT_EVEN) {
+            g.flip = first ? fit_flip_first(s, wanted, m + at, scale) : vm_not(vi_eq(odd, vi_set1(0)));
+            odd = vi_xor(odd, vi_select(g.flip, vi_set1((int)0x80000000u), vi_set1(0)));
+        }
+        g.total = vf_set1(INFINITY);
+        for (int turn = 0; turn < (signs == FIT_SHIFTS ? 2 : 1); turn++) {
+            const VF by = vf_set1(signs == FIT_SHIFTS ? (turn ? -.125f : .125f) : shift);
+            VF levels[8];
+            VI winner[FIT_BOUTS];
+            for (int l = 0; l < (dimensions == 4 ? 8 : 3); l++) {
+                levels[l] = signs >= FIT_SHIFT ? vf_add(vf_set1(of[l]), by) : vf_set1(of[l]);
+            }
+            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, m + at, scale, winner);
+            fit_final(&g, list, dimensions, signs, table, by, m + at, inner, d + at, scale, winner);
+        }
+        sum = vf_add(sum, g.total);
+        for (int j = 0; j < dimensions; j++) {
+            unit[at - from + j] = g.value[j];
+            e[at - from + j] = vf_sub(vf_mul(scale, g.value[j]), k->w[at + j]);
+        }
+    }
+    return sum;
+}
+
+/* y, the block's errors as its columns make them up to each, of the units in k->unit: in k->left. Returns their sum. */
+V_FN VF fit_residual(FitWork *k, const FitScales *now, int sub, int at, const float *u, const float *d)
+{
+    VF sum = vf_set1(0.f);
+    for (int i = 0; i < 256; i++) {
+        k->bad[at + i] = vf_mul(vf_mul(now->d, vi_to_f(now->scale[i / sub])), k->unit[at + i]);
+    }
+    fit_times(k->left, u, k->bad, at, at + 256);
+    for (int i = at; i < at + 256; i++) {
+        k->left[i] = vf_sub(k->target[i], k->left[i]);
+        sum = vf_add(sum, vf_mul(vf_set1(d[i]), vf_mul(k->left[i], k->left[i])));
+    }
+    return sum;
+}
+
+/* What the columns of the group at `at` should be so that the block's error is least, all others being as they are, less
+ * what they are: x = H^-1 U' D y. Returns what the error would fall by. */
+V_FN VF fit_step(VF *x, const FitWork *k, int dimensions, int at, int end, const float *u, const float *d,
+                 const FitMetric *metric)
+{
+    const float *v = metric->v + at;
+    VF g[8], fall = vf_set1(0.f);
+    for (int j = 0; j < dimensions; j++) {
+        g[j] = vf_mul(vf_set1(d[at + j]), k->left[at + j]);
+    }
+    for (int row = at + 1; row < end; row++) {
+        const VF z = vf_mul(vf_set1(d[row]), k->left[row]);
+        for (int j = 0; j < dimensions; j++) { /* 0 beside the diagonal of U */
+            g[j] = vf_add(g[j], vf_mul(vf_set1(u[row * FIT_CHUNK + at + j]), z));
+        }
+    }
+    for (int j = dimensions - 1; j >= 0; j--) {
+        for (int i = j + 1; i < dimensions; i++) {
+            g[j] = vf_sub(g[j], vf_mul(vf_set1(v[i * FIT_CHUNK + j]), g[i]));
+        }
+    }
+    for (int j = 0; j < dimensions; j++) {
+        x[j] = vf_div(g[j], vf_set1(metric->e[at + j]));
+        fall = vf_add(fall, vf_mul(g[j], x[j]));
+        for (int i = 0; i < j; i++) {
+            x[j] = vf_sub(x[j], vf_mul(vf_set1(v[j * FIT_CHUNK + i]), x[i]));
+        }
+    }
+    return fall;
+}
+
+/* Chooses each group of the block again, all others being as they are; k->left holds y before and after. */
+V_FN void fit_descend(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, FitWork *k,
+                      const FitScales *now, int block, const float *u, const float *d, const FitMetric *metric)
+{
+    static const float trits[8] = {-1, 0, 1, 0};
+    const int shifted = signs >= FIT_SHIFT, end = block + 256;
+    const float *of = shifted ? trits : s->levels;
+    const VFT table = dimensions == 4 ? vf_table8(of) : vf_table4(of);
+    for (int at = block; at < end; at += dimensions) {
+        const VF scale = vf_mul(now->d, vi_to_f(now->scale[(at - block) / sub]));
+        FitGroup g;
+        VF x[8], change[8];
+        VI odd = vi_set1(0);
+        g.total = fit_step(x, k, dimensions, at, end, u, d, metric);
+        for (int j = 0; j < dimensions; j++) {
+            g.value[j] = k->unit[at + j];
+            g.t[j] = g.size[j] = vf_add(vf_mul(scale, g.value[j]), x[j]);
+            if (!shifted) {
+                g.minus[j] = fit_minus(g.t[j]);
+                g.size[j] = vf_abs(g.t[j]);
+                odd = vi_xor(odd, g.minus[j]);
+            }
+        }
+        for (int j = 0; signs == FIT_EVEN && dimensions == 4 && j < 4; j++) { /* the other half of eight */
+            odd = vi_xor(odd, fit_minus(k->unit[(at ^ 4) + j]));
+        }
+        g.flip = vm_not(vi_eq(odd, vi_set1(0)));
+        for (int turn = 0; turn < (signs == FIT_SHIFTS ? 2 : 1); turn++) {
+            VF levels[8], by = vf_set1(turn ? -.125f : .125f);
+            VI winner[FIT_BOUTS];
+            if (signs == FIT_SHIFT) {
+                by = vf_sub(g.value[0], vf_round_even(g.value[0]));
+            }
+            for (int l = 0; l < (dimensions == 4 ? 8 : 3); l++) {
+                levels[l] = shifted ? vf_add(vf_set1(of[l]), by) : vf_set1(of[l]);
+            }
+            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, metric->diagonal + at, scale, winner);
+            fit_final(&g, list, dimensions, signs, table, by, metric->diagonal + at, metric->v + at, metric->e + at, scale,
+                      winner);
+        }
+        for (int j = 0; j < dimensions; j++) {
+            change[j] = vf_mul(scale, vf_sub(g.value[j], k->unit[at + j]));
+            k->unit[at + j] = g.value[j];
+        }
+        for (int j = 0; j < dimensions; j++) {
+            k->left[at + j] = vf_sub(k->left[at + j], change[j]);
+        }
+        for (int row = at + 1; row < end; row++) {
+            VF y = k->left[row];
+            for (int j = 0; j < dimensions; j++) {
+                y = vf_sub(y, vf_mul(vf_set1(u[row * FIT_CHUNK + at + j]), change[j]));
+            }
+            k->left[row] = y;
+        }
+    }
+}
+
+/* Chooses the scale of the sub-block at `from`, and with it its points. */
+V_FN void fit_choose_points(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, FitWork *k,
+                            FitScales *now, int from, int n, int reach, const float *u, const float *d, const float *m)
+{
+    VF best = vf_set1(INFINITY);
+    VI scale_best = now->scale[n];
+    for (int i = 0; i < sub; i++) { /* what is there where no error is a number */
+        k->unit[from + i] = vf_set1(s->levels[0]);
+        k->bad[from + i] = vf_neg(k->w[from + i]);
+    }
+    for (int t = 0; t < (2 * reach + 1) * (signs == FIT_SHIFT ? 2 : 1); t++) {
+        /* The middle comes first, so that it is kept among equals. */
+        const int way = signs == FIT_SHIFT ? t / 2 : t, step = way % 2 ? -(way + 1) : way;
+        const VI whole = vi_clamp(vi_add(now->scale[n], vi_set1(step)), s->shape.scale_least, s->shape.scale_most);
+        VF unit[32], e[32];
+        const VF total = fit_points(s, list, dimensions, signs, sub, k, from, vf_mul(now->d, vi_to_f(whole)),
+                                    t % 2 ? -.125f : .125f, u, d, m, unit, e);
+        const VM better = vf_lt(total, best);
+        best = vf_select(better, total, best);
+        scale_best = vi_select(better, whole, scale_best);
+        for (int i = 0; i < sub; i++) {
+            k->unit[from + i] = vf_select(better, unit[i], k->unit[from + i]);
+            k->bad[from + i] = vf_select(better, e[i], k->bad[from + i]);
+        }
+    }
+    now->scale[n] = scale_best;
+    now->total = vf_add(now->total, best);
+}
+
+/* The compensated weights encoded as the type's own encoder does: bytes, and as the best so far with their error. */
+static void fit_own(const FitLattice *s, FitWork *k, FitScales *now, FitScales *best, int at, const float *u, const float *d,
+                    forge_encode_fn encode, forge_decode_fn decode, uint8_t *bytes)
+{
+    const float *from[VN];
+    float of_d[VN];
+    int32_t scale[16][VN];
+    encode(k->rows, bytes, VN, d + at, 1);
+    decode(bytes, k->rows, VN);
+    for (int l = 0; l < VN; l++) {
+        FitPoints open;
+        s->open(bytes + l * s->shape.bytes, &open);
+        of_d[l] = open.d < 65504.f ? open.d : 65504.f;
+        for (int i = 0; i < 256 / s->shape.sub; i++) {
+            scale[i][l] = 2 * open.scale[i] + 1;
+        }
+        from[l] = k->rows + 256 * l;
+    }
+    now->d = vf_load(of_d);
+    now->dmin = vf_set1(0.f);
+    for (int i = 0; i < 256 / s->shape.sub; i++) {
+        now->scale[i] = vi_load(scale[i]);
+        now->min[i] = vi_set1(0);
+    }
+    vf_load_lanes(k->left + at, from, 256);
+    fit_times(k->bad, u, k->left, at, at + 256);
+    VF total = vf_set1(0.f);
+    for (int i = at; i < at + 256; i++) {
+        const VF y = vf_sub(k->target[i], k->bad[i]);
+        total = vf_add(total, vf_mul(vf_set1(d[i]), vf_mul(y, y)));
+        k->error[i] = vf_sub(k->left[i], k->w[i]);
+        k->best[i] = vf_set1(s->levels[0]);
+    }
+    const VM finite = vf_le(total, vf_set1(FLT_MAX));
+    best->total = vf_select(finite, total, vf_set1(INFINITY));
+    best->d = vf_set1(0.f);
+    for (int i = 0; i < 16; i++) {
+        best->scale[i] = vi_set1(1);
+    }
+    for (int i = at; i < at + 256; i++) {
+        k->error[i] = vf_select(finite, k->error[i], vf_neg(k->w[i]));
+    }
+}
+
+/* Fits the block at column `at` of the chunk. Returns the error of what bytes hold: the type's own encoder's. */
+V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, FitWork *k,
+                    FitScales *best, int at, const float *u, const float *d, forge_encode_fn encode,
+                    forge_decode_fn decode, int rounds, const FitMetric *metric, uint8_t *bytes)
+{
+    FitScales now;
+    fit_compensate(k, at, 256, u);
+    fit_times(k->target, u, k->w, at, at + 256);
+    for (int i = at; i < at + 256; i++) {
+        k->target[i] = vf_add(k->target[i], vf_sub(k->base[i], k->w[i]));
+    }
+    fit_own(s, k, &now, best, at, u, d, encode, decode, bytes);
+    const VF own = best->total;
+    for (int round = 0; round < rounds; round++) {
+        now.total = vf_set1(0.f);
+        for (int i = at; i < at + 256; i++) {
+            k->left[i] = k->base[i];
+        }
+        for (int n = 0; n < 256 / sub; n++) {
+            const int from = at + n * sub;
+            fit_choose_points(s, list, dimensions, signs, sub, k, &now, from, n, round ? 1 : 2, u, d, metric->own);
+            fit_carry(k->left, u, k->bad, from, from + sub, from + sub, at + 256);
+        }
+        fit_keep(&s->shape, k, &now, best, at);
+        fit_residual(k, &now, sub, at, u, d);
+        for (int sweep = 0; sweep < 2; sweep++) {
+            fit_descend(s, list, dimensions, signs, sub, k, &now, at, u, d, metric);
+        }
+        now.total = fit_residual(k, &now, sub, at, u, d);
+        for (int i = at; i < at + 256; i++) {
+            k->bad[i] = vf_sub(k->bad[i], k->w[i]);
+        }
+        fit_keep(&s->shape, k, &now, best, at);
+        if (round + 1 < rounds) {
+            fit_refit(&s->shape, k, &now, at, u, d);
+        }
+    }
+    return own;
+}
+
+#define FIT_LATTICE(name, dimensions, signs, sub) \
+    static VF name(const FitLattice *s, const FitList *list, FitWork *k, FitScales *best, int at, const float *u, \
+                   const float *d, forge_encode_fn encode, forge_decode_fn decode, int rounds, const FitMetric *metric, \
+                   uint8_t *bytes) \
+    { \
+        return fit_lattice(s, list, dimensions, signs, sub, k, best, at, u, d, encode, decode, rounds, metric, bytes); \
+    }
+FIT_LATTICE(fit_free4, 4, FIT_FREE, 32)
+FIT_LATTICE(fit_even4, 4, FIT_EVEN, 32)
+FIT_LATTICE(fit_free8, 8, FIT_FREE, 16)
+FIT_LATTICE(fit_even8, 8, FIT_EVEN, s->shape.sub)
+FIT_LATTICE(fit_shift8, 8, FIT_SHIFT, 32)
+FIT_LATTICE(fit_shifts8, 8, FIT_SHIFTS, 16)
+#undef FIT_LATTICE
+
+#define IQ2_LEVELS {1, 3.125f, 5.375f}
+static const FitLattice fit_lattices[] = {
+    {.shape = {.type = 16, .block = 256, .sub = 32, .bytes = 66, .form = FIT_INTS, .scale_least = 1, .scale_most = 31},
+     .which = LATTICE_IQ2_XXS, .dimensions = 8, .signs = FIT_EVEN, .levels = IQ2_LEVELS,
+     .open = iq2_xxs_open, .close = iq2_xxs_close},
+    {.shape = {.type = 17, .block = 256, .sub = 16, .bytes = 74, .form = FIT_INTS, .scale_least = 1, .scale_most = 31},
+     .which = LATTICE_IQ2_XS, .dimensions = 8, .signs = FIT_EVEN, .levels = IQ2_LEVELS,
+     .open = iq2_xs_open, .close = iq2_xs_close},
+    {.shape = {.type = 18, .block = 256, .sub = 32, .bytes = 98, .form = FIT_INTS, .scale_least = 1, .scale_most = 31},
+     .which = LATTICE_IQ3_XXS, .dimensions = 4, .signs = FIT_EVEN, .levels = {1, 3, 5, 7, 9, 11, 13, 15.5f},
+     .open = iq3_xxs_open, .close = iq3_xxs_close},
+    {.shape = {.type = 19, .block = 256, .sub = 32, .bytes = 50, .form = FIT_INTS, .scale_least = 1, .scale_most = 15},
+     .which = LATTICE_IQ1, .dimensions = 8, .signs = FIT_SHIFT, .open = iq1_s_open, .close = iq1_s_close},
+    {.shape = {.type = 21, .block = 256, .sub = 32, .bytes = 110, .form = FIT_INTS, .scale_least = 1, .scale_most = 31},
+     .which = LATTICE_IQ3_S, .dimensions = 4, .signs = FIT_FREE, .levels = {1, 3, 5, 7, 9, 11, 13, 15},
+     .open = iq3_s_open, .close = iq3_s_close},
+    {.shape = {.type = 22, .block = 256, .sub = 16, .bytes = 82, .form = FIT_INTS, .scale_least = 1, .scale_most = 31},
+     .which = LATTICE_IQ2_S, .dimensions = 8, .signs = FIT_FREE, .levels = IQ2_LEVELS,
+     .open = iq2_s_open, .close = iq2_s_close},
+    {.shape = {.type = 29, .block = 256, .sub = 16, .bytes = 56, .form = FIT_INTS, .scale_least = 1, .scale_most = 15},
+     .which = LATTICE_IQ1, .dimensions = 8, .signs = FIT_SHIFTS, .open = iq1_m_open, .close = iq1_m_close},
+};
+#undef IQ2_LEVELS
+
+/* One lane of what was found: units to points, signs and shifts. */
+static void fit_write_points(const FitLattice *s, const FitWork *k, const FitScales *best, int at, int lane, uint8_t *out)
+{
+    const forge_lattice *t = forge_lattice_get(s->which);
+    const int bits = 16 / s->dimensions == 4 ? 3 : 2;
+    FitPoints f;
+    memset(&f, 0, sizeof f);
+    f.d = ((const float *)(const void *)&best->d)[lane];
+    for (int i = 0; i < 256 / s->shape.sub; i++) {
+        f.scale[i] = ((const int32_t *)(const void *)&best->scale[i])[lane] >> 1;
+    }
+    for (int group = 0; group < 256 / s->dimensions; group++) {
+        unsigned code = 0;
+        for (int j = 0; j < s->dimensions; j++) {
+            const int i = group * s->dimensions + j;
+            const float unit = ((const float *)(const void *)&k->best[at + i])[lane];
+            int level = ((int)fabsf(unit) - 1) / 2;
+            if (s->signs >= FIT_SHIFT) {
+                level = (int)(unit + 1.5f);
+                f.down[i / 8] = unit + 1.f < (float)level;
+            }
+            f.signs[i / 8] |= (uint8_t)((unit < 0.f) << i % 8);
+            code |= (unsigned)level << bits * j;
+        }
+        f.index[group] = (uint16_t)(forge_lattice_place(t, code) >> 9 & (unsigned)(t->points - 1));
+    }
+    s->close(&f, out);
+}
+
+#endif
