@@ -160,12 +160,12 @@ static void fit_lattice_chunk(const FitLattice *s, const FitList *list, FitWork 
     }
 }
 
-/* The caller's memory, in the order in which it is used. */
+/* The caller's memory. What vectors are stored in comes first: all of it is a multiple of a vector. */
 typedef struct {
     FitWork work;
-    FitList list;
-    FitMetric metric;
     float w[FIT_CHUNK * FIT_ROWS], c[FIT_CHUNK * FIT_ROWS];
+    FitMetric metric;
+    FitList list;
 } FitPanel;
 
 static int64_t fit_scratch(int64_t n)
