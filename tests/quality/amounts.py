@@ -1,10 +1,10 @@
 """How much text a calibration needs, and which: `python -m tests.quality.amounts MODEL.gguf TEXTS --work FOLDER`.
 
-TEXTS is a folder with, for each kind of text, KIND.calibration.txt and KIND.heldout.txt. The model is calibrated on each
-kind, and on halves of all, with so many tokens; quantized with the importance matrix of that text, as llama-quantize
-does, and with --calibration; and judged on the held-out text of each kind. The table has the share of the divergence
-that the calibration leaves. FOLDER keeps what was made and found: a run that was stopped goes on, and one of fewer
---kinds, --tokens or --recipes prints what it has of the others, too.
+TEXTS is a folder with, for each kind of text, KIND.calibration.txt and KIND.heldout.txt. The model is calibrated on
+each kind, and on as much of each, with so many tokens; quantized with the importance matrix of that text, as
+llama-quantize does, and with --calibration; and judged on the held-out text of each kind. The table has the share of
+the divergence that the calibration leaves. FOLDER keeps what was made and found: a run that was stopped goes on, and
+one of fewer --kinds, --tokens or --recipes prints what it has of the others, too.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ class Given:
 
 
 def moments(given: Given, kind: str, windows: int) -> Path:
-    """The calibration of so many windows of a kind of text. Of twice as many it is the half, so that none is read twice;
-    of the mixture each kind has its share."""
+    """The calibration of so many windows of a kind of text; of the mixture each kind has its share.
+
+    Its half is that of half as many, so that no window is read twice.
+    """
     made = given.work / f"{kind}-{windows}.gguf"
     if made.exists():
         return made
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
     kinds = chosen.kinds.split(",") if chosen.kinds else [EACH, *given.kinds]
     tokens = [int(count) for count in chosen.tokens.split(",")]
     for told in cells(given, kinds, tokens, chosen.recipes.split(",")):
-        print(told, file=sys.stderr, flush=True)  # noqa: T201 - a program's
+        print(told, file=sys.stderr, flush=True)
     table(given)
 
 
