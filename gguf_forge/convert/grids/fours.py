@@ -182,9 +182,7 @@ def _nearest(values: Array) -> Array:
     return np.maximum(np.searchsorted(_HALFWAY, values, side="right"), 1).astype(np.uint8)
 
 
-def _fitting(
-    values: Array, source: TensorType, options: Sequence[int] = _LARGEST
-) -> tuple[Array, Array, Array]:
+def _fitting(values: Array, source: TensorType, options: Sequence[int] = _LARGEST) -> tuple[Array, Array, Array]:
     """For sub-blocks of magnitudes, with each code that the largest may have: whether it fits, and which scales do.
 
     Three arrays (sub-blocks, codes); the last two are the least and the largest scale.
