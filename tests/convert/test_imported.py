@@ -14,14 +14,13 @@ import pytest
 from safetensors.numpy import save_file
 
 import gguf_forge
-from gguf_forge.convert import grids
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.imported import Survey, choose, pack, survey
 from gguf_forge.convert.job import Quantization
 from gguf_forge.convert.ops import CONCAT, STACK, add
 from gguf_forge.convert.origin import source_view
 from gguf_forge.convert.rows import equal_parts, interleave_halves
-from gguf_forge.convert.view import View, of_array, widen
+from gguf_forge.convert.view import View
 from gguf_forge.errors import ConversionError, RecipeError
 from gguf_forge.quant.codec import dequantize
 from gguf_forge.source.checkpoint import open_checkpoint
@@ -265,59 +264,6 @@ def test_scales_are_surveyed_once_for_all_types(quantized: Path, tmp_path: Path,
     monkeypatch.setattr("gguf_forge.convert.imported.surveys.survey", counted)
     gguf_forge.convert_checkpoint(quantized, tmp_path / "{ftype}.gguf", "auto,f16,Q5_K_M", dry_run=True)
     assert len(seen) == len(set(seen)) == 42
-
-
-def _bf16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-    return (bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
-
-
-def _weights(seed: int, shape: tuple[int, ...] = (64, 256)) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.random.default_rng(seed).normal(0, 0.02, shape).astype(np.float32)
-
-
-def _on_four_bits(seed: int) -> np.ndarray[Any, Any]:
-    groups = _weights(seed).reshape(64, -1, 32)
-    top = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)
-    scales = (top / -8).astype(np.float16).astype(np.float32)
-    return np.asarray((np.clip(np.rint(groups / scales), -8, 7) * scales).reshape(64, 256))
-
-
-def _on_eight_bits(seed: int) -> np.ndarray[Any, Any]:
-    values = _weights(seed)
-    scales = (np.abs(values).max(axis=1, keepdims=True) / 127).astype(np.float16).astype(np.float32)
-    return np.asarray(np.rint(values / scales) * scales)
-
-
-def _ternary(seed: int) -> np.ndarray[Any, Any]:
-    values = _weights(seed)
-    return np.asarray(np.sign(np.where(np.abs(values) < 0.01, 0, values)) * np.float32(0.0123))
-
-
-@pytest.mark.parametrize("half", [False, True], ids=["BF16", "F16"])
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("make", "kind"), [(_on_four_bits, "Q4_0"), (_on_eight_bits, "Q8_0"), (_ternary, "TQ2_0")])
-def test_a_grid_in_floats_is_found_and_kept(make: Any, kind: str, seed: int, half: bool) -> None:
-    stored = make(seed).astype(np.float16) if half else _bf16(make(seed))
-    view = of_array("w", stored)
-    found = grids.find(view)
-    assert found is not None
-    made, choice = choose(grids.on_grid(view, found))
-    assert (made.type and made.type.name, made.status) == (kind, "lossless")
-    held = dequantize(pack(grids.on_grid(view, found), choice, 0, view.count), kind)
-    again = of_array("again", held.astype(np.float16) if half else _bf16(held))
-    assert np.array_equal(widen(again.read(), again.type), widen(view.read(), view.type))
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_ordinary_weights_lie_on_no_grid(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    for values in (_weights(seed), rng.uniform(-1, 1, (64, 256)), rng.laplace(0, 0.01, (64, 256))):
-        assert grids.find(of_array("w", _bf16(values))) is None
-        assert grids.find(of_array("w", values.astype(np.float16))) is None
-    one = _on_four_bits(seed)
-    one[40, 7] *= np.float32(1.02)
-    assert grids.find(of_array("w", _bf16(one))) is None
 
 
 def test_a_trained_model_lies_on_no_grid(tmp_path: Path) -> None:

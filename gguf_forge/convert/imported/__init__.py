@@ -8,7 +8,7 @@ families, or files.
 from __future__ import annotations
 
 from gguf_forge.convert.imported.choice import Choice, Prefer, choose
-from gguf_forge.convert.imported.model import Holdings, holdings
+from gguf_forge.convert.imported.model import Holdings, holdings, scaled_names
 from gguf_forge.convert.imported.packing import pack
 from gguf_forge.convert.imported.report import (
     FILE_TYPES_OF_BLOCKS,
@@ -37,6 +37,7 @@ __all__ = [
     "pack",
     "provenance",
     "require_status",
+    "scaled_names",
     "settled",
     "summary",
     "survey",

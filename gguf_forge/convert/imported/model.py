@@ -66,9 +66,7 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
     imports: list[Import] = []
     packs: dict[str, Callable[[int, int], Array]] = {}
     scales: dict[str, View] = {}
-    names = {view.name for view in model.views}
-    arch = str(model.metadata["general.architecture"].value) if model.packed else ""
-    layers = _number(model, arch, "block_count") - _number(model, arch, "nextn_predict_layers")
+    applied = scaled_names(model) if model.packed else frozenset()
     moved, apart = _by_groups(model, prefer, surveys) if keep else ({}, {})
     for one in model.views:
         how = model.packed.get(one.name)
@@ -83,8 +81,7 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
         if why:
             view = replace(view, stored=None)
         elif view.stored is not None:
-            scaled = has_scale(arch, view.name, names, layers)
-            found, choice = choose(view, prefer, scaled=scaled, look=surveys.of)
+            found, choice = choose(view, prefer, scaled=view.name in applied, look=surveys.of)
         factors = view.stored.factors if view.stored is not None else ()
         if found.type is not None and (found.type.quantized or (factors and not recipe)):
             packs[view.name] = partial(pack, view, choice)
@@ -115,6 +112,14 @@ def _by_groups(model: Model, prefer: Prefer, surveys: Surveys) -> tuple[dict[str
             moved |= made
             views |= made
     return moved, apart
+
+
+def scaled_names(model: Model) -> frozenset[str]:
+    """The names of outputs beside which llama.cpp looks for a scale of the whole tensor."""
+    arch = str(model.metadata["general.architecture"].value)
+    layers = _number(model, arch, "block_count") - _number(model, arch, "nextn_predict_layers")
+    names = {view.name for view in model.views}
+    return frozenset(name for name in names if has_scale(arch, name, names, layers))
 
 
 def _number(model: Model, arch: str, key: str) -> int:
