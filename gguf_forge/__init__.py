@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
+    from gguf_forge.quality.sequential import Sequential as Sequential
     from gguf_forge.quant.calibration import Calibration as Calibration
     from gguf_forge.quant.codec import dequantize as dequantize
     from gguf_forge.quant.codec import quantize as quantize
@@ -74,6 +75,7 @@ _PUBLIC = {
     "RecipeError": "gguf_forge.errors",
     "RequestError": "gguf_forge.errors",
     "RoundTrip": "gguf_forge.quant.roundtrip",
+    "Sequential": "gguf_forge.quality.sequential",
     "TENSOR_TYPES": "gguf_forge.types",
     "Tensor": "gguf_forge.format.reader",
     "TensorType": "gguf_forge.types",

@@ -41,6 +41,7 @@ from gguf_forge.quant.recipe import Choice
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.merged import merge_adapter
 from gguf_forge.source.wrappers import refuse_adapter
+from gguf_forge.types import TensorType
 
 StrPath = str | os.PathLike[str]
 
@@ -188,20 +189,7 @@ def _execute(
             notes = (*model.notes, *job.notes)
             plan, kinds = writer.plan(), {c.name: c.type for c in job.choices}
             plans.append(Planned(path, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports))
-            again = {one.name for one in job.imports} - job.packs.keys()
-            targets.append(
-                Target(
-                    writer,
-                    kinds,
-                    job.weights,
-                    job.strict,
-                    packs=job.packs,
-                    moved=job.moved,
-                    wholes=job.wholes,
-                    measured=again,
-                    metrics=metrics if job.fitted else None,
-                )
-            )
+            targets.append(_target(writer, kinds, job, metrics))
         if dry_run:
             return plans
         made: list[Path] = []
@@ -225,6 +213,20 @@ def _execute(
             target.writer.publish()
         unfinished.pop_all()
     return plans
+
+
+def _target(writer: GGUFWriter, kinds: Mapping[str, TensorType], job: Job, metrics: Metrics | None) -> Target:
+    return Target(
+        writer,
+        kinds,
+        job.weights,
+        job.strict,
+        packs=job.packs,
+        moved=job.moved,
+        wholes=job.wholes,
+        measured={one.name for one in job.imports} - job.packs.keys(),
+        metrics=metrics if job.fitted else None,
+    )
 
 
 def _as_made(planned: Planned, target: Target) -> Planned:
