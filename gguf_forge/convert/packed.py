@@ -21,6 +21,8 @@ from gguf_forge.types import tensor_type
 MXFP4 = tensor_type("MXFP4")
 _GROUP = MXFP4.block_size
 _CODES = _GROUP // 2
+#: The exponent that stands for NaN (OCP MX, E8M0).
+_NO_NUMBER = 255
 #: What bytes are read as: I8 as they are, U8 as the next wider, exponents (F8_E8M0) as F32.
 _OF_BYTES = ("I8", "I16", "F32")
 
@@ -68,6 +70,8 @@ def _blocks(codes: View, scales: View) -> View:
         values = np.stack((pairs & 0x0F, pairs >> 4), axis=-1).reshape(count, groups, 2, _CODES)
         blocks = np.empty((count, groups, 1 + _CODES), np.uint8)
         blocks[..., 0] = read_scales(start, stop).reshape(count, groups)
+        if (blocks[..., 0] == _NO_NUMBER).any():
+            raise ConversionError(f"{scales.name}: an exponent of {_NO_NUMBER} is no number")
         blocks[..., 1:] = values[..., 0, :] | values[..., 1, :] << 4
         return blocks.reshape(count, -1)
 
@@ -157,6 +161,8 @@ def _times(matrix: View, scale: View) -> View:
     def rows(start: int, stop: int) -> Array:
         first = start // BLOCK
         of_blocks = scale.rows(first, -(-stop // BLOCK))[np.arange(start, stop) // BLOCK - first]
+        if not np.isfinite(of_blocks).all():
+            raise ConversionError(f"{scale.name}: a scale is not finite")
         scales: Array = np.repeat(of_blocks, BLOCK, axis=1)[:, : matrix.width]
         return np.multiply(widen(matrix.rows(start, stop), matrix.type), scales)
 

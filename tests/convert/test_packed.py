@@ -69,6 +69,14 @@ def test_packed_blocks_turn_back_into_codes_and_scales() -> None:
     assert np.array_equal(rows.rows(4, 11), split.rows(4, 11))
 
 
+def test_scales_that_are_no_numbers_are_named() -> None:
+    codes, scales = codes_and_scales(4, 2)
+    scales[2, 1] = 255
+    (made,) = PACK_MXFP4.views([stored("codes", codes), stored("scales", scales)], FACTS)
+    with pytest.raises(ConversionError, match="scales: an exponent of 255 is no number"):
+        made.read()
+
+
 def test_codes_without_their_scales_are_named() -> None:
     codes, scales = codes_and_scales(4, 2)
     wide = stored("codes", codes.reshape(4, 32))

@@ -20,6 +20,8 @@ from gguf_forge.quant.exact import HOMES, Home
 Prefer = Literal["exact", "small"]
 #: Half a unit in the last place of F16: the most by which rounding changes a scale that is no subnormal number.
 _HALF_UNIT = 2.0**-11
+#: The largest number of F16.
+_MOST_HALF = 65504.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def _fitting(view: View, stored: Stored, found: Survey) -> Iterator[Choice]:
         if stored.group % home.span or view.width % home.type.block_size:
             continue
         if home.offset == "minimum":
-            if stored.offset and stored.high - stored.low <= home.high:
+            fits = stored.high - stored.low <= home.high and found.largest <= _MOST_HALF
+            if stored.offset and fits:
                 yield Choice(home)
         elif found.zeros is None:
             continue

@@ -74,6 +74,11 @@ def _runs(count: int, width: int) -> Iterator[tuple[int, int]]:
 
 def _largest(stored: Stored, scales: Array, offsets: Array | None = None) -> float:
     """A number that no weight with these scales exceeds in magnitude."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _most(stored, scales, offsets)
+
+
+def _most(stored: Stored, scales: Array, offsets: Array | None) -> float:
     scales = np.abs(scales.astype(np.float32) if scales.dtype == np.float16 else scales)
     span = max(abs(stored.low), abs(stored.high)) * scales
     if offsets is not None:

@@ -24,6 +24,8 @@ from gguf_forge.source.packed.form import (
     Rows,
     column_floats,
     require,
+    require_group,
+    require_words,
     scale_columns,
     scale_rows,
 )
@@ -43,7 +45,9 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     for tensor in parts.values():
         require(len(tensor.shape) == 2, tensor, "must have two axes")
     if qweight.dtype == "I16":
-        return _fast(module, qweight, scales, parts.get("scaled_zeros") or parts["qzeros"])
+        made = _fast(module, qweight, scales, parts.get("scaled_zeros") or parts["qzeros"])
+        require_group(scales, made.grid.group if made.grid else 0, made.shape[1], _group_of(module, config))
+        return made
     version = str(config.get("version") or "gemm").lower()
     if version in ("marlin", "exllama", "exllamav2", "ipex"):
         version = "gemm"
@@ -58,6 +62,8 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
 def _gemm(
     module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: SourceTensor, config: Mapping[str, Any]
 ) -> PackedTensor:
+    require_words(qweight)
+    require_words(qzeros)
     inputs, (groups, out) = qweight.shape[0], scales.shape
     bits = qweight.shape[1] * 32 // out if out else 0
     fits = out % 32 == 0 and 1 <= bits <= 8 and bits * out == qweight.shape[1] * 32
@@ -67,6 +73,7 @@ def _gemm(
     require(qzeros.shape == (groups, qweight.shape[1]), qzeros, f"must be {[groups, qweight.shape[1]]}")
     require(inputs % groups == 0, scales, f"{inputs} inputs are not so many whole groups")
     group = inputs // groups
+    require_group(scales, group, inputs, _group_of(module, config))
     packed = bits == 4 and inputs % 8 == 0
     grid = Grid(
         Part(inputs // 2 if packed else inputs, nibbles(qweight) if packed else interleaved(qweight, bits)),
@@ -84,6 +91,11 @@ def _gemm(
 def _bits_of(module: str, config: Mapping[str, Any]) -> int:
     own = (config.get("extra_config") or {}).get(module) or {}
     return int(own.get("bits") or config.get("bits") or config.get("w_bit") or 4)
+
+
+def _group_of(module: str, config: Mapping[str, Any]) -> object:
+    own = (config.get("extra_config") or {}).get(module) or {}
+    return own.get("group_size") or config.get("group_size") or config.get("q_group_size")
 
 
 def nibbles(tensor: SourceTensor) -> Rows:
@@ -117,12 +129,16 @@ def interleaved(tensor: SourceTensor, bits: int, dtype: type[np.generic] = np.ui
 
 
 def _gemv(module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: SourceTensor, group: int) -> PackedTensor:
+    require_words(qweight)
+    require_words(qzeros)
     out, inputs = qweight.shape[0], qweight.shape[1] * 8
     group = inputs if group == -1 else group
     groups = -(-inputs // group)
     require(inputs % group == 0, qweight, f"{inputs} inputs are no whole groups of {group}")
-    require(scales.shape[0] == out and scales.shape[1] >= groups, scales, f"must be {out} rows of {groups} or more")
-    require(qzeros.shape[0] == out and qzeros.shape[1] * 8 >= groups, qzeros, f"must be {out} rows of {groups} or more")
+    pad = {64: 2, 32: 4}.get(group, 1)
+    words = -(-groups // (8 * pad)) * pad
+    require(scales.shape == (out, 8 * words), scales, f"must be {[out, 8 * words]}")
+    require(qzeros.shape == (out, words), qzeros, f"must be {[out, words]}")
     read = scale_rows(scales)
     grid = Grid(
         Part(inputs // 2, lambda start, stop: qweight.stored_rows(start, stop).view(np.uint8)),
@@ -139,6 +155,7 @@ def _gemv(module: str, qweight: SourceTensor, scales: SourceTensor, qzeros: Sour
 
 def _fast(module: str, qweight: SourceTensor, scales: SourceTensor, minima: SourceTensor) -> PackedTensor:
     out, inputs = qweight.shape[0] * 4, qweight.shape[1]
+    require(inputs > 0 and out > 0, qweight, "must have inputs and outputs")
     require(scales.shape == minima.shape and scales.shape[1] == out, scales, f"must be as {minima.name}, {out} wide")
     group = _fast_group(inputs, scales)
     groups = inputs // group

@@ -27,6 +27,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     require(np.isfinite(number) and number > 0, scale, "must be positive and finite")
     divides = config.get("linear_class", "bitlinear") != "autobitlinear"
     factor = 1 / number if divides else number
+    require(len(weight.shape) == 2 and weight.size > 0, weight, "must be a matrix")
     quarter, width = weight.shape
 
     def codes(start: int, stop: int) -> Array:

@@ -11,12 +11,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, as_column, require
+from gguf_forge.source.packed.form import (
+    Array,
+    Grid,
+    PackedTensor,
+    Part,
+    as_column,
+    float_values,
+    require,
+    require_floats,
+)
 from gguf_forge.source.tensor import SourceTensor
 
 _BYTE = DTYPES["U8"]
@@ -37,10 +47,13 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
         return None
     said = json.loads(state.read().astype(np.uint8).tobytes().decode("utf-8"))
     shape, block = tuple(int(n) for n in said["shape"]), int(said["blocksize"])
-    require(weight.nbytes * 2 >= int(np.prod(shape)), weight, f"{list(shape)} needs more codes")
-    table = np.asarray(parts["weight.quant_map"].read(), np.float32)
+    size = prod(shape)
+    require(0 <= weight.nbytes * 2 - size < 16, weight, f"{list(shape)} needs {size} codes")
+    table = _table(parts["weight.quant_map"], 16)
+    require(block > 0 and len(shape) == 2 and min(shape) > 0, state, f"blocks of {block} of {list(shape)} are none")
     scales = _scales(parts, said)
-    require(scales.size * block >= int(np.prod(shape)), parts["weight.absmax"], f"has too few scales for {list(shape)}")
+    wanted = -(-size // block)
+    require(scales.size == wanted, parts["weight.absmax"], f"{list(shape)} has {wanted} blocks of {block}")
     width = shape[-1]
     octets = SourceTensor(weight.name, _BYTE, (weight.nbytes,), weight.file, weight.offset, None)
 
@@ -66,15 +79,25 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     )
 
 
+def _table(tensor: SourceTensor, count: int) -> Array:
+    """The value of each code."""
+    found = float_values(tensor)
+    require(found.shape == (count,), tensor, f"must be {count} numbers")
+    require(bool(np.isfinite(found).all()), tensor, "must be finite")
+    return found
+
+
 def _scales(parts: Mapping[str, SourceTensor], said: Mapping[str, Any]) -> Array:
     absmax = parts["weight.absmax"]
     if "weight.nested_absmax" not in parts:
-        return np.asarray(absmax.read(), np.float32)
-    nested = np.asarray(parts["weight.nested_absmax"].read(), np.float32)
-    table = np.asarray(parts["weight.nested_quant_map"].read(), np.float32)
-    codes = absmax.read().astype(np.uint8)
-    index = np.arange(codes.size) // int(said["nested_blocksize"])
-    require(bool(index.size == 0 or index[-1] < nested.size), absmax, "has more blocks than nested scales")
+        return float_values(absmax).reshape(-1)
+    nested = float_values(parts["weight.nested_absmax"]).reshape(-1)
+    table = _table(parts["weight.nested_quant_map"], 256)
+    require(absmax.dtype == "U8", absmax, "must be bytes, as there are scales of scales")
+    codes = absmax.read().astype(np.uint8).reshape(-1)
+    run = int(said["nested_blocksize"])
+    require(run > 0 and nested.size == -(-codes.size // run), absmax, f"has other blocks of {run} than nested scales")
+    index = np.arange(codes.size) // run
     return table[codes] * nested[index] + np.float32(said["nested_offset"])
 
 
@@ -82,6 +105,7 @@ def _int8(module: str, weight: SourceTensor, scb: SourceTensor, layout: SourceTe
     require(weight.dtype == "I8" and len(weight.shape) == 2, weight, "must be a matrix of I8 beside its SCB")
     out, width = weight.shape
     require(scb.shape == (out,), scb, f"must be a scale for each of {out} rows")
+    require_floats(scb)
     if layout is not None:
         require(int(np.asarray(layout.read()).reshape(())) == 0, layout, "is one made for old kernels (not row-major)")
     column = as_column(scb)

@@ -29,6 +29,9 @@ from gguf_forge.source.packed.form import (
     group_order,
     on_grid,
     require,
+    require_group,
+    require_octets,
+    require_words,
     scale_rows,
 )
 from gguf_forge.source.tensor import SourceTensor
@@ -51,6 +54,8 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
             "quantization_config: transform_config asks for rotations while the model runs, which llama.cpp has not"
         )
     scale, scheme = parts["weight_scale"], weights_scheme(module, config)
+    indexed = "weight_g_idx" in parts or str(scheme.get("actorder")).lower() != "group"
+    require(indexed, scale, "needs a weight_g_idx beside it, as its groups are ordered by activation")
     codes = parts.get("weight_packed")
     if codes is None:
         return _unpacked(module, parts["weight"], scale, parts.get("weight_zero_point"), scheme)
@@ -59,6 +64,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     if scheme.get("num_bits") == 6:
         return fp4.mx6(module, codes, scale, method="compressed-tensors MXFP6")
     whole = parts.get("weight_global_scale")
+    require(whole is not None or scale.dtype == "U8", scale, "needs a weight_global_scale beside it")
     if scale.dtype == "U8" and whole is None:
         return fp4.mx(module, codes, scale, method="compressed-tensors MXFP4")
     return fp4.nv(
@@ -89,7 +95,7 @@ def _integers(
 ) -> PackedTensor:
     require("weight_shape" in parts, codes, "needs a weight_shape beside it")
     out, inputs = (int(n) for n in parts["weight_shape"].read())
-    require(codes.dtype in ("I32", "U32"), codes, "must be words of 32 bits")
+    require_words(codes)
     bits = int(scheme.get("num_bits") or scheme.get("bits") or 4)
     tight, loose = -(-inputs * bits // 32), -(-inputs // (32 // bits))
     require(
@@ -100,7 +106,9 @@ def _integers(
     groups = scale.shape[1]
     require(inputs % groups == 0, scale, f"{inputs} inputs are not so many whole groups")
     group = inputs // groups
+    require_group(scale, group, inputs, scheme.get("group_size"))
     zeros = parts.get("weight_zero_point")
+    require(zeros is not None or scheme.get("symmetric") is not False, codes, "needs zeros, as it is not symmetric")
 
     def signed(start: int, stop: int) -> Array:
         found = unpack(codes.stored_rows(start, stop), bits)[:, :inputs]
@@ -128,7 +136,8 @@ def _zeros(zeros: SourceTensor, bits: int, out: int, groups: int, is_dense: bool
     half = 1 << (bits - 1)
     if zeros.dtype == "I8":
         require(zeros.shape == (out, groups), zeros, f"must be {[out, groups]}")
-        return lambda start, stop: zeros.stored_rows(start, stop).astype(np.int16)
+        return whole_zeros(zeros, bits)
+    require_words(zeros)
     per = 32 // bits
     words = -(-out * bits // 32) if is_dense else -(-out // per)
     require(zeros.shape == (words, groups), zeros, f"{bits} bits of {out} outputs are {[words, groups]} words")
@@ -150,12 +159,34 @@ def _unpacked(
     zeros: SourceTensor | None,
     scheme: Mapping[str, Any],
 ) -> PackedTensor | None:
+    eight = weight.dtype == "I8" or weight.dtype.startswith("F8_")
+    if eight and len(weight.shape) == 2:
+        kind = "float" if weight.dtype != "I8" else "int"
+        require(scheme.get("type") in (None, kind), weight, f"the configuration says {scheme.get('type')!r}")
+        many = {"tensor": 1, "channel": weight.shape[0]}.get(str(scheme.get("strategy")))
+        if scheme.get("strategy") == "group":
+            many = weight.size // int(scheme["group_size"])
+        require(many in (None, scale.size), scale, f"the strategy {scheme.get('strategy')!r} asks for {many} scales")
     if weight.dtype.startswith("F8_"):
         block = fp8.tile_of(scheme.get("block_structure"))
         return fp8.scaled(module, weight, scale, method="compressed-tensors FP8", tile=block)
     if weight.dtype != "I8":
         return None
     return integers8(module, weight, scale, zeros, method="compressed-tensors")
+
+
+def whole_zeros(zeros: SourceTensor, bits: int) -> Rows:
+    """Rows of zeros that take a byte each, as int16; CheckpointError for one that codes of so many bits have not."""
+    require(zeros.dtype in ("I8", "U8"), zeros, "must be whole numbers of 8 bits")
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if zeros.dtype == "I8" else (0, (1 << bits) - 1)
+
+    def rows(start: int, stop: int) -> Array:
+        found = zeros.stored_rows(start, stop).astype(np.int16)
+        inside = not found.size or (low <= int(found.min()) and int(found.max()) <= high)
+        require(inside, zeros, f"has zeros beyond {low} to {high}, which {bits} bits have")
+        return found
+
+    return rows
 
 
 def integers8(
@@ -171,7 +202,8 @@ def integers8(
 
     Rows raise CheckpointError where a code is out of range.
     """
-    require(len(weight.shape) == 2, weight, "must be a matrix")
+    require(len(weight.shape) == 2 and weight.size > 0, weight, "must be a matrix")
+    require_octets(weight)
     out, width = weight.shape
     if scale.size == 1:
         one = np.asarray(float_values(scale), np.float32).reshape(1, 1)
@@ -184,7 +216,7 @@ def integers8(
     if zeros is not None:
         column = zeros if len(zeros.shape) == 2 else as_column(zeros)
         require(column.shape == (out, groups), zeros, f"must be {[out, groups]}")
-        offsets = Part(groups, lambda start, stop: column.rows(start, stop).astype(np.int16))
+        offsets = Part(groups, whole_zeros(column, bits))
     half = 1 << (bits - 1)
 
     def codes(start: int, stop: int) -> Array:

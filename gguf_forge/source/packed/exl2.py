@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.source.packed.bits import dense
-from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, require
+from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, require, require_words
 from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 from gguf_forge.types import tensor_type
@@ -29,16 +29,27 @@ ENDINGS = ("q_weight", "q_groups", "q_invperm", "q_scale", "q_scale_max", "q_gro
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
     """One layer's weight. CheckpointError where its tensors disagree."""
     weight, scale = parts["q_weight"], parts["q_scale"]
+    most = parts["q_scale_max"]
+    for name in ("q_weight", "q_scale", "q_invperm"):
+        require_words(parts[name])
+    require(
+        weight.dtype == scale.dtype and len(weight.shape) == len(scale.shape) == 2, weight, "must be a matrix of words"
+    )
+    require(parts["q_groups"].dtype == "I16", parts["q_groups"], "must be numbers of 16 bits")
+    require(most.dtype == "F16", most, "must be halves")
     pairs = parts["q_groups"].read().reshape(-1, 2).astype(np.int64)
     edges = [*pairs[:, 1].tolist(), weight.shape[0]]
     spans = list(zip(pairs[:, 0].tolist(), pairwise(edges), strict=True))
+    sound = all(1 <= bits <= 8 for bits, _ in spans) and edges == sorted(edges) and edges[0] == 0
+    require(sound, parts["q_groups"], "must be widths of 1 to 8 bits, each with the row where its group begins")
     counts = [(high - low) * 32 // bits for bits, (low, high) in spans]
     place = np.asarray(parts["q_invperm"].read(), np.int64)
     inputs, out = place.size, scale.shape[1] * 8
     require(sum(counts) == inputs, weight, f"its groups are of {sum(counts)} inputs, and q_invperm has {inputs}")
     require(scale.shape[0] == len(counts), scale, f"must be for {len(counts)} groups")
     require(bool((np.sort(place) == np.arange(inputs)).all()), parts["q_invperm"], "must name each place once")
-    largest = (parts["q_scale_max"].read().astype(np.float16) / np.float16(256)).astype(np.float16)
+    require(most.shape == (len(counts),), most, f"must be a scale for each of {len(counts)} groups")
+    largest = (most.read().astype(np.float16) / np.float16(256)).astype(np.float16)
     group_of = np.repeat(np.arange(len(counts)), counts)
     read, read_scale = columns(weight), columns(scale)
     true_out = _outputs(weight, out)

@@ -24,6 +24,7 @@ from gguf_forge.source.packed import (
     torchao,
 )
 from gguf_forge.source.packed.form import AnyTensor, PackedTensor, require
+from gguf_forge.source.packed.guard import guarded
 from gguf_forge.source.tensor import SourceTensor
 
 Parts = Mapping[str, SourceTensor]
@@ -48,7 +49,16 @@ def _fp8(module: str, parts: Parts, config: Mapping[str, Any]) -> PackedTensor |
     scale = next(parts[end] for end in ("weight_scale_inv", "weight_scale") if end in parts)
     if not weight.dtype.startswith("F8_"):
         return None
-    return fp8.scaled(module, weight, scale, method="FP8", tile=fp8.tile_of(config.get("weight_block_size")))
+    by_rows = config.get("quant_method") == "fbgemm_fp8" and weight.shape
+    require(not by_rows or scale.size == weight.shape[0], scale, "must be a scale for each row")
+    tile = fp8.tile_of(config.get("weight_block_size"))
+    if len(weight.shape) == 2:
+        rows, columns = tile or weight.shape
+        tiles = -(-weight.shape[0] // rows) * -(-weight.shape[1] // columns)
+        free = tile is None and "weight_block_size" not in config
+        fits = free or scale.size == tiles or (tile is None and scale.size == weight.shape[0])
+        require(fits, scale, f"the configuration says tiles of {list(tile) if tile else 'one scale'}")
+    return fp8.scaled(module, weight, scale, method="FP8", tile=tile)
 
 
 def _native(module: str, parts: Parts, config: Mapping[str, Any]) -> PackedTensor | None:
@@ -167,7 +177,7 @@ def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
             found = {"quant_method": "gptq" if name.startswith("quantize") else "modelopt", **beside}
             break
     if found is None and checkpoint.read_json("quanto_qmap.json") is not None:
-        found = {"quant_method": "quanto"}
+        found = {"quant_method": "quanto", "modules": checkpoint.read_json("quanto_qmap.json")}
     if found is None and any(name.endswith(".weight.absmax") for name in checkpoint.tensors):
         found = {"quant_method": "bitsandbytes"}
     if not isinstance(found, dict):
@@ -192,8 +202,11 @@ def _made(form: Format, module: str, parts: Parts, settings: Mapping[str, Any]) 
     for tensor in parts.values():
         require(tensor.strides is None and not tensor.big_endian, tensor, "must be stored row after row, little-endian")
     try:
-        return form.make(module, parts, settings)
-    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
+        made = form.make(module, parts, settings)
+        if made is None:
+            return None
+        return guarded(made) if isinstance(made, PackedTensor) else [guarded(one) for one in made]
+    except (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError) as error:
         shapes = listed(f"{end} {tensor.dtype} {list(tensor.shape)}" for end, tensor in parts.items())
         path = next(iter(parts.values())).file.path
         raise CheckpointError(
@@ -248,8 +261,14 @@ _SCALES = ("_scale_inv", "_scale")
 
 
 def _beside(checkpoint: Checkpoint, name: str, tensor: SourceTensor, settings: Mapping[str, Any]) -> AnyTensor:
-    """A stack of 8-bit floats with the scales that stand beside it; any other tensor as it is."""
+    """A stack of 8-bit floats with the scales that stand beside it; any other tensor as it is.
+
+    CheckpointError for a matrix of 8-bit floats without any: they would be taken for the weights themselves.
+    """
     scale = next((checkpoint.tensors[name + end] for end in _SCALES if name + end in checkpoint.tensors), None)
-    if scale is None or len(tensor.shape) != 3 or not tensor.dtype.startswith("F8_"):
+    if not tensor.dtype.startswith(("F8_E4M3", "F8_E5M2")):
         return tensor
-    return fp8.stacked(name, tensor, scale, method="FP8", tile=fp8.tile_of(settings.get("weight_block_size")))
+    require(scale is not None or len(tensor.shape) != 2, tensor, "8-bit floats need a scale beside them")
+    if scale is None or len(tensor.shape) != 3:
+        return tensor
+    return guarded(fp8.stacked(name, tensor, scale, method="FP8", tile=fp8.tile_of(settings.get("weight_block_size"))))

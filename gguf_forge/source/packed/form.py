@@ -26,6 +26,8 @@ Rows = Callable[[int, int], Array]
 """Rows start..stop-1 over the flattened leading axes, as a C-contiguous array (stop - start, width)."""
 
 F32 = tensor_type("F32")
+#: Element types of scales, zeros and minima.
+FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,13 +271,41 @@ def group_order(index: SourceTensor, inputs: int, groups: int, group: int) -> Ar
     return None if bool((found == np.arange(inputs) // group).all()) else found
 
 
+def require_floats(tensor: SourceTensor) -> None:
+    """CheckpointError for anything but floats of 16 bits and more, or powers of two."""
+    require(tensor.dtype in (*FLOATS, "F8_E8M0"), tensor, "must be floats")
+
+
+def require_words(tensor: SourceTensor) -> None:
+    """CheckpointError for anything but words of 32 bits."""
+    require(tensor.dtype in ("I32", "U32"), tensor, "must be words of 32 bits")
+
+
+def require_octets(tensor: SourceTensor) -> None:
+    """CheckpointError for anything but bytes."""
+    require(tensor.dtype in ("U8", "I8"), tensor, "must be bytes")
+
+
+def require_group(tensor: SourceTensor, group: int, inputs: int, said: object) -> None:
+    """CheckpointError where the configuration says another size of groups; nothing, 0 and -1 say none."""
+    wanted = said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else group
+    require(group == min(wanted, inputs), tensor, f"has groups of {group}, and the configuration says {wanted}")
+
+
+def any_floats(tensor: SourceTensor) -> Rows:
+    """Rows of a matrix of floats of any size as float32."""
+    return lambda start, stop: _widened(tensor, tensor.rows(start, stop))
+
+
 def floats(tensor: SourceTensor) -> Rows:
-    """Rows of a matrix of floats as float32."""
+    """Rows of a matrix of floats as float32. CheckpointError for whole numbers."""
+    require_floats(tensor)
     return lambda start, stop: _widened(tensor, tensor.rows(start, stop))
 
 
 def column_floats(tensor: SourceTensor) -> Rows:
-    """Columns of a matrix of floats, as rows of float32."""
+    """Columns of a matrix of floats, as rows of float32. CheckpointError for whole numbers."""
+    require_floats(tensor)
     read = columns(tensor)
 
     return lambda start, stop: _widened(tensor, np.ascontiguousarray(read(start, stop).T))
@@ -295,7 +325,8 @@ def scale_columns(tensor: SourceTensor) -> Rows:
 
 
 def float_values(tensor: SourceTensor) -> Array:
-    """All values of a small tensor of floats, as float32."""
+    """All values of a small tensor of floats, as float32. CheckpointError for whole numbers."""
+    require_floats(tensor)
     return _widened(tensor, tensor.read())
 
 

@@ -13,7 +13,17 @@ import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed.bits import dense
-from gguf_forge.source.packed.form import Array, Blocks, Grid, PackedTensor, Part, Rows, require
+from gguf_forge.source.packed.form import (
+    Array,
+    Blocks,
+    Grid,
+    PackedTensor,
+    Part,
+    Rows,
+    float_values,
+    require,
+    require_octets,
+)
 from gguf_forge.source.packed.fp8 import rows_of
 from gguf_forge.source.tensor import SourceTensor
 from gguf_forge.types import tensor_type
@@ -36,11 +46,13 @@ def mx(module: str, codes: SourceTensor, scales: SourceTensor, *, method: str) -
     groups = shape[-1] // 32
     require(shape[-1] % 32 == 0, codes, "its inputs must come in groups of 32")
     require(tuple(scales.shape) == (*shape[:-1], groups), scales, f"must be {[*shape[:-1], groups]}")
+    require(scales.dtype in ("U8", "F8_E8M0"), scales, "must be exponents, a byte each")
     exponents, powers = _rows(scales), rows_of(flat(scales))
 
     def blocks(start: int, stop: int) -> Array:
         found = np.empty((stop - start, groups, MXFP4.block_bytes), np.uint8)
         found[..., 0] = exponents(start, stop)
+        require(not (found[..., 0] == 0xFF).any(), scales, "has an exponent that is no number (255)")
         found[..., 1:] = regrouped(octets(start, stop), 32)
         return found.reshape(stop - start, -1)
 
@@ -65,13 +77,16 @@ def nv(
     groups = shape[-1] // 16
     require(shape[-1] % 16 == 0, codes, "its inputs must come in groups of 16")
     require(tuple(scales.shape) == (*shape[:-1], groups), scales, f"must be {[*shape[:-1], groups]}")
+    require(scales.dtype in ("F8_E4M3", "U8"), scales, "must be 8-bit floats")
     read = _rows(scales)
-    one, times = (1.0, None) if scale is None else factor(float(np.asarray(scale.read(), np.float64).reshape(())))
+    one, times = (1.0, None) if scale is None else factor(float(float_values(scale).astype(np.float64).reshape(())))
     require(np.isfinite(one) and one > 0, scale or scales, "must be positive and finite")
 
     def blocks(start: int, stop: int) -> Array:
         found = np.empty((stop - start, groups // 4, NVFP4.block_bytes), np.uint8)
-        found[..., :4] = (read(start, stop) & 0x7F).reshape(stop - start, -1, 4)
+        stored = read(start, stop)
+        require(not (stored >= 0x7F).any(), scales, "has a scale that is negative or no number")
+        found[..., :4] = stored.reshape(stop - start, -1, 4)
         found[..., 4:] = regrouped(octets(start, stop), 16).reshape(stop - start, groups // 4, 32)
         return found.reshape(stop - start, -1)
 
@@ -87,6 +102,9 @@ def nv(
 
 def mx6(module: str, codes: SourceTensor, scales: SourceTensor, *, method: str) -> PackedTensor:
     """MXFP6 (E2M3): four codes in three bytes, from the least significant bit on; a power of two for each 32 inputs."""
+    require_octets(codes)
+    require(scales.dtype in ("U8", "F8_E8M0"), scales, "must be exponents, a byte each")
+    require(len(codes.shape) == 2, codes, "must be a matrix")
     out, width = codes.shape[0], codes.shape[1] * 8 // 6
     groups = width // 32
     require(scales.shape == (out, groups) and groups * 24 == codes.shape[1], scales, f"must be {[out, groups]}")
@@ -127,5 +145,6 @@ def _rows(tensor: SourceTensor) -> Rows:
 
 
 def _octets(codes: SourceTensor) -> Rows:
-    require(len(codes.shape) > 1 and codes.strides is None, codes, "must be a matrix")
+    require(len(codes.shape) > 1 and codes.size > 0, codes, "must be a matrix")
+    require(codes.dtype in ("U8", "I8", "U32"), codes, "must be bytes of two codes")
     return _rows(codes)

@@ -10,7 +10,17 @@ import numpy as np
 
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed.bits import looked_up
-from gguf_forge.source.packed.form import Array, Blocks, PackedTensor, Rows, float_values, floats, require
+from gguf_forge.source.packed.form import (
+    FLOATS,
+    Array,
+    Blocks,
+    PackedTensor,
+    Rows,
+    any_floats,
+    float_values,
+    floats,
+    require,
+)
 from gguf_forge.source.tensor import SourceTensor
 from gguf_forge.types import tensor_type
 
@@ -50,12 +60,13 @@ def scaled(
     ConversionError where the scales are not as many as rows, tiles, or one. A scale for the whole tensor leaves 8-bit
     floats that F16 holds, to be multiplied by it.
     """
-    require(len(weight.shape) == 2 and weight.dtype.startswith("F8_"), weight, "must be a matrix of 8-bit floats")
+    floating = weight.dtype.startswith(("F8_E4M3", "F8_E5M2"))
+    require(len(weight.shape) == 2 and floating and weight.size > 0, weight, "must be a matrix of 8-bit floats")
     out, width = weight.shape
     if scale.size == 1:
         factor = float(np.asarray(_all(scale)).reshape(()))
         require(np.isfinite(factor), scale, "must be finite")
-        values = floats(weight)
+        values = any_floats(weight)
 
         def half(start: int, stop: int) -> Array:
             return values(start, stop).astype(np.float16).view(np.uint8)
@@ -120,6 +131,7 @@ def _all(scale: SourceTensor) -> Array:
     if scale.dtype == "U8":
         flat = scale.read().astype(np.uint8)
         return _E8M0[flat]
+    require(scale.dtype in (*FLOATS, "F8_E8M0"), scale, "must be floats, or powers of two")
     return float_values(scale)
 
 

@@ -16,7 +16,18 @@ import numpy as np
 
 from gguf_forge.errors import CheckpointError
 from gguf_forge.source.packed.bits import dense, planar, turned
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, group_order, on_grid, require, scale_columns
+from gguf_forge.source.packed.form import (
+    Array,
+    Grid,
+    PackedTensor,
+    Part,
+    group_order,
+    on_grid,
+    require,
+    require_group,
+    require_words,
+    scale_columns,
+)
 from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
@@ -38,18 +49,20 @@ class Settings:
     zeros: str
     planar: bool
     dynamic: Mapping[str, Any]
+    group: object = None
 
-    def bits_of(self, module: str) -> int | None:
-        """The width that the configuration gives a layer; None where it says that the layer is not quantized."""
-        bits = self.bits
+    def of(self, module: str) -> tuple[int, object] | None:
+        """Width and size of groups that the configuration gives a layer; None where it is said not to be quantized."""
+        bits, group = self.bits, self.group
         for pattern, rule in self.dynamic.items():
             sign, text = (pattern[0], pattern[2:]) if pattern[:2] in ("+:", "-:") else ("+", pattern)
             if re.match(text, module):
                 if sign == "-":
                     return None
-                bits = rule.get("bits", bits) if isinstance(rule, dict) else bits
+                if isinstance(rule, dict):
+                    bits, group = rule.get("bits", bits), rule.get("group_size", group)
                 break
-        return bits
+        return bits, group
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
@@ -67,7 +80,7 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     zeros = "as stored" if layout != "gptq" else "word less one" if by_word else "less one"
     dynamic = config.get("dynamic") or {}
     extra = {f"{re.escape(name)}$": rule for name, rule in (config.get("extra_config") or {}).items()}
-    return Settings(int(config["bits"]), zeros, layout == "gptq_p", {**extra, **dynamic})
+    return Settings(int(config["bits"]), zeros, layout == "gptq_p", {**extra, **dynamic}, config.get("group_size"))
 
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
@@ -76,19 +89,24 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     qweight, qzeros, scales = parts["qweight"], parts["qzeros"], parts["scales"]
     for tensor in (qweight, qzeros, scales):
         require(len(tensor.shape) == 2, tensor, "must have two axes")
+    indexed = "g_idx" in parts or not config.get("desc_act")
+    require(indexed, qweight, "needs a g_idx beside it, as its groups are ordered by activation (desc_act)")
     out, groups = scales.shape[1], scales.shape[0]
-    require(qweight.dtype == qzeros.dtype == "I32", qweight, "must be words of 32 bits, as its zeros")
+    require_words(qweight)
+    require_words(qzeros)
     require(qweight.shape[1] == out, qweight, f"scales say {out} outputs")
     require(qzeros.shape[0] == groups, qzeros, f"scales say {groups} groups")
     bits = qzeros.shape[1] * 32 // out if out else 0
     fits = 1 <= bits <= 8 and bits * out <= qzeros.shape[1] * 32 < bits * out + 32
     require(fits, qzeros, f"no width of codes fits {out} outputs")
-    wanted = settings.bits_of(module)
+    said = settings.of(module)
+    wanted = None if said is None else said[0]
     require(wanted == bits, qzeros, f"holds {bits} bits, and the configuration says {wanted}")
     inputs = qweight.shape[0] * 32 // bits
     whole = inputs * bits == qweight.shape[0] * 32 and inputs % groups == 0
     require(whole, qweight, f"{groups} groups do not divide its inputs")
     group = inputs // groups
+    require_group(scales, group, inputs, None if said is None else said[1])
     index = parts.get("g_idx")
     order = None if index is None else group_order(index, inputs, groups, group)
     unpack = planar if settings.planar or bits in _PLANAR_ONLY else dense

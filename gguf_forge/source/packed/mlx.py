@@ -45,6 +45,7 @@ def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str,
         return None
     own = config.get(module)
     said = {**config, **own} if isinstance(own, dict) else config
+    require(len(weight.shape) in (2, 3) and weight.size > 0, weight, "must be a matrix, or a stack of them")
     mode, group = said.get("mode") or "affine", int(said.get("group_size") or 64)
     if mode == "mxfp4":
         return fp4.mx(module, weight, scales, method="MLX MXFP4")
@@ -57,6 +58,8 @@ def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str,
     fits = bits * width == weight.shape[-1] * 32
     require(fits, weight, f"{groups} scales of groups of {group} fit no width of codes")
     if mode == "mxfp8":
+        require(bits == 8, weight, f"holds {bits} bits, not 8")
+        require(scales.dtype in ("U8", "F8_E8M0"), scales, "must be exponents, a byte each")
         octets = SourceTensor(
             weight.name, DTYPES["F8_E4M3"], (*weight.shape[:-1], width), weight.file, weight.offset, None
         )
@@ -65,7 +68,13 @@ def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str,
     wanted = int(said.get("bits") or 4)
     require(bits == wanted, weight, f"holds {bits} bits in groups of {group}, and the configuration says {wanted}")
     require("biases" in parts, weight, "needs biases beside its scales")
-    codes, scale, bias = (fp4.flat(t) for t in (weight, scales, parts["biases"]))
+    biases = parts["biases"]
+    require(
+        biases.shape == scales.shape == (*weight.shape[:-1], groups),
+        biases,
+        "must be as its scales, a row of codes each",
+    )
+    codes, scale, bias = (fp4.flat(t) for t in (weight, scales, biases))
     packed = bits == 4
     grid = Grid(
         Part(width // 2, lambda start, stop: codes.stored_rows(start, stop).view(np.uint8))

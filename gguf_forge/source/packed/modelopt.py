@@ -29,6 +29,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     elif weight.dtype != "U8":
         return None
     elif scale.dtype == "F8_E4M3":
+        require("weight_scale_2" in parts, weight, "needs a weight_scale_2 beside its scales")
         made = fp4.nv(module, weight, scale, parts.get("weight_scale_2"), method="ModelOpt NVFP4")
     else:
         made = _int4(module, weight, scale)

@@ -15,7 +15,7 @@ import numpy as np
 
 from gguf_forge.source.packed import fp8
 from gguf_forge.source.packed.compressed import integers8
-from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, float_values, require
+from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, float_values, require, require_octets
 from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight._data._data", "weight._data", "weight._scale", "weight._shift", "input_scale", "output_scale")
@@ -25,19 +25,24 @@ _TO_RESIDUAL = re.compile(r"\.(o_proj|down_proj|out_proj|dense|c_proj|wo|w2|fc2|
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
     """One layer's weight. `config` needs `hidden_size`: how wide a packed matrix is, its tensors do not say."""
-    scale = parts["weight._scale"]
+    scale, said = parts["weight._scale"], str(((config.get("modules") or {}).get(module) or {}).get("weights") or "")
     data = parts.get("weight._data")
     if data is not None and data.dtype.startswith("F8_"):
         return fp8.scaled(module, data, scale, method="quanto qfloat8")
     if data is not None:
+        require(scale.size == (data.shape[0] if data.shape else 1), scale, "must be one for each row")
         return integers8(module, data, scale, None, method="quanto")
     codes, shift = parts.get("weight._data._data"), parts.get("weight._shift")
     if codes is None or shift is None:
         return None
+    require_octets(codes)
+    require(len(codes.shape) == 2 and codes.size > 0, codes, "must be a matrix")
+    require(scale.size == shift.size, shift, "must be as many as the scales")
     groups, group = scale.size, codes.shape[1]
     per = groups // codes.shape[0]
     require(per in (2, 4) and per * codes.shape[0] == groups, codes, f"{groups} scales fit no width of codes")
     bits, elements = 8 // per, groups * group
+    require(said in ("", f"qint{bits}"), codes, f"holds {bits} bits, and quanto_qmap.json says {said}")
     hidden = int(config.get("hidden_size") or 0)
     require(hidden > 0 and elements % hidden == 0, codes, f"{elements} elements are no matrix of a model {hidden} wide")
     out = hidden if _TO_RESIDUAL.search(module) else elements // hidden

@@ -27,6 +27,8 @@ from gguf_forge.source.packed.form import (
     column_floats,
     floats,
     require,
+    require_group,
+    require_words,
 )
 from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
@@ -37,7 +39,10 @@ ENDINGS = ("weight", "weight_scale", "weight_zero_point", "input_scale", "output
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
     """One layer's weight; None where it is plain. CheckpointError where its tensors disagree."""
     weight, scale, zeros = parts["weight"], parts["weight_scale"], parts.get("weight_zero_point")
-    if weight.dtype.startswith("F8_"):
+    said = str(_scheme(module, config).get("dtype") or "")
+    eight = weight.dtype.startswith("F8_")
+    require(not said.startswith("fp8") or eight or weight.dtype not in ("I8", "U8"), weight, f"must be {said}")
+    if eight:
         return fp8.scaled(module, weight, scale, method="Quark FP8")
     if weight.dtype == "I8":
         return integers8(module, weight, scale, zeros, method="Quark")
@@ -47,6 +52,9 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
         return None
     scheme = _scheme(module, config)
     signed = str(scheme.get("dtype") or "int4") == "int4"
+    for words in (weight, *(() if zeros is None else (zeros,))):
+        require_words(words)
+    require(zeros is not None or scheme.get("symmetric") is not False, weight, "needs zeros, as it is not symmetric")
     order = None if (config.get("export") or {}).get("pack_method") == "order" else "awq"
     if len(scale.shape) == 1:
         return _by_rows(module, weight, scale, zeros, signed, order)
@@ -54,6 +62,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     inputs = weight.shape[0]
     require(weight.shape[1] * 8 == out, weight, f"scales say {out} outputs")
     require(inputs % groups == 0, scale, f"{inputs} inputs are not so many whole groups")
+    require_group(scale, inputs // groups, inputs, scheme.get("group_size"))
     require(zeros is None or zeros.shape == (groups, weight.shape[1]), zeros or weight, "zeros must be as the scales")
     grid = Grid(
         Part(inputs, _two(_along_outputs(weight, order), signed)),

@@ -25,28 +25,36 @@ ENDINGS = ("_weight_qdata", "_weight_scale", "_weight_zero_point", "_weight_act_
 _FLOATS = ("BF16", "F16", "F32")
 
 
-def _bits_of(module: str, config: Mapping[str, Any]) -> int:
-    """The width of codes that take a byte each, from a weight_dtype such as int4 wherever the configuration has one."""
+def _own(module: str, config: Mapping[str, Any]) -> Any:
+    """What the configuration says of a module."""
     types = config.get("quant_type")
     kinds = types if isinstance(types, dict) else {}
-    own = kinds.get(module, kinds.get(f"{module}.weight", kinds.get("default")))
-    found = re.search(r"weight_dtype.{0,60}?\bu?int([1-8])\b", json.dumps(own))
+    return kinds.get(module, kinds.get(f"{module}.weight", kinds.get("default")))
+
+
+def _bits_of(own: str) -> int:
+    """The width of codes that take a byte each, from a weight_dtype such as int4 wherever the configuration has one."""
+    found = re.search(r"weight_dtype.{0,60}?\bu?int([1-8])\b", own)
     return int(found[1]) if found else 8
 
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:
     """One layer's weight. CheckpointError where its tensors disagree, or its inputs want a scale of their own."""
+    own = json.dumps(_own(module, config))
     data, scale, zero = parts["_weight_qdata"], parts["_weight_scale"], parts.get("_weight_zero_point")
     plain = "_weight_act_pre_scale" not in parts
     require(plain, data, "has inputs to be scaled while the model runs, which is not read")
+    require(zero is not None or '"ASYMMETRIC"' not in own, data, "needs zeros, as it is not symmetric")
+    require("Float8" not in own or data.dtype.startswith("F8_"), data, "must be 8-bit floats")
     if data.dtype.startswith("F8_"):
         return fp8.scaled(module, data, scale, method="torchao FP8")
     require(data.dtype in ("I8", "U8") and len(data.shape) == 2, data, "is a layout of torchao's that is not read")
     if zero is None or zero.dtype not in _FLOATS:
-        return integers8(module, data, scale, zero, method="torchao", bits=_bits_of(module, config))
+        return integers8(module, data, scale, zero, method="torchao", bits=_bits_of(own))
     out, width = data.shape[0], data.shape[1] * 2
     require(scale.shape == zero.shape and scale.shape[1:] == (out,), scale, f"must be as {zero.name}, {out} wide")
     groups = scale.shape[0]
+    require(groups > 0 and width > 0, scale, "must be of some groups")
     require(width % groups == 0, scale, f"{width} inputs are not so many whole groups")
 
     def codes(start: int, stop: int) -> Array:
