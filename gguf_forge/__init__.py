@@ -40,6 +40,12 @@ if TYPE_CHECKING:
     from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
+    from gguf_forge.quality.calibrate import CalibrationRun as CalibrationRun
+    from gguf_forge.quality.calibrate import calibrate as calibrate
+    from gguf_forge.quality.calibrate import make_imatrix as make_imatrix
+    from gguf_forge.quality.evaluate import Evaluation as Evaluation
+    from gguf_forge.quality.evaluate import EvaluationTask as EvaluationTask
+    from gguf_forge.quality.evaluate import evaluate as evaluate
     from gguf_forge.quality.sequential import Sequential as Sequential
     from gguf_forge.quant.calibration import Calibration as Calibration
     from gguf_forge.quant.codec import dequantize as dequantize
@@ -54,9 +60,12 @@ if TYPE_CHECKING:
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
 _PUBLIC = {
     "Calibration": "gguf_forge.quant.calibration",
+    "CalibrationRun": "gguf_forge.quality.calibrate",
     "ChangedInputError": "gguf_forge.errors",
     "CheckpointError": "gguf_forge.errors",
     "ConversionError": "gguf_forge.errors",
+    "Evaluation": "gguf_forge.quality.evaluate",
+    "EvaluationTask": "gguf_forge.quality.evaluate",
     "ForgeError": "gguf_forge.errors",
     "FormatError": "gguf_forge.errors",
     "GGUFFile": "gguf_forge.format.reader",
@@ -86,10 +95,13 @@ _PUBLIC = {
     "UnsupportedError": "gguf_forge.errors",
     "Value": "gguf_forge.format.values",
     "ValueType": "gguf_forge.format.layout",
+    "calibrate": "gguf_forge.quality.calibrate",
     "check_tokenizer": "gguf_forge.convert.tokenizers",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
+    "evaluate": "gguf_forge.quality.evaluate",
     "load_imatrix": "gguf_forge.quant.imatrix",
+    "make_imatrix": "gguf_forge.quality.calibrate",
     "open": "gguf_forge.opening",
     "quantize": "gguf_forge.quant.codec",
     "quantize_file": "gguf_forge.convert.files",

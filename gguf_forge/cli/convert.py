@@ -98,7 +98,7 @@ def command(
         raise click.UsageError("COPY is a type for quantize; auto keeps a checkpoint's precision")
     parts = _parts(options, mistral_format=mistral_format, base=merge_into, target=target_model_dir)
     wanted = request(named, options)
-    imatrix = wanted.load_imatrix()
+    imatrix, calibration = wanted.statistics()
     make = partial(
         convert_checkpoint,
         source,
@@ -112,7 +112,7 @@ def command(
         threads=wanted.threads,
         endian="big" if bigendian else "little",
     )
-    kinds, how = wanted.types, wanted.quantization(source, imatrix)
+    kinds, how = wanted.types, wanted.quantization(source, imatrix, calibration)
     if asked.chooses:
         probe = partial(make, quantization=how, dry_run=True)
         name, chosen = asked.chosen(source, lambda recipe: probe(types=recipe)[0], how, wanted.threads)

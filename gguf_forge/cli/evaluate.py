@@ -68,7 +68,7 @@ def command(
     if base_logits is not None and against is None:
         raise click.UsageError("--base-logits are those of --against, which is not given")
     terminal = Terminal(quiet, verbose)
-    task = quality.Task(texts, context, chunks, threads, gpu_layers, prompts, predict)
+    task = quality.EvaluationTask(texts, context, chunks, threads, gpu_layers, prompts, predict)
     with terminal.progress("windows", "windows") as progress:
         found = quality.evaluate(files, task, against=against, base_logits=base_logits, told=progress)
     if found.unsure:

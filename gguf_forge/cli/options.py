@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gguf_forge.convert.imported import Prefer
     from gguf_forge.convert.job import Effort, Quantization
     from gguf_forge.format.values import Value
+    from gguf_forge.quant.calibration import Calibration
     from gguf_forge.quant.imatrix import Imatrix
     from gguf_forge.quant.overrides import Override
     from gguf_forge.types import TensorType
@@ -61,24 +62,32 @@ class Request:
     calibration: Path | None = None
     effort: str | None = None
 
-    def load_imatrix(self) -> Imatrix | None:
-        """The importance matrix asked for, less what --include-weights and --exclude-weights leave out."""
+    def statistics(self) -> tuple[Imatrix | None, Calibration | None]:
+        """The importance matrix, less what --include-weights and --exclude-weights leave out, and the calibration.
+
+        The matrix is the calibration's where no other is asked for.
+        """
+        from gguf_forge.quant.calibration import Calibration
         from gguf_forge.quant.imatrix import load_imatrix
 
-        path = self.imatrix or self.calibration
-        if path is None:
-            return None
-        found = load_imatrix(path)
+        calibration = None if self.calibration is None else Calibration.open(self.calibration)
+        if self.imatrix is not None:
+            found = load_imatrix(self.imatrix)
+        elif calibration is not None:
+            found = calibration.imatrix
+        else:
+            return None, None
         if self.include_weights:
             found = found.only(self.include_weights)
         if self.exclude_weights:
             found = found.without(self.exclude_weights)
-        return found
+        return found, calibration
 
-    def quantization(self, source: Path, imatrix: Imatrix | None) -> Quantization:
-        """What changes about the recipe, with the importance matrix loaded; source: the model that is quantized."""
+    def quantization(
+        self, source: Path, imatrix: Imatrix | None = None, calibration: Calibration | None = None
+    ) -> Quantization:
+        """What changes about the recipe, with `statistics`; source: the model that is quantized."""
         from gguf_forge.convert.job import Quantization
-        from gguf_forge.quant.calibration import Calibration
         from gguf_forge.quant.overrides import read_overrides
 
         overrides: list[Override] = []
@@ -102,7 +111,7 @@ class Request:
             require=cast("Literal['lossless', 'code-exact'] | None", self.require),
             requantize=self.requantize,
             detect_grid=self.detect_grid,
-            calibration=None if self.calibration is None else Calibration.open(self.calibration),
+            calibration=calibration,
             effort=cast("Effort | None", self.effort),
             sequential=sequential,
         )

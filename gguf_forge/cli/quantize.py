@@ -45,8 +45,8 @@ def command(
     asked = Asked.take(options, types)
     output, name = _output_and_type(source, words, types, chooses=asked.chooses)
     wanted = request([name], options if threads is None else {**options, "threads": threads})
-    imatrix = wanted.load_imatrix()
-    how = wanted.quantization(source, imatrix)
+    imatrix, calibration = wanted.statistics()
+    how = wanted.quantization(source, imatrix, calibration)
     make = partial(
         quantize_file,
         source,

@@ -12,7 +12,7 @@ from gguf_forge.system import processors
 
 if TYPE_CHECKING:
     from gguf_forge.cli.terminal import Terminal
-    from gguf_forge.quality.calibrate import Run
+    from gguf_forge.quality.calibrate import CalibrationRun
     from gguf_forge.quant.imatrix import Imatrix
 
 POSITIVE = click.IntRange(min=1)
@@ -40,11 +40,11 @@ def running(command: Command) -> Command:
     return command
 
 
-def run_of(options: dict[str, Any], *, output: bool = False) -> Run:
+def run_of(options: dict[str, Any], *, output: bool = False) -> CalibrationRun:
     """From the options of `running`."""
-    from gguf_forge.quality.calibrate import Run
+    from gguf_forge.quality.calibrate import CalibrationRun
 
-    return Run(**options, output=output)
+    return CalibrationRun(**options, output=output)
 
 
 def remark_on_experts(terminal: Terminal, imatrix: Imatrix) -> None:

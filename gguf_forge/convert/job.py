@@ -28,6 +28,7 @@ from gguf_forge.convert.imported import (
     require_status,
     settled,
 )
+from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.ops import FLOATS
 from gguf_forge.convert.run import Divided, Pass, Weights
@@ -211,6 +212,7 @@ class Job:
         choices = [_kept(_converters_choice(v, name, model.types.get(v.name, False)), kept) for v in model.views]
         unused = how.pure, how.output_tensor_type, how.token_embedding_type, how.overrides, how.leave_output
         notes = [f"{name}: an outtype, in which types of tensors cannot be named; recipes can"] if any(unused) else []
+        notes += [_unfitted(name, how)] if how.calibration is not None or how.effort not in (None, "ref") else []
         # A family whose table has no place for the type says nothing of it, as the reference's converter.
         kind = {FILE_TYPE_KEY: _file_type(model, which)} if FILE_TYPE_KEY in model.metadata else {}
         metadata = {**model.metadata, **kind}
@@ -264,9 +266,13 @@ class Job:
         weights = {} if matrix is None else _weights(matrix, choices)
         notes += [line for c in choices if c.name in weights for line in _without_data(c, weights[c.name])]
         metadata = quantized_metadata(model.metadata, which, overrides=overrides, imatrix=matrix)
-        if how.fits:
+        metrics = Metrics(model.views, how.calibration)
+        fitted = bool(how.fits) and any(metrics.may_fit(c.name, c.type) for c in choices if c.type is not c.source)
+        if how.fits and fitted:
             metadata.update(fit_metadata(how.fits, how.calibration))
-        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite, fitted=bool(how.fits))
+        elif how.fits:
+            notes.append(_unfitted(which.name, how))
+        return cls(which.name, metadata, choices, weights, notes, not how.allow_nonfinite, fitted=fitted)
 
     @classmethod
     def of_copy(cls, model: Model, how: Quantization, overrides: Mapping[str, Value]) -> Job:
@@ -285,10 +291,17 @@ class Job:
             specs = [_spec(v) for v in model.views]
             metadata = {k: v for k, v in model.metadata.items() if k not in SPLIT_KEYS} | dict(overrides)
             notes = [] if matrix is None else ["COPY encodes nothing, so the importance matrix has no effect"]
+        notes += [_unfitted("COPY", how)] if how.fits else []
         named = [parse_override(o) if isinstance(o, str) else o for o in how.overrides]
         choices = choose(specs, facts, "F32", Options(only_copy=True))
         notes += _unmatched(named, model.views)
         return cls("COPY", metadata, choices, {}, notes, not how.allow_nonfinite)
+
+
+def _unfitted(name: str, how: Quantization) -> str:
+    """Why a calibration, or an effort, changes nothing."""
+    given = "the effort" if how.calibration is None else "the calibration"
+    return f"{name}: {given} has no effect: no tensor gets a type that is fitted and has inputs that were seen"
 
 
 def _importing(job: Job, held: Holdings, how: Quantization, *, own: bool) -> Job:

@@ -50,6 +50,14 @@ class Metrics:
             found = self._held[source]
         return found if found is not None and found.fits(kind) else None
 
+    def may_fit(self, name: str, kind: TensorType) -> bool:
+        """Whether rows of a tensor would be fitted in this type, as far as headers tell; no weights are read."""
+        if kind.name not in FITTED or name not in self._views or self._views[name].width % 32:
+            return False
+        if name == EMBEDDING:
+            return FIRST_NORM in self._views and any(matrix in self._views for matrix in FIRST_MATRICES)
+        return self.calibration is not None and self.calibration.source(name) is not None
+
     def _source(self, name: str, matrix: int) -> tuple[str, int]:
         shared = None if name == EMBEDDING or self.calibration is None else self.calibration.source(name)
         return shared or name, matrix

@@ -39,7 +39,7 @@ LIMITS = (16384, 8192, 4096, 2048, 1024, 512, 256, 128, 64, 32, 16)
 
 
 @dataclass(frozen=True)
-class Run:
+class CalibrationRun:
     """How a text goes through a model. chunks: windows of `context` tokens at most, after `skip` of them.
 
     special: names of special tokens in the text are these tokens. output: the output matrix's input counts, too.
@@ -67,8 +67,8 @@ class Done:
 
 
 def make_imatrix(
-    source: StrPath | None, output: StrPath, run: Run, *, merge: Sequence[StrPath] = (), resume: bool = False,
-    save_every: int = 0, legacy: bool = False, told: Told | None = None,
+    source: StrPath | None, output: StrPath, run: CalibrationRun, *, merge: Sequence[StrPath] = (),
+    resume: bool = False, save_every: int = 0, legacy: bool = False, told: Told | None = None,
 ) -> Done:  # fmt: skip
     """Writes the importance matrix of a model and a text as llama-imatrix does: the same keys and numbers.
 
@@ -113,8 +113,8 @@ def make_imatrix(
 
 
 def calibrate(
-    source: StrPath | None, output: StrPath, run: Run, *, budget: int = BUDGET, merge: Sequence[StrPath] = (),
-    resume: bool = False, save_every: int = 0, told: Told | None = None,
+    source: StrPath | None, output: StrPath, run: CalibrationRun, *, budget: int = BUDGET,
+    merge: Sequence[StrPath] = (), resume: bool = False, save_every: int = 0, told: Told | None = None,
 ) -> Done:  # fmt: skip
     """Writes a calibration file: the importance matrix, and the second moments of each distinct input.
 
@@ -215,7 +215,7 @@ def widest_block(inputs: Sequence[Inputs], budget: int) -> int | None:
     raise RequestError(f"second moments of {len(inputs)} inputs take {size} bytes at least, more than {budget}")
 
 
-def _survey(model: Model, windows: Tokens, run: Run) -> tuple[list[Inputs], Ending | None]:
+def _survey(model: Model, windows: Tokens, run: CalibrationRun) -> tuple[list[Inputs], Ending | None]:
     """The inputs of all products, of a few tokens only: to know how many there are, and how wide.
 
     And where an evaluation may end: at the output matrix's input, if nothing is computed after it that is gathered.
@@ -248,7 +248,9 @@ def _survey(model: Model, windows: Tokens, run: Run) -> tuple[list[Inputs], Endi
     return whole.distinct, ending if same else None
 
 
-def _evaluated(model: Model, windows: Tokens, run: Run, collector: Collector, ending: Ending | None) -> Iterator[int]:
+def _evaluated(
+    model: Model, windows: Tokens, run: CalibrationRun, collector: Collector, ending: Ending | None
+) -> Iterator[int]:
     """Evaluates all windows; gives how many are done, after each call."""
     with Session(
         model, run.context, threads=run.threads, observe=collector.observe, wants=collector.wants, ending=ending
@@ -258,7 +260,7 @@ def _evaluated(model: Model, windows: Tokens, run: Run, collector: Collector, en
             yield min(len(windows), at + session.sequences)
 
 
-def _windows(model: Model, run: Run) -> Tokens:
+def _windows(model: Model, run: CalibrationRun) -> Tokens:
     """The windows of all texts by turns, so that a limit leaves of each text as much as of the others."""
     texts = [model.tokenize(read_texts([text]), special=run.special) for text in run.texts]
     size = sum(map(len, texts))
@@ -273,7 +275,7 @@ def _windows(model: Model, run: Run) -> Tokens:
     return windows
 
 
-def _imatrix(collector: Collector, output: StrPath, run: Run) -> Imatrix:
+def _imatrix(collector: Collector, output: StrPath, run: CalibrationRun) -> Imatrix:
     entries = {
         name: inputs.entry
         for name, inputs in collector.inputs.items()
@@ -285,7 +287,7 @@ def _imatrix(collector: Collector, output: StrPath, run: Run) -> Imatrix:
     return Imatrix(os.fspath(output), entries, datasets, chunks, run.context)
 
 
-def _resumable(found: Imatrix, run: Run) -> Imatrix:
+def _resumable(found: Imatrix, run: CalibrationRun) -> Imatrix:
     """An unfinished matrix that a run can go on with; RequestError for one of another text or context."""
     texts = tuple(os.fspath(text) for text in run.texts)
     if found.datasets != texts or found.chunk_size != run.context:
@@ -295,7 +297,7 @@ def _resumable(found: Imatrix, run: Run) -> Imatrix:
 
 
 @contextmanager
-def _model(source: StrPath, run: Run) -> Iterator[Model]:
+def _model(source: StrPath, run: CalibrationRun) -> Iterator[Model]:
     """The model of a GGUF file, or of a checkpoint's folder, which is converted for the time of the run."""
     if not run.texts:
         raise RequestError("no text given")

@@ -49,7 +49,7 @@ CONTEXT = 512
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """What models are judged by.
 
     texts: files, read one after the other. context: tokens of a window; of the second half of each all tokens are
@@ -101,7 +101,7 @@ class Evaluation:
     unsure: a stored file that does not say which model it is of was taken for the base's.
     """
 
-    task: Task
+    task: EvaluationTask
     windows: int
     positions: int
     base: Verdict | None
@@ -111,8 +111,8 @@ class Evaluation:
 
 
 def evaluate(
-    files: Sequence[StrPath], task: Task, *, against: StrPath | None = None, base_logits: StrPath | None = None,
-    told: Told | None = None,
+    files: Sequence[StrPath], task: EvaluationTask, *, against: StrPath | None = None,
+    base_logits: StrPath | None = None, told: Told | None = None,
 ) -> Evaluation:  # fmt: skip
     """Judges GGUF files, sharded or not, each beside `against`.
 
@@ -145,7 +145,7 @@ def evaluate(
 class _Run:
     """One evaluation under way: the text's tokens, as the first model reads them, and the base's logits."""
 
-    def __init__(self, task: Task, told: Told | None, models: int) -> None:
+    def __init__(self, task: EvaluationTask, told: Told | None, models: int) -> None:
         self.task = task
         self.text = read_texts(task.texts)
         self.tokens: Tokens | None = None

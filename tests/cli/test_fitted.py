@@ -102,6 +102,33 @@ def test_without_a_calibration_only_embeddings_are_fitted(tmp_path: Path) -> Non
     assert {name for name in plain if found[name] != plain[name]} == {"token_embd.weight"}
 
 
+def test_where_nothing_is_fitted_nothing_is_recorded_and_a_line_says_so(
+    calibration: Path, forge: Forge, tmp_path: Path
+) -> None:
+    f32, out = tmp_path / "f32.gguf", tmp_path / "out.gguf"
+    assert forge("convert", MODEL, "--type", "f32", "-o", f32).code == 0
+    asked: dict[tuple[object, ...], str] = {
+        (
+            "convert",
+            MODEL,
+            "--type",
+            "f16",
+            "-o",
+            out,
+            "--calibration",
+            calibration,
+        ): "f16: the calibration has no effect",
+        ("convert", MODEL, "--type", "q8_0", "-o", out, "--effort", "high"): "q8_0: the effort has no effect",
+        ("quantize", f32, out, "F16", "--calibration", calibration): "F16: the calibration has no effect",
+        ("quantize", f32, out, "COPY", "--calibration", calibration): "COPY: the calibration has no effect",
+    }
+    for words, said in asked.items():
+        run = forge(*words)
+        assert (run.code, run.err.count(said)) == (0, 1), run.err
+        with gguf_forge.open(out) as file:
+            assert not [key for key in file.metadata if key.startswith("quantize.forge")]
+
+
 def test_threads_and_the_way_there_do_not_show(calibration: Path, tmp_path: Path) -> None:
     convert_checkpoint(MODEL, tmp_path / "f32.gguf", "f32")
     with Calibration.open(calibration) as opened:

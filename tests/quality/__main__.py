@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_forge.cli.quantize import command
-from gguf_forge.quality.evaluate import Task, Verdict, evaluate
+from gguf_forge.quality.evaluate import EvaluationTask, Verdict, evaluate
 from gguf_forge.quant.calibration import Calibration
 from tests.bench.report import Report, Run, machine, run
 
@@ -98,7 +98,7 @@ def table(report: Report, given: Given, recipes: Sequence[str], windows: int) ->
     made = [one for name in recipes for one in make(given, name)]
     print("made the files", file=sys.stderr, flush=True)
     files = [one.path for one in made]
-    task = Task([given.heldout], context=CONTEXT, chunks=windows, threads=1)
+    task = EvaluationTask([given.heldout], context=CONTEXT, chunks=windows, threads=1)
     found = evaluate(files, task, against=given.base)
     assert found.base is not None
     verdicts = dict(zip(files, found.models, strict=True))

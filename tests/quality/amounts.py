@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gguf_forge
-from gguf_forge.quality.calibrate import Run, calibrate
-from gguf_forge.quality.evaluate import Task, evaluate
+from gguf_forge.quality.calibrate import CalibrationRun, calibrate
+from gguf_forge.quality.evaluate import EvaluationTask, evaluate
 from tests.bench.report import Report
 
 CONTEXT = 256
@@ -58,12 +58,12 @@ def moments(given: Given, kind: str, windows: int) -> Path:
         return made
     if kind == EACH:
         parts = [moments(given, one, windows // len(given.kinds)) for one in given.kinds]
-        calibrate(None, made, Run([]), merge=parts)
+        calibrate(None, made, CalibrationRun([]), merge=parts)
         return made
     half = windows // 2
     more = [moments(given, kind, half)] if half >= 8 and half % 8 == 0 else []
     skip = half if more else 0
-    run = Run([given.texts / f"{kind}.calibration.txt"], CONTEXT, windows - skip, skip, threads=1)
+    run = CalibrationRun([given.texts / f"{kind}.calibration.txt"], CONTEXT, windows - skip, skip, threads=1)
     calibrate(given.model, made, run, merge=more)
     return made
 
@@ -76,7 +76,7 @@ def divergences(given: Given, recipe: str, way: str, calibration: Path) -> dict[
         gguf_forge.quantize_file(given.model, target, recipe, quantization=how, threads=1)
     out = {}
     for kind in given.kinds:
-        task = Task([given.texts / f"{kind}.heldout.txt"], CONTEXT, given.windows, threads=1)
+        task = EvaluationTask([given.texts / f"{kind}.heldout.txt"], CONTEXT, given.windows, threads=1)
         base = given.work / f"{kind}-{given.windows}.logits"
         verdict = evaluate([target], task, against=given.model, base_logits=base).models[0]
         assert verdict.beside is not None

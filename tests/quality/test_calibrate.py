@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gguf_forge.errors import ForgeError, InputError, RequestError
-from gguf_forge.quality.calibrate import Run, _survey, calibrate, make_imatrix, widest_block
+from gguf_forge.quality.calibrate import CalibrationRun, _survey, calibrate, make_imatrix, widest_block
 from gguf_forge.quality.merging import merged_imatrix
 from gguf_forge.quality.moments import Collector, Inputs
 from gguf_forge.quality.session import Ending, Model, Product, Session, cut_windows, read_texts
@@ -67,8 +67,8 @@ def test_a_run_that_goes_on_makes_the_same_file(dense: Path, forge: Forge, tmp_p
 
 def test_matrices_are_added_up(dense: Path, forge: Forge, tmp_path: Path) -> None:
     text, one, two, both = short(tmp_path), tmp_path / "1.gguf", tmp_path / "2.gguf", tmp_path / "both.gguf"
-    make_imatrix(dense, one, Run([text], context=64, chunks=4))
-    make_imatrix(dense, two, Run([text], context=64, chunks=5, skip=4))
+    make_imatrix(dense, one, CalibrationRun([text], context=64, chunks=4))
+    make_imatrix(dense, two, CalibrationRun([text], context=64, chunks=5, skip=4))
     assert forge("imatrix", "--in-file", one, "--in-file", two, "-o", both).code == 0
     a, b, c = load_imatrix(one), load_imatrix(two), load_imatrix(both)
     assert c.chunks == 9
@@ -82,7 +82,7 @@ def test_texts_are_read_by_turns(dense: Path, tmp_path: Path) -> None:
     other.write_text("".join(f"line {i} of a text unlike the other\n" for i in range(400)))
     made = {}
     for name, texts, chunks in (("one", [text], 2), ("two", [other], 2), ("both", [text, other], 4)):
-        make_imatrix(dense, tmp_path / name, Run(texts, context=64, chunks=chunks))
+        make_imatrix(dense, tmp_path / name, CalibrationRun(texts, context=64, chunks=chunks))
         made[name] = load_imatrix(tmp_path / name)
     assert made["both"].datasets == (str(text), str(other))
     for name, entry in made["both"].entries.items():
@@ -103,7 +103,7 @@ def test_the_older_form_is_written_and_not_mixed_with_the_newer(dense: Path, for
 
 def test_covariances_are_those_of_the_inputs(dense: Path, tmp_path: Path) -> None:
     text, out = short(tmp_path), tmp_path / "calibration.gguf"
-    run = Run([text], context=64, chunks=6, threads=2)
+    run = CalibrationRun([text], context=64, chunks=6, threads=2)
     calibrate(dense, out, run)
     seen: dict[str, list[np.ndarray]] = {}
 
@@ -203,7 +203,7 @@ def test_calibrations_that_do_not_fit_are_one_line(dense: Path, routed: Path, fo
 def test_the_output_matrix_is_not_computed_for_its_input(dense: Path, tmp_path: Path) -> None:
     with Model(dense) as model:
         windows = cut_windows(model, model.tokenize(read_texts([short(tmp_path)])), 64, 2)
-        _, ending = _survey(model, windows, Run([], context=64, threads=1))
+        _, ending = _survey(model, windows, CalibrationRun([], context=64, threads=1))
         assert ending == Ending("result_norm", "output.weight")
         logits: list[np.ndarray] = []
         collectors = [Collector(output=True), Collector(output=True)]
@@ -283,7 +283,7 @@ def test_what_cannot_be_run_is_one_line_and_no_file(dense: Path, forge: Forge, t
         assert said in run.err
         assert not out.exists()
     with pytest.raises(InputError):
-        make_imatrix(tmp_path / "none", out, Run([text]))
+        make_imatrix(tmp_path / "none", out, CalibrationRun([text]))
 
 
 def test_the_widest_blocks_that_fit_are_chosen() -> None:
@@ -301,6 +301,6 @@ def test_a_matrix_of_another_shape_is_not_added(dense: Path, tmp_path: Path) -> 
     wrong = golden.entries["blk.0.ffn_down.weight"]
     save_imatrix(type(golden)("x", {name: wrong}, ("x",), 139, 256), other)
     with pytest.raises(RequestError, match=name):
-        make_imatrix(dense, tmp_path / "out.gguf", Run([text], context=256, chunks=2), merge=[other])
+        make_imatrix(dense, tmp_path / "out.gguf", CalibrationRun([text], context=256, chunks=2), merge=[other])
     with pytest.raises(RequestError, match=name):
-        make_imatrix(None, tmp_path / "out.gguf", Run([]), merge=[GOLDEN, other])
+        make_imatrix(None, tmp_path / "out.gguf", CalibrationRun([]), merge=[GOLDEN, other])

@@ -15,7 +15,7 @@ import pytest
 
 import gguf_forge
 from gguf_forge.errors import InvalidError, RequestError
-from gguf_forge.quality.evaluate import Evaluation, Task, evaluate
+from gguf_forge.quality.evaluate import Evaluation, EvaluationTask, evaluate
 from gguf_forge.quality.html import page
 from tests.cli.conftest import Forge
 from tests.quality.conftest import FIXTURES, needs_library
@@ -24,7 +24,7 @@ QUALITY = FIXTURES / "quality"
 TEXT = QUALITY / "heldout.txt"
 #: What is run here of the text: what llama-perplexity said after as many windows is known.
 WINDOWS = 6
-TASK = Task([TEXT], context=256, chunks=WINDOWS, threads=1)
+TASK = EvaluationTask([TEXT], context=256, chunks=WINDOWS, threads=1)
 SHORT = replace(TASK, chunks=2)
 
 pytestmark = needs_library

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gguf_forge
-from gguf_forge.quality.evaluate import Task, evaluate
+from gguf_forge.quality.evaluate import EvaluationTask, evaluate
 from gguf_forge.quality.statistics import Summary
 from tests.quality.conftest import FIXTURES
 
@@ -52,7 +52,7 @@ def printed(found: Summary) -> dict[str, str]:
 def test_every_figure_is_that_of_llama_perplexity(tmp_path: Path) -> None:
     for kind in ("f16", "Q4_K_M"):
         gguf_forge.convert_checkpoint(FIXTURES / "models" / "PyLlama-7M", tmp_path / f"{kind}.gguf", kind)
-    task = Task([QUALITY / "heldout.txt"], context=256)
+    task = EvaluationTask([QUALITY / "heldout.txt"], context=256)
     found = evaluate([tmp_path / "Q4_K_M.gguf"], task, against=tmp_path / "f16.gguf")
     assert found.base is not None
     alone = found.base.perplexity

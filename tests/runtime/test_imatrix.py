@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gguf_forge
-from gguf_forge.quality.calibrate import Run, make_imatrix
+from gguf_forge.quality.calibrate import CalibrationRun, make_imatrix
 from gguf_forge.quality.library import library
 from gguf_forge.quant.imatrix import load_imatrix
 from tests.quality.conftest import FIXTURES, TEXT
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.runtime
 def test_the_matrix_is_that_of_llama_imatrix(tmp_path: Path) -> None:
     model, out = tmp_path / "model.gguf", tmp_path / "imatrix.gguf"
     gguf_forge.convert_checkpoint(FIXTURES / "models" / "PyLlama-7M", model, "f16")
-    done = make_imatrix(model, out, Run([TEXT], context=256, threads=1))
+    done = make_imatrix(model, out, CalibrationRun([TEXT], context=256, threads=1))
     found, golden = load_imatrix(out), load_imatrix(GOLDEN)
     assert (found.chunks, found.chunk_size, done.tokens) == (golden.chunks, golden.chunk_size, 139 * 256)
     assert list(found.entries) == list(golden.entries)
