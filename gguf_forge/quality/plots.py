@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 110, 14, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 130, 14, 40
+#: Between two lines of text, and the width of a letter, about.
+LINE, LETTER = 12, 6
 #: Told apart also by those who do not see red and green alike (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b8a800")
 
@@ -46,11 +48,17 @@ def scatter(series: Sequence[Series], x_axis: str, y_axis: str) -> str:
     """A dot for each point, with its name at its side."""
     frame = _Frame.around(series)
     parts = list(_axes(frame, x_axis, y_axis))
-    for one, colour in _coloured(series):
+    names = []
+    for i, one in enumerate(series):
         for x, y in one.points:
             px, py = frame.place(x, y)
-            parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour}">{_title(one, x, y)}</circle>')
-            parts.append(f'<text x="{px + 8:.1f}" y="{py + 4:.1f}">{_short(one.name)}</text>')
+            parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" fill="{colour(i)}">{_title(one, x, y)}</circle>')
+            names.append((py + 4, px + 8, _short(one.name)))
+    told: list[tuple[float, float, str]] = []
+    for y, x, name in sorted(names):  # downwards, below those that stand in the way
+        near = [at for at, left, other in told if left < x + LETTER * len(name) and x < left + LETTER * len(other)]
+        told.append((max([y, *(at + LINE for at in near if y < at + LINE)]), x, name))
+    parts += [f'<text x="{x:.1f}" y="{y:.1f}">{name}</text>' for y, x, name in told]
     return _drawn(parts)
 
 
@@ -59,24 +67,24 @@ def curves(series: Sequence[Series], x_axis: str, y_axis: str) -> str:
     frame = _Frame.around(series)
     parts = list(_axes(frame, x_axis, y_axis))
     ends = []
-    for one, colour in _coloured(series):
+    for i, one in enumerate(series):
         places = [frame.place(x, y) for x, y in one.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5">'
+            f'<polyline points="{path}" fill="none" stroke="{colour(i)}" stroke-width="1.5">'
             f"<title>{html.escape(one.name)}</title></polyline>"
         )
-        ends.append((places[-1][1], one.name, colour))
+        ends.append((places[-1][1], one.name, colour(i)))
     last = -math.inf
-    for y, name, colour in sorted(ends):
-        last = max(y + 4, last + 12)
-        parts.append(f'<text x="{WIDTH - RIGHT + 6}" y="{last:.1f}" style="fill:{colour}">{_short(name)}</text>')
+    for y, name, shade in sorted(ends):
+        last = max(y + 4, last + LINE)
+        parts.append(f'<text x="{WIDTH - RIGHT + 6}" y="{last:.1f}" style="fill:{shade}">{_short(name)}</text>')
     return _drawn(parts)
 
 
-def _coloured(series: Sequence[Series]) -> Iterator[tuple[Series, str]]:
-    for i, one in enumerate(series):
-        yield one, COLOURS[i % len(COLOURS)]
+def colour(number: int) -> str:
+    """The colour of the so-manyth series."""
+    return COLOURS[number % len(COLOURS)]
 
 
 def _title(one: Series, x: float, y: float) -> str:
@@ -84,7 +92,7 @@ def _title(one: Series, x: float, y: float) -> str:
 
 
 def _short(name: str) -> str:
-    return html.escape(name if len(name) <= 18 else f"{name[:8]}..{name[-8:]}")
+    return html.escape(name if len(name) <= 20 else f"{name[:8]}..{name[-10:]}")
 
 
 def _drawn(parts: Sequence[str]) -> str:

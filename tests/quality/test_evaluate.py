@@ -17,6 +17,7 @@ import gguf_forge
 from gguf_forge.errors import InvalidError, RequestError
 from gguf_forge.quality.evaluate import Evaluation, EvaluationTask, evaluate
 from gguf_forge.quality.html import page
+from gguf_forge.quality.plots import LINE, Series, scatter
 from tests.cli.conftest import Forge
 from tests.quality.conftest import FIXTURES, needs_library
 
@@ -154,9 +155,17 @@ def test_answers_and_the_page(dense: Path, small: Path) -> None:
     parser.feed(text)
     assert (parser.loaded, parser.open) == ([], [])
     assert text.count("<svg") == 3
+    assert text.count("<h2>Answers</h2>") == 1
     assert not re.search(r"url\(|@import|<script", text)
     assert "&lt;script&gt;x&lt;/script&gt; &amp; " in text
     assert "Q2_K &lt;small&gt; &amp; &quot;old&quot;" in text
+
+
+def test_names_beside_dots_do_not_cover_each_other() -> None:
+    drawn = scatter([Series(f"a model of {i}", [(1 + i / 1000, 2.0)]) for i in range(5)], "MiB", "KL")
+    heights = [float(y) for y in re.findall(r'y="([0-9.]+)">a model', drawn)]
+    assert len(heights) == 5
+    assert min(np.diff(sorted(heights))) >= LINE
 
 
 def test_the_command_prints_what_was_found(dense: Path, small: Path, tmp_path: Path, forge: Forge) -> None:
