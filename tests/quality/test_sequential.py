@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 import gguf_forge
 from gguf_forge.convert.job import Quantization
 from gguf_forge.errors import RequestError
-from gguf_forge.quality.calibrate import Run, calibrate
-from gguf_forge.quality.evaluate import Task, evaluate
+from gguf_forge.quality.calibrate import CalibrationRun, calibrate
+from gguf_forge.quality.evaluate import EvaluationTask, evaluate
 from gguf_forge.quality.lockstep import Lockstep, Meeting, Pair, Parted, Stream
 from gguf_forge.quality.sequential import RESIDUAL, Sequential, _Inputs
 from gguf_forge.quality.session import Model, cut_windows, read_texts
@@ -145,7 +145,7 @@ def test_what_is_raised_at_a_product_ends_both_copies(dense: Path, raises: BaseE
 @pytest.fixture(scope="module")
 def calibration(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("calibration") / "cal.gguf"
-    calibrate(dense, path, Run([TEXT], context=128, chunks=8))
+    calibrate(dense, path, CalibrationRun([TEXT], context=128, chunks=8))
     return path
 
 
@@ -157,7 +157,7 @@ def test_answers_are_nearer_than_with_each_layer_fitted_by_itself(
     for path in made:
         run = forge("quantize", dense, path, "Q2_K", "--calibration", calibration, "--effort", path.stem, "-q")
         assert (run.code, run.err) == (0, "")
-    judged = evaluate(made, Task([TEXT], context=128, chunks=8), against=dense).models
+    judged = evaluate(made, EvaluationTask([TEXT], context=128, chunks=8), against=dense).models
     high, most = (verdict.beside.kl.value for verdict in judged if verdict.beside is not None)
     assert most < 0.85 * high
     with gguf_forge.open(made[1]) as file, gguf_forge.open(made[0]) as other:
@@ -170,7 +170,7 @@ def test_experts_are_fitted_as_otherwise_and_a_checkpoint_is_run_as_it_is(
     routed: Path, forge: Forge, tmp_path: Path
 ) -> None:
     source, cal = FIXTURES / "models" / "Micro-Mixtral-4x100K", tmp_path / "cal.gguf"
-    calibrate(routed, cal, Run([TEXT], context=32, chunks=8))
+    calibrate(routed, cal, CalibrationRun([TEXT], context=32, chunks=8))
     made = {effort: tmp_path / f"{effort}.gguf" for effort in ("high", "max")}
     for effort, path in made.items():
         run = forge("convert", source, "-o", path, "--type", "Q4_0", "--calibration", cal, "--effort", effort, "-q")
