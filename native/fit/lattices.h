@@ -13,7 +13,7 @@
 /* Signs: any; an even number of minuses among eight; none, and the points shifted alike in a sub-block, or each. */
 enum { FIT_FREE, FIT_EVEN, FIT_SHIFT, FIT_SHIFTS };
 
-enum { FIT_BOUTS = 4, FIT_POINTS = 2048 };
+enum { FIT_BOUTS = 4, FIT_POINTS = 2048, FIT_SWEEPS = 3, FIT_FARTHER = 4 };
 
 typedef struct {
     FitShape shape;
@@ -505,7 +505,7 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         }
         fit_keep(&s->shape, k, &now, best, at);
         fit_residual(k, &now, sub, at, u, d);
-        for (int sweep = 0; sweep < 2; sweep++) {
+        for (int sweep = 0; sweep < FIT_SWEEPS; sweep++) {
             fit_descend(s, list, dimensions, signs, sub, k, &now, at, u, d, metric);
         }
         now.total = fit_residual(k, &now, sub, at, u, d);
@@ -514,7 +514,9 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         }
         fit_keep(&s->shape, k, &now, best, at);
         if (round + 1 < rounds) {
+            const VF before = now.d; /* points follow d only slowly: it goes the same way further */
             fit_refit(&s->shape, k, &now, at, u, d);
+            now.d = vf_through_f16(vf_add(before, vf_mul(vf_set1(FIT_FARTHER), vf_sub(now.d, before))));
         }
     }
     return own;

@@ -7,7 +7,7 @@ import pytest
 
 from gguf_forge import _native, dequantize, quantize
 from gguf_forge.errors import QuantError
-from gguf_forge.quant.fit import DAMPING, FITTED, Metric, shrunk, surrogate
+from gguf_forge.quant.fit import DAMPING, FEW_LEVELS, FITTED, LATTICES, Metric, shrunk, surrogate
 from gguf_forge.types import tensor_type
 
 WIDTH = 512
@@ -70,6 +70,22 @@ def test_more_rounds_are_kept_only_where_a_block_gains(name: str, rows: np.ndarr
     errors = [alone.encode(some, kind, rounds)[1] for rounds in (1, 2, 4)]
     assert (errors[1] <= errors[0]).all()
     assert (errors[2] <= errors[1]).all()
+
+
+@pytest.mark.parametrize("name", sorted(LATTICES | FEW_LEVELS))
+@pytest.mark.parametrize("shape", ["alike", "few", "steps"])
+def test_where_inputs_have_nothing_in_common_no_row_is_worse_than_the_plain_encoders(name: str, shape: str) -> None:
+    kind, rng = tensor_type(name), np.random.default_rng(5)
+    rows = rng.standard_normal((60, WIDTH)).astype(np.float32)
+    if shape == "few":
+        rows *= rng.random(rows.shape) < 0.05
+    elif shape == "steps":
+        rows = np.round(rows * 2) / 16
+    unrelated = np.eye(WIDTH, dtype=np.float32)
+    fitted = dequantize(Metric(WIDTH, [(0, unrelated)]).encode(rows, kind)[0], kind)
+    plain = dequantize(quantize(rows, kind, imatrix=np.ones(WIDTH, np.float32)), kind)
+    ours, theirs = weighed(fitted, rows, unrelated), weighed(plain, rows, unrelated)
+    assert (ours <= theirs * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize("name", sorted(FITTED))
@@ -138,7 +154,7 @@ def test_a_singular_covariance_is_damped_and_nonsense_refused() -> None:
     with pytest.raises(QuantError, match="positive definite"):
         Metric(32, [(0, np.full((32, 32), np.nan, np.float32))])
     assert not Metric(96, [(0, np.eye(96, dtype=np.float32))]).fits(tensor_type("Q4_K"))
-    assert not Metric(256, [(0, np.eye(256, dtype=np.float32))]).fits(tensor_type("IQ2_XS"))
+    assert not Metric(256, [(0, np.eye(256, dtype=np.float32))]).fits(tensor_type("Q8_K"))
 
 
 def test_few_tokens_draw_a_covariance_to_its_diagonal() -> None:
