@@ -13,7 +13,7 @@
 /* Signs: any; an even number of minuses among eight; none, and the points shifted alike in a sub-block, or each. */
 enum { FIT_FREE, FIT_EVEN, FIT_SHIFT, FIT_SHIFTS };
 
-enum { FIT_BOUTS = 4, FIT_POINTS = 2048, FIT_SWEEPS = 3, FIT_FARTHER = 4 };
+enum { FIT_BOUTS = 4, FIT_POINTS = 2048, FIT_SWEEPS = 2, FIT_FARTHER = 4 };
 
 typedef struct {
     FitShape shape;
@@ -42,49 +42,71 @@ static void fit_list(const FitLattice *s, FitList *list)
     }
 }
 
-/* The metric of each group of a chunk, all other columns being as they are, H = V' E V, as U and D are laid out: the
- * rows of V that belong to a group lie below each other. */
+/* The metrics of parts of a chunk's columns, all other columns being as they are, each H = V' E V, and laid out as U and D
+ * are. diagonal: of H. */
 typedef struct {
-    float v[8 * FIT_CHUNK], e[FIT_CHUNK];
-    float diagonal[FIT_CHUNK]; /* of H, */
-    float own[FIT_CHUNK];      /* and where later groups can make up for this one */
+    float v[FIT_CHUNK * FIT_CHUNK], e[FIT_CHUNK], diagonal[FIT_CHUNK];
+} FitParts;
+
+typedef struct {
+    FitParts groups, subs;
+    float own[FIT_CHUNK];     /* diagonals of the groups' metrics, where later groups can make up for a group's error, */
+    float own_sub[FIT_CHUNK]; /* and where only those of its sub-block can */
 } FitMetric;
 
-static void fit_metric(int dimensions, const float *u, const float *d, int columns, FitMetric *metric)
+/* Parts of n columns, at most 32. */
+static void fit_parts(int n, const float *u, const float *d, int columns, FitParts *parts)
 {
-    memset(metric->v, 0, sizeof metric->v);
-    for (int at = 0; at < columns; at += dimensions) {
-        float h[8][8] = {{0}};
+    for (int at = 0; at < columns; at += n) {
+        float h[32][32] = {{0}};
         for (int k = at; k < columns; k++) {
-            float row[8];
-            for (int j = 0; j < dimensions; j++) {
+            float row[32];
+            for (int j = 0; j < n; j++) {
                 row[j] = at + j == k ? 1.f : u[k * FIT_CHUNK + at + j];
             }
-            for (int j = 0; j < dimensions; j++) {
+            for (int j = 0; j < n; j++) {
                 const float times = row[j] * d[k];
                 for (int i = 0; i <= j; i++) {
                     h[j][i] += times * row[i];
                 }
             }
-            for (int j = 0; k == at + dimensions - 1 && j < dimensions; j++) {
-                metric->own[at + j] = h[j][j];
-            }
         }
-        for (int j = 0; j < dimensions; j++) {
-            metric->diagonal[at + j] = h[j][j];
+        for (int j = 0; j < n; j++) {
+            parts->diagonal[at + j] = h[j][j];
         }
-        for (int j = dimensions - 1; j >= 0; j--) { /* from the last column on, as H itself is factored */
-            metric->e[at + j] = h[j][j];
+        for (int j = n - 1; j >= 0; j--) { /* from the last column on, as H itself is factored */
+            float *v = parts->v + (at + j) * FIT_CHUNK + at;
+            parts->e[at + j] = h[j][j];
             for (int i = 0; i < j; i++) {
-                metric->v[j * FIT_CHUNK + at + i] = h[j][i] / h[j][j];
+                v[i] = h[j][i] / h[j][j];
             }
             for (int i = 0; i < j; i++) {
                 for (int l = 0; l <= i; l++) {
-                    h[i][l] -= h[j][i] * h[j][l] / metric->e[at + j];
+                    h[i][l] -= h[j][i] * v[l];
                 }
             }
         }
     }
+}
+
+static void fit_diagonals(int dimensions, const float *u, const float *d, int columns, float *diagonal)
+{
+    for (int j = 0; j < columns; j++) {
+        float sum = d[j];
+        for (int i = j + 1; i < j / dimensions * dimensions + dimensions; i++) {
+            const float one = u[i * FIT_CHUNK + j];
+            sum += one * one * d[i];
+        }
+        diagonal[j] = sum;
+    }
+}
+
+static void fit_metric(const FitLattice *s, const float *u, const float *d, int columns, FitMetric *metric)
+{
+    fit_parts(s->dimensions, u, d, columns, &metric->groups);
+    fit_parts(s->shape.sub, u, d, columns, &metric->subs);
+    fit_diagonals(s->dimensions, u, d, columns, metric->own);
+    fit_diagonals(s->dimensions, metric->subs.v, metric->subs.e, columns, metric->own_sub);
 }
 
 /* One group in the making. */
@@ -216,17 +238,18 @@ V_FN void fit_final(FitGroup *g, const FitList *list, int dimensions, int signs,
     }
 }
 
-/* What `n` columns from `at` on should be, were nothing of them rounded; e: errors from column `from` on. */
-V_FN void fit_wanted(VF *t, const FitWork *k, const VF *e, int from, int at, int n, const float *u)
+/* What `n` columns from `at` on should be, were nothing of them rounded; e: errors from column `from` on; w and left as
+ * in FitWork. */
+V_FN void fit_wanted(VF *t, const VF *w, const VF *left, const VF *e, int from, int at, int n, const float *u)
 {
     for (int j = 0; j < n; j++) {
         const float *row = u + (at + j) * FIT_CHUNK;
-        VF x = k->left[at + j];
+        VF x = left[at + j];
         for (int i = from; i < at; i++) {
             x = vf_sub(x, vf_mul(vf_set1(row[i]), e[i - from]));
         }
         for (int i = 0; i < j; i++) {
-            x = vf_sub(x, vf_mul(vf_set1(row[at + i]), vf_sub(t[i], k->w[at + i])));
+            x = vf_sub(x, vf_mul(vf_set1(row[at + i]), vf_sub(t[i], w[at + i])));
         }
         t[j] = x;
     }
@@ -250,8 +273,8 @@ V_FN VM fit_flip_first(const FitLattice *s, const VF *t, const float *m, VF scal
 }
 
 /* Rounds a sub-block with one scale, and returns its error; unit and e get what the scale multiplies, and the errors. */
-V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, const FitWork *k, int from,
-                   VF scale, float shift, const float *u, const float *d, const float *m, VF *unit, VF *e)
+V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, const VF *w, const VF *left,
+                   int from, VF scale, VF shift, const float *u, const float *d, const float *m, VF *unit, VF *e)
 {
     static const float trits[8] = {-1, 0, 1, 0};
     const float *of = signs == FIT_FREE || signs == FIT_EVEN ? s->levels : trits;
@@ -264,9 +287,9 @@ V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int
         const int halves = signs == FIT_EVEN && dimensions == 4, first = halves && at % 8 == 0;
         VF wanted[8];
         if (first) {
-            fit_wanted(wanted, k, e, from, at, 8, u);
+            fit_wanted(wanted, w, left, e, from, at, 8, u);
         } else {
-            fit_wanted(wanted, k, e, from, at, dimensions, u);
+            fit_wanted(wanted, w, left, e, from, at, dimensions, u);
         }
         if (at % 8 == 0) {
             odd = vi_set1(0);
@@ -286,7 +309,7 @@ V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int
         }
         g.total = vf_set1(INFINITY);
         for (int turn = 0; turn < (signs == FIT_SHIFTS ? 2 : 1); turn++) {
-            const VF by = vf_set1(signs == FIT_SHIFTS ? (turn ? -.125f : .125f) : shift);
+            const VF by = signs == FIT_SHIFTS ? vf_set1(turn ? -.125f : .125f) : shift;
             VF levels[8];
             VI winner[FIT_BOUTS];
             for (int l = 0; l < (dimensions == 4 ? 8 : 3); l++) {
@@ -298,7 +321,7 @@ V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int
         sum = vf_add(sum, g.total);
         for (int j = 0; j < dimensions; j++) {
             unit[at - from + j] = g.value[j];
-            e[at - from + j] = vf_sub(vf_mul(scale, g.value[j]), k->w[at + j]);
+            e[at - from + j] = vf_sub(vf_mul(scale, g.value[j]), w[at + j]);
         }
     }
     return sum;
@@ -319,35 +342,73 @@ V_FN VF fit_residual(FitWork *k, const FitScales *now, int sub, int at, const fl
     return sum;
 }
 
-/* What the columns of the group at `at` should be so that the block's error is least, all others being as they are, less
+/* What the n columns at `at`, a part, should be so that the block's error is least, all others being as they are, less
  * what they are: x = H^-1 U' D y. Returns what the error would fall by. */
-V_FN VF fit_step(VF *x, const FitWork *k, int dimensions, int at, int end, const float *u, const float *d,
-                 const FitMetric *metric)
+V_FN VF fit_step(VF *x, const FitWork *k, int n, int at, int end, const float *u, const float *d, const FitParts *parts)
 {
-    const float *v = metric->v + at;
-    VF g[8], fall = vf_set1(0.f);
-    for (int j = 0; j < dimensions; j++) {
-        g[j] = vf_mul(vf_set1(d[at + j]), k->left[at + j]);
-    }
-    for (int row = at + 1; row < end; row++) {
-        const VF z = vf_mul(vf_set1(d[row]), k->left[row]);
-        for (int j = 0; j < dimensions; j++) { /* 0 beside the diagonal of U */
-            g[j] = vf_add(g[j], vf_mul(vf_set1(u[row * FIT_CHUNK + at + j]), z));
+    const float *v = parts->v + at * FIT_CHUNK + at;
+    const int step = n < 8 ? n : 8;
+    VF g[32], fall = vf_set1(0.f);
+    for (int c = at; c < at + n; c += step) {
+        VF sum[8];
+        for (int j = 0; j < step; j++) {
+            sum[j] = vf_mul(vf_set1(d[c + j]), k->left[c + j]);
+        }
+        for (int row = c + 1; row < end; row++) {
+            const VF z = vf_mul(vf_set1(d[row]), k->left[row]);
+            for (int j = 0; j < step; j++) { /* 0 beside the diagonal of U */
+                sum[j] = vf_add(sum[j], vf_mul(vf_set1(u[row * FIT_CHUNK + c + j]), z));
+            }
+        }
+        for (int j = 0; j < step; j++) {
+            g[c - at + j] = sum[j];
         }
     }
-    for (int j = dimensions - 1; j >= 0; j--) {
-        for (int i = j + 1; i < dimensions; i++) {
+    for (int j = n - 1; j >= 0; j--) {
+        for (int i = j + 1; i < n; i++) {
             g[j] = vf_sub(g[j], vf_mul(vf_set1(v[i * FIT_CHUNK + j]), g[i]));
         }
     }
-    for (int j = 0; j < dimensions; j++) {
-        x[j] = vf_div(g[j], vf_set1(metric->e[at + j]));
+    for (int j = 0; j < n; j++) {
+        x[j] = vf_div(g[j], vf_set1(parts->e[at + j]));
         fall = vf_add(fall, vf_mul(g[j], x[j]));
         for (int i = 0; i < j; i++) {
             x[j] = vf_sub(x[j], vf_mul(vf_set1(v[j * FIT_CHUNK + i]), x[i]));
         }
     }
     return fall;
+}
+
+/* y after the values of n columns at `at` were changed; change: by column of the chunk. */
+V_FN void fit_change(FitWork *k, const VF *change, int n, int at, int end, const float *u)
+{
+    const int first = at + n < 8 + at / 8 * 8 ? 8 + at / 8 * 8 : at + n;
+    for (int row = at; row < first; row++) {
+        VF y = row < at + n ? vf_sub(k->left[row], change[row]) : k->left[row];
+        for (int i = at; i < at + n && i < row; i++) {
+            y = vf_sub(y, vf_mul(vf_set1(u[row * FIT_CHUNK + i]), change[i]));
+        }
+        k->left[row] = y;
+    }
+    fit_carry(k->left, u, change, at, at + n, first, end);
+}
+
+/* Try t of a sub-block's scale: first what it is, then one less, one more, two less and so on, so that among equals the
+ * first is kept. Where points are shifted alike what it is is tried with both shifts, the rest with the better one. */
+typedef struct {
+    VI whole;
+    VF scale, shift;
+} FitTry;
+
+enum { FIT_SUB_TRIES = 3 };
+
+V_FN FitTry fit_try(const FitLattice *s, int signs, const FitScales *now, VI middle, int t, VF unit)
+{
+    const int way = signs == FIT_SHIFT && t > 0 ? t - 1 : t, step = way % 2 ? -(way + 1) : way;
+    FitTry one = {.whole = vi_clamp(vi_add(middle, vi_set1(step)), s->shape.scale_least, s->shape.scale_most)};
+    one.scale = vf_mul(now->d, vi_to_f(one.whole));
+    one.shift = t > 1 ? vf_sub(unit, vf_round_even(unit)) : vf_set1(t ? -.125f : .125f);
+    return one;
 }
 
 /* Chooses each group of the block again, all others being as they are; k->left holds y before and after. */
@@ -361,9 +422,9 @@ V_FN void fit_descend(const FitLattice *s, const FitList *list, int dimensions, 
     for (int at = block; at < end; at += dimensions) {
         const VF scale = vf_mul(now->d, vi_to_f(now->scale[(at - block) / sub]));
         FitGroup g;
-        VF x[8], change[8];
+        VF x[8];
         VI odd = vi_set1(0);
-        g.total = fit_step(x, k, dimensions, at, end, u, d, metric);
+        g.total = fit_step(x, k, dimensions, at, end, u, d, &metric->groups);
         for (int j = 0; j < dimensions; j++) {
             g.value[j] = k->unit[at + j];
             g.t[j] = g.size[j] = vf_add(vf_mul(scale, g.value[j]), x[j]);
@@ -386,24 +447,50 @@ V_FN void fit_descend(const FitLattice *s, const FitList *list, int dimensions, 
             for (int l = 0; l < (dimensions == 4 ? 8 : 3); l++) {
                 levels[l] = shifted ? vf_add(vf_set1(of[l]), by) : vf_set1(of[l]);
             }
-            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, metric->diagonal + at, scale, winner);
-            fit_final(&g, list, dimensions, signs, table, by, metric->diagonal + at, metric->v + at, metric->e + at, scale,
+            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, metric->groups.diagonal + at, scale,
                       winner);
+            fit_final(&g, list, dimensions, signs, table, by, metric->groups.diagonal + at,
+                      metric->groups.v + at * FIT_CHUNK + at, metric->groups.e + at, scale, winner);
         }
         for (int j = 0; j < dimensions; j++) {
-            change[j] = vf_mul(scale, vf_sub(g.value[j], k->unit[at + j]));
+            k->times_min[at + j] = vf_mul(scale, vf_sub(g.value[j], k->unit[at + j]));
             k->unit[at + j] = g.value[j];
         }
-        for (int j = 0; j < dimensions; j++) {
-            k->left[at + j] = vf_sub(k->left[at + j], change[j]);
+        fit_change(k, k->times_min, dimensions, at, end, u);
+    }
+}
+
+/* Chooses scale and points of each sub-block again, all others being as they are; k->left holds y before and after. */
+V_FN void fit_descend_subs(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, FitWork *k,
+                           FitScales *now, int block, const float *u, const float *d, const FitMetric *metric)
+{
+    VF *wanted = k->times_d, *change = k->times_min;
+    for (int at = block; at < block + 256; at += sub) {
+        VI *whole = &now->scale[(at - block) / sub], first = *whole;
+        const VF scale = vf_mul(now->d, vi_to_f(first));
+        VF x[32], units[32], best = fit_step(x, k, sub, at, block + 256, u, d, &metric->subs);
+        for (int i = 0; i < sub; i++) {
+            units[i] = k->unit[at + i];
+            wanted[at + i] = vf_add(vf_mul(scale, units[i]), x[i]);
         }
-        for (int row = at + 1; row < end; row++) {
-            VF y = k->left[row];
-            for (int j = 0; j < dimensions; j++) {
-                y = vf_sub(y, vf_mul(vf_set1(u[row * FIT_CHUNK + at + j]), change[j]));
+        for (int t = 0; t < FIT_SUB_TRIES + (signs == FIT_SHIFT); t++) {
+            const FitTry one = fit_try(s, signs, now, first, t, units[0]);
+            VF unit[32], e[32];
+            const VF total = fit_points(s, list, dimensions, signs, sub, wanted, wanted, at, one.scale, one.shift,
+                                        metric->subs.v, metric->subs.e, metric->own_sub, unit, e);
+            const VM better = vf_lt(total, best);
+            best = vf_select(better, total, best);
+            *whole = vi_select(better, one.whole, *whole);
+            for (int i = 0; i < sub; i++) {
+                units[i] = vf_select(better, unit[i], units[i]);
             }
-            k->left[row] = y;
         }
+        const VF after = vf_mul(now->d, vi_to_f(*whole));
+        for (int i = 0; i < sub; i++) {
+            change[at + i] = vf_sub(vf_mul(after, units[i]), vf_mul(scale, k->unit[at + i]));
+            k->unit[at + i] = units[i];
+        }
+        fit_change(k, change, sub, at, block + 256, u);
     }
 }
 
@@ -417,16 +504,14 @@ V_FN void fit_choose_points(const FitLattice *s, const FitList *list, int dimens
         k->unit[from + i] = vf_set1(s->levels[0]);
         k->bad[from + i] = vf_neg(k->w[from + i]);
     }
-    for (int t = 0; t < (2 * reach + 1) * (signs == FIT_SHIFT ? 2 : 1); t++) {
-        /* The middle comes first, so that it is kept among equals. */
-        const int way = signs == FIT_SHIFT ? t / 2 : t, step = way % 2 ? -(way + 1) : way;
-        const VI whole = vi_clamp(vi_add(now->scale[n], vi_set1(step)), s->shape.scale_least, s->shape.scale_most);
+    for (int t = 0; t < 2 * reach + 1 + (signs == FIT_SHIFT); t++) {
+        const FitTry one = fit_try(s, signs, now, now->scale[n], t, k->unit[from]);
         VF unit[32], e[32];
-        const VF total = fit_points(s, list, dimensions, signs, sub, k, from, vf_mul(now->d, vi_to_f(whole)),
-                                    t % 2 ? -.125f : .125f, u, d, m, unit, e);
+        const VF total = fit_points(s, list, dimensions, signs, sub, k->w, k->left, from, one.scale, one.shift, u, d, m,
+                                    unit, e);
         const VM better = vf_lt(total, best);
         best = vf_select(better, total, best);
-        scale_best = vi_select(better, whole, scale_best);
+        scale_best = vi_select(better, one.whole, scale_best);
         for (int i = 0; i < sub; i++) {
             k->unit[from + i] = vf_select(better, unit[i], k->unit[from + i]);
             k->bad[from + i] = vf_select(better, e[i], k->bad[from + i]);
@@ -505,6 +590,7 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         }
         fit_keep(&s->shape, k, &now, best, at);
         fit_residual(k, &now, sub, at, u, d);
+        fit_descend_subs(s, list, dimensions, signs, sub, k, &now, at, u, d, metric);
         for (int sweep = 0; sweep < FIT_SWEEPS; sweep++) {
             fit_descend(s, list, dimensions, signs, sub, k, &now, at, u, d, metric);
         }

@@ -189,7 +189,7 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         const int64_t at = chunk * FIT_CHUNK, left = fit->width - at;
         const int columns = left < FIT_CHUNK ? (int)left : FIT_CHUNK;
         if (type.lattice) {
-            fit_metric(type.lattice->dimensions, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
+            fit_metric(type.lattice, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
         }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
