@@ -43,6 +43,7 @@
 #include "../fit/blocks.h"
 #include "../fit/levels.h"
 #include "../fit/points.h"
+#include "../fit/groups.h"
 #include "../fit/lattices.h"
 #include "../fit/rows.h"
 #include "../grid_blocks.h"
