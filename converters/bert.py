@@ -137,7 +137,9 @@ def _pools(facts: Facts) -> bool:
     return facts.has(f"{POOLER}.weight") and _judges(facts)
 
 
-BERT_ROWS: Table[Rule] = EMBEDDINGS | rule("position_embd", "embeddings.position_embeddings") | ATTENTION | FORWARD
+BERT_ROWS: Table[Rule] = (
+    EMBEDDINGS | rule("position_embd", "embeddings.position_embeddings") | ATTENTION | FORWARD
+)
 BERT = Arch(
     "bert",
     hf=("BertModel", "BertForMaskedLM", "BertForSequenceClassification"),
@@ -182,7 +184,9 @@ ROBERTA = replace(
     hf=("RobertaModel", "RobertaForSequenceClassification"),
     hparams=PADDED,
     drop=(*BUFFERS, *HEADS),
-    tensors=BERT_ROWS | CLASSES | rule("position_embd", "embeddings.position_embeddings", verb=rows_from(_padding)),
+    tensors=BERT_ROWS
+    | CLASSES
+    | rule("position_embd", "embeddings.position_embeddings", verb=rows_from(_padding)),
     vocab=(
         vocab.when(lambda job: job.folder.has("tokenizer.json"), vocab.bpe, vocab.token_type_count),
         WORD_PIECES,
@@ -194,6 +198,7 @@ XLM_ROBERTA = replace(
     vocab=(vocab.xlm_roberta,),
     when=lambda config: not config.get("lora_adaptations"),
 )
+
 
 
 @vocab.loader

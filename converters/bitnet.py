@@ -37,7 +37,9 @@ BITNET = Arch(
     tensors=DECODER.without("output")
     | Table(
         tuple(
-            rule(row.row, *row.sources, ends=WEIGHT, verb=Whole(_ternary)) for row in DECODER if row.row in _PROJECTIONS
+            rule(row.row, *row.sources, ends=WEIGHT, verb=Whole(_ternary))
+            for row in DECODER
+            if row.row in _PROJECTIONS
         )
     )
     | Table(tuple(rule(f"blk.{{l}}.{out}", f"model.layers.{{l}}.{source}") for out, source in _SUB_NORMS.items())),

@@ -103,10 +103,10 @@ def _omni_prompt() -> str:
     )
     option = (
         f"{{% if type == 'choice' and audio %}}option_{code}: {_if(is_described, described, '{{ o.key }}')}"
-        f"{{% elif type == 'choice' %}}{{{{ o.key }}}}{_if(is_described, ': ' + described)}"
-        f"{{% elif type == 'score' %}}level {{{{ o.key }}}}: {described}"
-        f"{{% elif audio %}}{{{{ o.key }}}}: {yes_no}"
-        f"{{% else %}}{{{{ o.key }}}}: {{% if {is_described} %}}{described}{statement}{{% endif %}}"
+         f"{{% elif type == 'choice' %}}{{{{ o.key }}}}{_if(is_described, ': ' + described)}"
+         f"{{% elif type == 'score' %}}level {{{{ o.key }}}}: {described}"
+         f"{{% elif audio %}}{{{{ o.key }}}}: {yes_no}"
+         f"{{% else %}}{{{{ o.key }}}}: {{% if {is_described} %}}{described}{statement}{{% endif %}}"
     )
     state = (
         "{% if state is string %}{{ state }}{% elif state is not none %}{{ state | tojson }}"

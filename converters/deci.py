@@ -59,7 +59,9 @@ SIZES = Table((u32("vocab_size", "vocab_size", required=True), u32("rope.dimensi
 DECI = Arch(
     "deci",
     hf=("DeciLMForCausalLM",),
-    hparams=BASE | u32("attention.head_count_kv", "num_key_value_heads_per_layer", again=True) | SIZES,
+    hparams=BASE
+    | u32("attention.head_count_kv", "num_key_value_heads_per_layer", again=True)
+    | SIZES,
     tensors=LLAMA3
     | DECODER
     | rule("blk.{l}.attn_q", "model.layers.{l}.self_attn.q_proj", verb=interleave_halves(_heads))

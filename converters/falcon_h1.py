@@ -85,7 +85,9 @@ def _head_of_embedding(facts: Facts) -> bool:
 
 
 KEYS: Table[Hparam] = (
-    mamba.head(mamba.given("conv_kernel", "d_conv", "mamba_d_conv", otherwise=mamba.constant(4)), INNER, STATE)
+    mamba.head(
+        mamba.given("conv_kernel", "d_conv", "mamba_d_conv", otherwise=mamba.constant(4)), INNER, STATE
+    )
     | u32("context_length", value=lambda facts: facts.config.get("max_position_embeddings", 0))
     | u32("feed_forward_length", "intermediate_size", required=True)
     | u32("attention.head_count", "num_attention_heads", required=True)

@@ -42,6 +42,7 @@ def _float_head(facts: Facts) -> bool:
     return bool(facts.config.get("enable_lm_head_fp32"))
 
 
+
 MIXES = {"attn": "hc_attn_layer", "ffn": "hc_mlp_layer"}
 PARTS = ("fn", "base", "scale")
 

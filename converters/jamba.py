@@ -75,7 +75,10 @@ JAMBA = Arch(
             rule("blk.{l}.ssm_b_norm", (f"{MIXER}.b_layernorm", f"{MIXER}.B_layernorm"), ends=WEIGHT),
             rule("blk.{l}.ssm_c_norm", (f"{MIXER}.c_layernorm", f"{MIXER}.C_layernorm"), ends=WEIGHT),
             rule("blk.{l}.ssm_dt_norm", f"{MIXER}.dt_layernorm", ends=WEIGHT),
-            *(rule(f"blk.{{l}}.ffn_{part}", f"{FORWARD}.{part}_proj", ends=WEIGHT) for part in ("down", "gate", "up")),
+            *(
+                rule(f"blk.{{l}}.ffn_{part}", f"{FORWARD}.{part}_proj", ends=WEIGHT)
+                for part in ("down", "gate", "up")
+            ),
             *(
                 rule(
                     f"blk.{{l}}.ffn_{part}_exps",

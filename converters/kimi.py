@@ -125,7 +125,9 @@ KIMI_K3 = replace(
             for out, source in RESIDUALS.items()
         )
     )
-    | Table(tuple(rule(f"blk.{{l}}.ffn_routed_{p}", f"{MOE}.routed_expert_{p}_proj") for p in ("down", "up")))
+    | Table(
+        tuple(rule(f"blk.{{l}}.ffn_routed_{p}", f"{MOE}.routed_expert_{p}_proj") for p in ("down", "up"))
+    )
     | rule("blk.{l}.ffn_routed_norm", f"{MOE}.routed_expert_norm")
     | Table(
         tuple(

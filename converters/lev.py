@@ -84,15 +84,11 @@ def _lev_prompt() -> str:
     )
     scale = "{{ '# Scale\\n0 = certainly no ... 8 = certainly yes\\n' }}" + ends
     return (
-        (
-            f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n# Evidence\n{shown('state')}\n\n# Criterion\n"
-            f"{{% if instructions %}}{shown('instructions')}{{% else %}}{{{{ id }}}}{{% endif %}}"
-            f"{{{{ '\\n\\n' }}}}{{% if type == 'noul' %}}{scale}{{{{ '\\nRespond with only a digit from 0 to 8.' }}}}"
-            f"{{% else %}}{options}{{% endif %}}{{{{ '\\n"
-        )
-        + ANSWER.replace("\n", "\\n")
-        + "' }}"
-    )
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n# Evidence\n{shown('state')}\n\n# Criterion\n"
+        f"{{% if instructions %}}{shown('instructions')}{{% else %}}{{{{ id }}}}{{% endif %}}"
+        f"{{{{ '\\n\\n' }}}}{{% if type == 'noul' %}}{scale}{{{{ '\\nRespond with only a digit from 0 to 8.' }}}}"
+        f"{{% else %}}{options}{{% endif %}}{{{{ '\\n"
+    ) + ANSWER.replace("\n", "\\n") + "' }}"
 
 
 def _kev_prompt() -> str:
@@ -136,26 +132,13 @@ def _nimble_prompt() -> str:
     )
     each = "{% if not loop.last %}, {% endif %}{% endfor %}]}"
     field = (
-        '{"name": '
-        + _nimble_json("q.id")
-        + ', "description": '
-        + _nimble_json(text("q.instructions"))
-        + ', "choices": [{% for o in q.options %}'
-        + choice
-        + each
+        '{"name": ' + _nimble_json("q.id") + ', "description": ' + _nimble_json(text("q.instructions"))
+        + ', "choices": [{% for o in q.options %}' + choice + each
     )
     return (
         f"<|im_start|>system\n{lengths}{system}<|im_end|>\n<|im_start|>user\n"
-        '{"context": '
-        + _nimble_json(text("state"))
-        + ', "schema": [{% for q in questions %}'
-        + field
-        + each
-        + "{{ '\\n\\nRequested field: ' }}"
-        + _nimble_json("id")
-        + "{{ '"
-        + ANSWER.replace("\n", "\\n")
-        + "' }}"
+        '{"context": ' + _nimble_json(text("state")) + ', "schema": [{% for q in questions %}' + field + each
+        + "{{ '\\n\\nRequested field: ' }}" + _nimble_json("id") + "{{ '" + ANSWER.replace("\n", "\\n") + "' }}"
     )
 
 

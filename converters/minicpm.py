@@ -81,7 +81,9 @@ MINICPM3 = Arch(
             u32("rope.dimension_count", "qk_rope_head_dim", required=True),
         )
     ),
-    tensors=longrope(number_of("qk_rope_head_dim")) | DECODER.without(*QKV) | PLAIN.without("blk.{l}.attn_q"),
+    tensors=longrope(number_of("qk_rope_head_dim"))
+    | DECODER.without(*QKV)
+    | PLAIN.without("blk.{l}.attn_q"),
     needs=(*TRUNK, *SHORT_QUERIES, *LATENT, *GATED),
     vocab=(vocab.spm,),
     renames=WRAPPERS,

@@ -45,7 +45,9 @@ MOE = f"{LAYER}.block_sparse_moe"
 #: Published configurations give the part of a head that turns as a number of elements, transformers 5 as a share.
 TURNED = u32("rope.dimension_count", value=lambda facts: facts.config.get("rotary_dim") or turned()(facts))
 SPARSE: Table[Rule] = (
-    DECODER.without(*GATED) | rule("blk.{l}.ffn_gate_inp", f"{MOE}.gate") | experts(MOE, gate="w1", down="w2", up="w3")
+    DECODER.without(*GATED)
+    | rule("blk.{l}.ffn_gate_inp", f"{MOE}.gate")
+    | experts(MOE, gate="w1", down="w2", up="w3")
 )
 #: What the layers of Text-01 that attend linearly have: all heads' queries, keys and values in one, a norm and a gate.
 LINEAR = {"attn_qkv": "qkv_proj", "attn_norm_2": "norm", "attn_gate": "output_gate", "attn_output": "out_proj"}
@@ -163,7 +165,9 @@ MINIMAX_M3 = Arch(
     | u32("attention.indexer.block_size", value=_indexer("sparse_block_size", "index_block_size"))
     | u32("attention.indexer.local_blocks", value=_indexer("sparse_local_block", "index_local_blocks"))
     | u32("leading_dense_block_count", value=_leading_dense),
-    tensors=Table(tuple(replace(row, verb=add(1.0)) if row.row in ONE_MORE else row for row in MINIMAX_M2.tensors.rows))
+    tensors=Table(
+        tuple(replace(row, verb=add(1.0)) if row.row in ONE_MORE else row for row in MINIMAX_M2.tensors.rows)
+    )
     | DENSE
     | shared_experts(f"{MOE}.shared_experts")
     | Table((_index_row("q_proj"), _index_row("k_proj")))

@@ -209,7 +209,9 @@ NEMOTRON_H = Arch(
     "nemotron_h",
     hf=("NemotronHForCausalLM", "NemotronH_Nano_VL_V2"),
     hparams=KEYS.without(*OF_EXPERTS),
-    tensors=HYBRID | rule("blk.{l}.ffn_down", f"{MIXER}.down_proj") | rule("blk.{l}.ffn_up", f"{MIXER}.up_proj"),
+    tensors=HYBRID
+    | rule("blk.{l}.ffn_down", f"{MIXER}.down_proj")
+    | rule("blk.{l}.ffn_up", f"{MIXER}.up_proj"),
     needs=(*mamba.NEEDS, Either((STATES, ATTENDS, layer("ffn_up", "ffn_down")))),
     vocab=(vocab.bpe,),
     renames=RENAMES,
@@ -250,9 +252,10 @@ SPARSE: Table[Rule] = Table(
         rule("blk.{l}.ffn_up_shexp", f"{SHARED}.up_proj", ends=WEIGHT),
     )
 )
-MIXTURE = layer("ffn_gate_inp", "exp_probs_b.bias", "ffn_up_exps", "ffn_down_exps", "ffn_up_shexp", "ffn_down_shexp")
+MIXTURE = layer(
+    "ffn_gate_inp", "exp_probs_b.bias", "ffn_up_exps", "ffn_down_exps", "ffn_up_shexp", "ffn_down_shexp"
+)
 LATENT = optional(*layer("ffn_latent_down", "ffn_latent_up"))
-
 
 def _by_block(facts: Facts, key: str) -> list[int]:
     """What each layer says for itself."""

@@ -61,6 +61,7 @@ def sections(*sizes: int) -> Hparam:
     return u32("rope.dimension_sections", value=value, again=True)
 
 
+
 def fused(part: str) -> tuple[str, str]:
     """Where the experts of a layer may be stored as one tensor, with the ending of a weight or without."""
     return f"model.layers.{{l}}.mlp.experts.{part}", f"model.layers.{{l}}.mlp.experts.{part}.weight"

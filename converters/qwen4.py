@@ -127,7 +127,9 @@ NEXTN = shifted(parts(**{"nextn.enorm": "enorm", "nextn.hnorm": "hnorm"})) | rul
     verb=TRANSPOSE | CONCAT | TRANSPOSE,
 )
 ROWS: Table[Rule] = (
-    shifted(DECODER.without("output_norm", *layer("attn_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")) | QK_NORM)
+    shifted(
+        DECODER.without("output_norm", *layer("attn_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")) | QK_NORM
+    )
     | APART
     | EXPERT
     | STREAMS

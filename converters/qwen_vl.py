@@ -38,7 +38,6 @@ SECTIONS = sections(24, 20, 20)
 DEEPSTACK = u32("n_deepstack_layers", value=_depth)
 FLAT = u32("n_deepstack_layers", value=lambda facts: 0)
 
-
 def _turned(facts: Facts) -> bool:
     """Whether experts count what goes in by rows, as published models do; those that transformers 5 makes do not."""
     names = [name.format(l=facts.layer) for name in fused("down_proj")]

@@ -71,7 +71,9 @@ def _plain(prefix: str, *parts: tuple[str, str]) -> tuple[Rule, ...]:
     return tuple(exact(f"blk.{{l}}.{out}.weight", f"{prefix}.{source}", verb=SQUEEZE) for out, source in parts)
 
 
-def time_mixing(prefix: str, down: Verb = TRANSPOSE, up: Verb = TRANSPOSE, first: bool = True) -> tuple[Rule, ...]:
+def time_mixing(
+    prefix: str, down: Verb = TRANSPOSE, up: Verb = TRANSPOSE, first: bool = True
+) -> tuple[Rule, ...]:
     """The tensors by which version 6 mixes a token with the one before, and forgets. `down` and `up` are what is done
     to the matrices of the five low-rank layers.
     """
@@ -84,7 +86,10 @@ def time_mixing(prefix: str, down: Verb = TRANSPOSE, up: Verb = TRANSPOSE, first
         ),
         exact("blk.{l}.time_mix_w1.weight", f"{prefix}.time_maa_w1", verb=down),
         exact("blk.{l}.time_mix_w2.weight", f"{prefix}.time_maa_w2", verb=up),
-        *(exact(f"blk.{{l}}.time_mix_decay_w{n}.weight", f"{prefix}.time_decay_w{n}", verb=TRANSPOSE) for n in "12"),
+        *(
+            exact(f"blk.{{l}}.time_mix_decay_w{n}.weight", f"{prefix}.time_decay_w{n}", verb=TRANSPOSE)
+            for n in "12"
+        ),
         *((exact("blk.{l}.time_mix_first.weight", f"{prefix}.time_faaaa"),) if first else ()),
     )
 
@@ -126,7 +131,9 @@ RWKV6 = Arch(
             ),
             rule("blk.{l}.channel_mix_key", f"{BLOCK}.feed_forward.key", ends=WEIGHT),
             rule("blk.{l}.channel_mix_receptance", f"{BLOCK}.feed_forward.receptance", ends=WEIGHT),
-            rule("blk.{l}.channel_mix_value", f"{BLOCK}.feed_forward.value", ends=WEIGHT, verb=scale(_rescaled)),
+            rule(
+                "blk.{l}.channel_mix_value", f"{BLOCK}.feed_forward.value", ends=WEIGHT, verb=scale(_rescaled)
+            ),
         )
     ),
     needs=(

@@ -75,7 +75,9 @@ def document(file: GGUFFile, keys: str = "*") -> dict[str, Any]:
     """
     return {
         **summarize(file),
-        "metadata": [{**kind(file, key), "value": file.metadata[key]} for key in matching(file, keys)],
+        "metadata": [
+            {**kind(file, key), "value": file.metadata[key]} for key in matching(file, keys)
+        ],
         "tensors": [
             {
                 "name": t.name,

@@ -204,7 +204,9 @@ def require_replaceable(path: StrPath) -> None:
     if sys.platform == "win32":
         if not os.stat(path).st_mode & stat.S_IWRITE:
             raise PermissionError(errno.EACCES, "is read-only", os.fspath(path))
-        _patiently(lambda: os.close(_opened(path, _DELETE, _SHARE_ALL, _OPEN_EXISTING, 0)), path, _SHARING_VIOLATION)
+        _patiently(
+            lambda: os.close(_opened(path, _DELETE, _SHARE_ALL, _OPEN_EXISTING, 0)), path, _SHARING_VIOLATION
+        )
 
 
 def replace(file: FileIO, path: Path, target: Path) -> None:

@@ -17,7 +17,6 @@ from gguf_forge.format.values import Value
 if TYPE_CHECKING:
     from gguf_forge.convert.arch import Arch, Hparam
 
-
 def _number(row: Hparam, value: Any, names: str) -> Any:
     if row.type is ValueType.BOOL:
         if isinstance(value, bool):

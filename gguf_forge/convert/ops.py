@@ -297,7 +297,9 @@ def _by_slabs(source: View, height: int, width: int) -> Callable[[int, int], Arr
             take = min(stop - start, width - inner)
             base = number * height
             slabs = [
-                np.ascontiguousarray(source.rows(base + at, base + min(height, at + step))[:, inner : inner + take].T)
+                np.ascontiguousarray(
+                    source.rows(base + at, base + min(height, at + step))[:, inner : inner + take].T
+                )
                 for at in range(0, height, step)
             ]
             parts.append(slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=1))

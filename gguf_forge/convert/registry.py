@@ -43,6 +43,7 @@ TEXT_CLASSES: Mapping[str, str] = MappingProxyType(
 )
 
 
+
 @lru_cache(maxsize=1)
 def _families() -> tuple[ModuleType, ...]:
     package = importlib.import_module(CONVERTERS)

@@ -96,7 +96,8 @@ def _modules(subject: Subject) -> Iterator[str]:
     for kind, path in sentence.modules(subject.directory):
         if kind.endswith("Pooling") and subject.value("pooling_type") is None:
             yield (
-                f"{sentence.MODULES}: {subject.arch.name} has no key for pooling; whoever runs the model must choose it"
+                f"{sentence.MODULES}: {subject.arch.name} has no key for pooling; "
+                "whoever runs the model must choose it"
             )
         elif not kind.endswith(sentence.KEPT) and not _is_kept(subject, path):
             shown = f"{escaped(kind, 40)} ({escaped(path, 40)})"

@@ -34,7 +34,9 @@ def source_views(
         if isinstance(emission.rule.verb, Computed) or not all(name in views for name in emission.names):
             continue
         like = sources_of(emission, by_rule)
-        made = emission.rule.verb.undo([views[name] for name in emission.names], like, outputs.facts.at(emission.layer))
+        made = emission.rule.verb.undo(
+            [views[name] for name in emission.names], like, outputs.facts.at(emission.layer)
+        )
         for name, view in zip(emission.sources, made, strict=True):
             found[stored[name]] = replace(view, name=stored[name])
     return found

@@ -139,4 +139,6 @@ def _merged(own: SourceTensor, down: SourceTensor, up: SourceTensor, scale: floa
         rule = f"{own.name!r} is {own.dtype}, and only weights of {listed(_PLAIN)} are merged with an adapter"
         raise CheckpointError(rule, path=own.file.path)
     f32 = DTYPES["F32"]
-    return MergedTensor(own.name, f32, own.shape, own.file, own.offset, own=own, down=down, up=up, scale=scale)
+    return MergedTensor(
+        own.name, f32, own.shape, own.file, own.offset, own=own, down=down, up=up, scale=scale
+    )

@@ -41,7 +41,9 @@ def bench(report: Report, folder: Path) -> None:
     threads(report, x)
 
 
-def encoding(report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, weights: Array, isas: list[str]) -> None:
+def encoding(
+    report: Report, ggml: Oracle, kinds: list[TensorType], x: Array, weights: Array, isas: list[str]
+) -> None:
     report.section(
         "Encoding",
         "One thread, million weights a second from float32 in cache; with an importance matrix where the type uses "

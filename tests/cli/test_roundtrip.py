@@ -94,7 +94,7 @@ def test_output_is_stable(forge: Forge) -> None:
     assert forge(*words, "--threads", 1).out == forge(*words, "--threads", 3).out
     assert set(json.loads(forge(*words).out)["tensors"][0]) == FIGURES | {
         *("tensor", "shape", "stored", "type", "stable", "reproduced", "equal_blocks", "blocks"),
-        *("output_error_plain", "output_error"),
+            *("output_error_plain", "output_error"),
     }
 
 

@@ -48,7 +48,9 @@ def _refused(error: str) -> Difference:
 _EXPONENTIAL = _differs("blk.*.ssm_a", why=("-exp(A_log) to the nearest float",))
 _CONTEXT = _differs("llama.context_length", why=("A context length for Mistral's own layout",))
 
-_WITH_HEAD = _differs("general.size_label", "output.weight", why=("Jais and CodeShell without a head of their own",))
+_WITH_HEAD = _differs(
+    "general.size_label", "output.weight", why=("Jais and CodeShell without a head of their own",)
+)
 
 _LOGITS = _differs("dec.output_norm.weight", why=("T5 divides its logits",))
 
@@ -86,7 +88,9 @@ ZOO: dict[str, Difference] = {
         *("mellum.attention.sliding_window", "mellum.attention.sliding_window_pattern"),
         why=("Layers with windows where llama.cpp supposes others",),
     ),
-    "MiniMax-M1-40k": _differs("minimax-01.full_attention_interval", why=("Which layers of MiniMax attend fully",)),
+    "MiniMax-M1-40k": _differs(
+        "minimax-01.full_attention_interval", why=("Which layers of MiniMax attend fully",)
+    ),
     "Qwen3-ASR-0.6B": _differs("qwen3vl.rope.dimension_sections", why=("Qwen3-ASR without rotary sections",)),
     "Mistral-7B-Instruct-v0.3-native": _CONTEXT,
     "Mistral-Nemo-Instruct-2407-native": _CONTEXT,
@@ -117,9 +121,13 @@ ZOO: dict[str, Difference] = {
     "ERNIE-4.5-21B-A3B-PT": _differs(
         "ernie4_5-moe.expert_shared_feed_forward_length", why=("The width of ERNIE's shared experts",)
     ),
-    "EXAONE-3.0-no-rope-scaling": _differs("exaone.attention.layer_norm_rms_epsilon", why=("EXAONE 3 has RMS norms",)),
+    "EXAONE-3.0-no-rope-scaling": _differs(
+        "exaone.attention.layer_norm_rms_epsilon", why=("EXAONE 3 has RMS norms",)
+    ),
     "Hunyuan-0.5B-Instruct": _differs("tokenizer.ggml.eos_token_id", why=("Hunyuan's end of text",)),
-    "K-EXAONE-236B-A23B": _differs("exaone-moe.expert_gating_func", why=("K-EXAONE says that scores are a sigmoid's",)),
+    "K-EXAONE-236B-A23B": _differs(
+        "exaone-moe.expert_gating_func", why=("K-EXAONE says that scores are a sigmoid's",)
+    ),
     "Jamba-v0.1": _EXPONENTIAL,
     "mamba-130m-original": _EXPONENTIAL,
     "NVIDIA-Nemotron-Nano-9B-v2": _differs("general.architecture", "nemotron_h*", why=("Dense Nemotron-H",)),

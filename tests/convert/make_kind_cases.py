@@ -84,15 +84,15 @@ class QWenTokenizer(PreTrainedTokenizer):
 _KIMI = _QWEN.replace("Qwen 1", "Kimi").replace("tokenization_qwen", "tokenization_kimi")
 _KIMI = _KIMI.replace("QWenTokenizer", "TikTokenTokenizer").replace("qwen.tiktoken", "tiktoken.model")
 _KIMI = _KIMI.replace(
-    """        self.special_tokens = {token: index for index, token in SPECIAL_TOKENS}
-""",
-    """        added = kwargs["added_tokens_decoder"].items()
+    '''        self.special_tokens = {token: index for index, token in SPECIAL_TOKENS}
+''',
+    '''        added = kwargs["added_tokens_decoder"].items()
         added = {int(i): getattr(token, "content", None) or token["content"] for i, token in added}
         first = len(self.mergeable_ranks)
         self.special_tokens = {added.get(i, f"<|reserved_token_{i}|>"): i for i in range(first, first + 256)}
         self.eos_id = self.special_tokens["[EOS]"]
         self.model = type("Model", (), {"_mergeable_ranks": self.mergeable_ranks})
-""",
+''',
 )
 
 _DNA = '''"""What tokenizer.py of Carbon assigns, and as much of a class as the reference asks."""

@@ -36,6 +36,7 @@ OUT = ROOT / "gguf_forge" / "convert" / "model_types.json"
 PROBES = ROOT / "fixtures" / "configurations.json"
 
 
+
 def words(text: str) -> tuple[str, ...]:
     """The words of a text."""
     return tuple(text.split())
@@ -272,7 +273,7 @@ def written(found: dict[str, Any]) -> str:
     for name, entries in found.items():
         if isinstance(entries, dict):
             inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in entries.items())
-            lines.append(f" {json.dumps(name)}: {{\n{inner}\n }}")
+            lines.append(f' {json.dumps(name)}: {{\n{inner}\n }}')
         else:
             lines.append(f" {json.dumps(name)}: {json.dumps(entries)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"

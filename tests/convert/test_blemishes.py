@@ -64,11 +64,7 @@ def broken(tmp_path: Path) -> Callable[[str, bytes], Path]:
 
 @pytest.mark.parametrize(("bits", "what"), [(b"\xc0\x7f", "NaN"), (b"\x80\xff", "an infinity")])
 def test_a_norm_of_a_checkpoint(
-    bits: bytes,
-    what: str,
-    broken: Callable[[str, bytes], Path],
-    tmp_path: Path,
-    forge: Forge,  # noqa: F811
+    bits: bytes, what: str, broken: Callable[[str, bytes], Path], tmp_path: Path, forge: Forge  # noqa: F811
 ) -> None:
     """Floats are written as they are, with a note; a quantized file is refused, and left where it was."""
     folder = broken("model.layers.2.input_layernorm.weight", bits)

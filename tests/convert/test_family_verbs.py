@@ -62,13 +62,8 @@ def test_of_bambas_heads_only_the_part_that_turns_is_interleaved() -> None:
 
 
 MIMO = {
-    "architectures": ["MiMoV2FlashForCausalLM"],
-    "num_hidden_layers": 1,
-    "hybrid_layer_pattern": [0],
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-    "head_dim": 56,
-    "v_head_dim": 38,
+    "architectures": ["MiMoV2FlashForCausalLM"], "num_hidden_layers": 1, "hybrid_layer_pattern": [0],
+    "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 56, "v_head_dim": 38,
     "swa_num_key_value_heads": 8,
 }
 

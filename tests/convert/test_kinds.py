@@ -309,7 +309,7 @@ def test_plamo_3_is_a_kind_of_its_own_and_says_what_it_puts_before_a_text(tmp_pa
     lines = folder / "tokenizer.jsonl"
     marks = ["<|plamo:tag|>", "<|plamo:begin_", ":plamo|>", "<|plamo:x|>"]
     lines.write_text(
-        lines.read_text(encoding="utf-8") + "".join(f"{json.dumps([mark, 0.0, 'CONTROL'])}\n" for mark in marks),
+        lines.read_text(encoding="utf-8") + "".join(f'{json.dumps([mark, 0.0, "CONTROL"])}\n' for mark in marks),
         encoding="utf-8",
     )
     edit(

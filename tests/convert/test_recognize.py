@@ -130,6 +130,7 @@ def test_a_cut_of_no_name_is_not_taken_for_its_neighbour(regex: str) -> None:
     assert name_of(split(regex), BYTES) is None
 
 
+
 @pytest.mark.parametrize("cut", [cut for cut in CUTS if not cut.raw], ids=lambda cut: cut.names[0])
 def test_every_cut_is_told_from_every_other(cut: Cut) -> None:
     """A definition gets the name of its cut, or of one that is the same text for text and differs in flags only."""

@@ -27,7 +27,7 @@ from tests.convert.vocab_cases import BASES, FIXTURES, Edit
 M, A, S = "tokenizer.model", "added_tokens.json", "special_tokens_map.json"
 SCORES, TOKENS, TYPES = (f"tokenizer.ggml.{key}" for key in ("scores", "tokens", "token_type"))
 TEXTS = [
-    'def main(argv):\n    """Return the exit status."""\n    return 0 if argv else 2',
+    "def main(argv):\n    \"\"\"Return the exit status.\"\"\"\n    return 0 if argv else 2",
     "The quick brown fox jumps over the lazy dog, doesn't it?",
     "class Reader:  # two  spaces, three   spaces\n\t\tpass\n\n\nimport os",
     "naïve café Ünïcode Привет 你好 🙂 ½ \u200b",
@@ -359,7 +359,9 @@ def test_a_model_that_prepends_no_space_says_so(tmp_path: Path) -> None:
     assert keys["tokenizer.ggml.add_space_prefix"].value is False
     keys, notes = load_model(tmp_path / "b", data, 400, add_prefix_space=True)
     assert keys["tokenizer.ggml.add_space_prefix"].value is True
-    assert notes == ["tokenizer.ggml.add_space_prefix is True, though by the tokenizer's own file it would be False"]
+    assert notes == [
+        "tokenizer.ggml.add_space_prefix is True, though by the tokenizer's own file it would be False"
+    ]
 
 
 def test_pieces_without_bytes_are_remarked(tmp_path: Path) -> None:

@@ -133,10 +133,8 @@ def test_coverage_names_what_is_amiss(tmp_path: Path) -> None:
         "importance matrix: some experts have no data: blk.0.ffn_up_exps.weight (1 of 3)",
         "token_embd.weight: 2 values for 3 inputs, ignored",
     ]
-    assert (
-        coverage(experts(tmp_path), {})
-        .lines()[-1]
-        .startswith("importance matrix: for no tensor here: blk.0.ffn_up_exps.weight, tok")
+    assert coverage(experts(tmp_path), {}).lines()[-1].startswith(
+        "importance matrix: for no tensor here: blk.0.ffn_up_exps.weight, tok"
     )
 
 

@@ -190,7 +190,9 @@ def _only(found: Any) -> Any:
         ("gptq-4b-g128-asym", {"quant_method": "another"}, r"quantized by another.*which is not read"),
     ],
 )
-def test_a_configuration_that_says_something_else(case: str, change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_configuration_that_says_something_else(
+    case: str, change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     folder = _copy(case, tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"].update(change)

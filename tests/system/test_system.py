@@ -105,7 +105,9 @@ print(os.fstat(fd).st_size)
 def test_bytes_at_offsets_where_a_file_has_one_position(tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)])
     command = [sys.executable, "-c", _ONE_POSITION, str(tmp_path / "a")]
-    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
     assert (ended.stdout, ended.stderr) == ("1000000\n", "")
 
 

@@ -212,7 +212,9 @@ def imitate(old: bool = False) -> Kernel:
     for module, names in added.items():
         vars(module).update(names)
     sys.modules["msvcrt"] = types.ModuleType("msvcrt")
-    vars(sys.modules["msvcrt"]).update(open_osfhandle=lambda handle, flags: handle, get_osfhandle=lambda fd: fd)
+    vars(sys.modules["msvcrt"]).update(
+        open_osfhandle=lambda handle, flags: handle, get_osfhandle=lambda fd: fd
+    )
     real, sys.platform = sys.platform, "win32"
     try:
         system = importlib.import_module("gguf_forge.system")
@@ -220,3 +222,4 @@ def imitate(old: bool = False) -> Kernel:
         sys.platform = real
     vars(system).update(sys=types.SimpleNamespace(platform="win32"), _LONG=sys.maxsize)
     return kernel
+

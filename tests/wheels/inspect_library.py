@@ -68,9 +68,7 @@ def read_mach_o(binary: Any) -> Library:
         machine={"X86_64": "x86_64", "ARM64": "aarch64"}[binary.header.cpu_type.name],
         exports=frozenset(str(s.name).removeprefix("_") for s in binary.exported_symbols) - LINKERS_OWN,
         libraries=frozenset(
-            str(library.name)
-            for library in binary.libraries
-            if library.command.name != "ID_DYLIB"  # itself
+            str(library.name) for library in binary.libraries if library.command.name != "ID_DYLIB"  # itself
         ),
         oldest=tuple(version)[:2],
         signed=bool(binary.has_code_signature),

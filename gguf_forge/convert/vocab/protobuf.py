@@ -57,7 +57,9 @@ def read_piece_model(path: Path) -> PieceModel:
     kind, charsmap = trainer.get(3, UNIGRAM), normalizer.get(2, b"")
     if not isinstance(kind, int) or not isinstance(charsmap, bytes):
         raise CheckpointError(f"{path}: not a SentencePiece model: its settings have other types")
-    return PieceModel(kind, charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), frozenset(user_defined))
+    return PieceModel(
+        kind, charsmap, bool(normalizer.get(3, 1)), bool(normalizer.get(4, 1)), frozenset(user_defined)
+    )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
