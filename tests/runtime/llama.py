@@ -69,7 +69,8 @@ def loads(path: Path, *, vocab_only: bool = False) -> None:
 
 def logits(path: Path, tokens: list[int], *, embeddings: bool = False) -> NDArray[np.float32]:
     """What the model computes after each of the tokens: (tokens, vocabulary), or (tokens, width) of embeddings."""
-    return logits_of(path, [tokens], embeddings=embeddings)[0]
+    found: NDArray[np.float32] = logits_of(path, [tokens], embeddings=embeddings)[0]
+    return found
 
 
 def logits_of(path: Path, windows: list[list[int]], *, embeddings: bool = False) -> NDArray[np.float32]:
