@@ -274,7 +274,7 @@ def nf4(block: int = 64) -> Form:
 
 
 #: Ways of storing the trained model, by what they are called in tables.
-FORMS: Mapping[str, Form] = {
+FORMS: dict[str, Form] = {
     "GPTQ, 4 bits, symmetric, groups of 32": gptq(),
     "GPTQ, 4 bits, asymmetric, groups of 32": gptq(asym=True),
     "AWQ (gemm), groups of 32": awq(),

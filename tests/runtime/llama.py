@@ -41,6 +41,7 @@ struct llama_model_params llama_model_default_params(void);
 struct llama_context_params llama_context_default_params(void);
 void * llama_model_load_from_file(const char * path, struct llama_model_params params);
 void * llama_init_from_model(void * model, struct llama_context_params params);
+void llama_free(void * context);
 const void * llama_model_get_vocab(const void * model);
 int32_t llama_vocab_n_tokens(const void * vocab);
 int32_t llama_model_n_embd(const void * model);
@@ -68,8 +69,14 @@ def loads(path: Path, *, vocab_only: bool = False) -> None:
 
 def logits(path: Path, tokens: list[int], *, embeddings: bool = False) -> NDArray[np.float32]:
     """What the model computes after each of the tokens: (tokens, vocabulary), or (tokens, width) of embeddings."""
+    found: NDArray[np.float32] = logits_of(path, [tokens], embeddings=embeddings)[0]
+    return found
+
+
+def logits_of(path: Path, windows: list[list[int]], *, embeddings: bool = False) -> NDArray[np.float32]:
+    """`logits` of several windows of as many tokens, each in a context of its own: (windows, tokens, ...)."""
     out = path.with_suffix(".npy")
-    _ask("logits", path, {"tokens": tokens, "out": str(out), "embeddings": embeddings})
+    _ask("logits", path, {"windows": windows, "out": str(out), "embeddings": embeddings})
     found: NDArray[np.float32] = np.load(out)
     out.unlink()
     return found
@@ -133,8 +140,12 @@ def _batch(lib: Any, tokens: list[int]) -> Any:
 
 def _logits(ffi: Any, lib: Any, path: str, how: dict[str, Any]) -> None:
     model = _open(ffi, lib, path)
+    np.save(how["out"], np.stack([_window(ffi, lib, model, tokens, how) for tokens in how["windows"]]))
+
+
+def _window(ffi: Any, lib: Any, model: Any, tokens: list[int], how: dict[str, Any]) -> NDArray[np.float32]:
     params = lib.llama_context_default_params()
-    count = len(how["tokens"])
+    count = len(tokens)
     params.n_ctx = params.n_batch = params.n_ubatch = max(64, count)
     params.n_threads = params.n_threads_batch = 1
     params.flash_attn_type, params.type_k, params.type_v = 0, 0, 0
@@ -144,7 +155,6 @@ def _logits(ffi: Any, lib: Any, path: str, how: dict[str, Any]) -> None:
     context = lib.llama_init_from_model(model, params)
     if context == ffi.NULL:
         sys.exit(4)
-    tokens = how["tokens"]
     if lib.llama_model_has_encoder(model):
         if lib.llama_encode(context, _batch(lib, tokens)) != 0:
             sys.exit(5)
@@ -158,7 +168,8 @@ def _logits(ffi: Any, lib: Any, path: str, how: dict[str, Any]) -> None:
     width = lib.llama_model_n_embd(model) if how["embeddings"] else lib.llama_vocab_n_tokens(vocabulary)
     get = lib.llama_get_embeddings_ith if how["embeddings"] else lib.llama_get_logits_ith
     rows = [np.frombuffer(ffi.buffer(get(context, i), 4 * width), np.float32).copy() for i in range(len(tokens))]
-    np.save(how["out"], np.stack(rows))
+    lib.llama_free(context)
+    return np.stack(rows)
 
 
 def _tokenize(ffi: Any, lib: Any, path: str, how: dict[str, Any]) -> None:
