@@ -71,6 +71,9 @@ bench: $(VENV)/.bench ## one table against ggml, gguf-py and the reference conve
 quality: $(VENV)/.test ## the table of docs/quality.md: recipes and efforts, judged on a text (GIVEN=model heldout calibration)
 	$(BIN)/python -m tests.quality $(GIVEN)
 
+amounts: $(VENV)/.test ## how much text a calibration needs, and which (GIVEN=model.gguf texts --work folder)
+	$(BIN)/python -m tests.quality.amounts $(GIVEN)
+
 clean: ## remove what the other targets made
 	rm -rf build dist out $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis gguf_forge/_core*.so
 
@@ -105,4 +108,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon count-neon cross wheels lint types bench quality clean help
+.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon count-neon cross wheels lint types bench quality amounts clean help
