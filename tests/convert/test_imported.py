@@ -39,6 +39,7 @@ EXPECTED = {
     "awq-gemv-g64": ("Q5_0 lossless", "Q4_1 code-exact"),
     "awq-gemvfast-g128": ("Q4_1 lossless",),
     "bitnet-autobitlinear-offline": ("TQ2_0 lossless",),
+    "bitnet-autobitlinear-online": ("TQ2_0 code-exact",),
     "bnb-int8-bf16-qwen2": ("Q8_0 code-exact",),
     "ct-int3-g64-oldpack": ("Q4_0 lossless",),
     "ct-int4-channel-asym": ("Q4_K lossless",),
