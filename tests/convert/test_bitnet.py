@@ -36,9 +36,9 @@ def ternary(weight: Floats) -> tuple[np.ndarray[Any, np.dtype[np.int8]], np.floa
     return np.clip(np.rint(weight * (np.float32(1) / mean)), -1, 1).astype(np.int8), mean
 
 
-def _fields(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _fields(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     quarters = (codes + 1).astype(np.uint8).reshape(4, -1, codes.shape[1])
-    return np.bitwise_or.reduce([quarters[k] << np.uint8(2 * k) for k in range(4)])
+    return np.asarray(np.bitwise_or.reduce([quarters[k] << np.uint8(2 * k) for k in range(4)]))
 
 
 def _pieces(form: str, weight: Floats) -> Pieces:
