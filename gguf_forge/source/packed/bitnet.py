@@ -23,6 +23,7 @@ from gguf_forge.source.tensor import SourceTensor
 
 ENDINGS = ("weight", "weight_scale")
 METHOD = "BitNet, three values"
+_FLOATS = ("F32", "F16", "BF16")
 #: Elements looked at together; the least mean.
 _RUN, _LEAST = 1 << 20, np.float32(1e-5)
 
@@ -53,7 +54,7 @@ def _is_linear(module: str, weight: SourceTensor, config: Mapping[str, Any]) -> 
     none that stays.
     """
     own = module.rpartition(".")[2]
-    if len(weight.shape) != 2 or weight.type.name not in ("F32", "F16", "BF16") or "embed" in own:
+    if len(weight.shape) != 2 or weight.type.name not in _FLOATS or "embed" in own:
         return False
     kept = config.get("modules_to_not_convert")
     if any(_names(str(key), module) for key in kept or ()):
@@ -100,7 +101,8 @@ def _of_fields(module: str, weight: SourceTensor, scale: SourceTensor, *, divide
 
 def _of_floats(module: str, weight: SourceTensor, scale: SourceTensor) -> PackedTensor:
     """Of floats beside a scale, which are to be -1, 0 and 1, and are all looked at for it."""
-    require(len(weight.shape) == 2, weight, "must be a matrix")
+    floating = weight.type.name in _FLOATS
+    require(floating and len(weight.shape) == 2 and weight.size > 0, weight, "must be a matrix of bytes or floats")
     factor, read = _factor(scale, divides=False), floats(weight)
 
     def values(start: int, stop: int) -> Array:
