@@ -20,6 +20,8 @@ from gguf_forge.quant.exact import HOMES, Home
 Prefer = Literal["exact", "small"]
 #: Half a unit in the last place of F16: the most by which rounding changes a scale that is no subnormal number.
 _HALF_UNIT = 2.0**-11
+#: Five trits to a byte: as exact as TQ2_0 and smaller, but slower to compute with.
+_SLOW = "TQ1_0"
 #: The largest number of F16.
 _MOST_HALF = 65504.0
 
@@ -51,6 +53,7 @@ def choose(
     found = look(view)
     fitting = list(_fitting(view, stored, found))
     if prefer == "exact":
+        fitting = [choice for choice in fitting if choice.home.type.name != _SLOW]
         fitting = [choice for choice in fitting if _keeps_offset(choice, stored)] or fitting
     wholes = found.wholes if scaled and found.rounding else ()
     if not fitting or (found.rounding > _HALF_UNIT and not wholes):
