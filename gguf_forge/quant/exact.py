@@ -159,6 +159,22 @@ def _tq2_0(codes: Array, scales: Array, _: Array | None) -> Bytes:
     return np.concatenate([_quarters(_field(codes, 1)), _halves(scales)], axis=1)
 
 
+def _trits(fields: Bytes, width: int, count: int) -> Bytes:
+    """Fields of 0 to 2, `count` a byte, in 256ths of 3^5: element i the first of byte i, i + width the next."""
+    digits = fields.reshape(len(fields), count, width).astype(np.uint16)
+    whole = np.zeros((len(fields), width), np.uint16)
+    for number in range(5):
+        whole = whole * np.uint16(3) + (digits[:, number] if number < count else np.uint16(0))
+    return ((whole * np.uint16(256) + np.uint16(242)) // np.uint16(243)).astype(np.uint8)
+
+
+def _tq1_0(codes: Array, scales: Array, _: Array | None) -> Bytes:
+    fields = _field(codes, 1)
+    runs = ((0, 160, 32, 5), (160, 240, 16, 5), (240, 256, 4, 4))
+    packed = [_trits(fields[:, start:stop], width, count) for start, stop, width, count in runs]
+    return np.concatenate([*packed, _halves(scales)], axis=1)
+
+
 def _q2_k(codes: Array, scales: Array, steps: Array | None) -> Bytes:
     assert steps is not None
     small = np.repeat((1 | steps.astype(np.uint8) << np.uint8(4))[:, None], 16, axis=1)
@@ -210,6 +226,7 @@ def _q6_k(codes: Array, scales: Array, _: Array | None) -> Bytes:
 
 def _homes() -> list[Home]:
     rows: list[tuple[str, int, int, int, Callable[[Array, Array, Array | None], Bytes], str, int]] = [
+        ("TQ1_0", -1, 1, 256, _tq1_0, "", 0),
         ("TQ2_0", -1, 1, 256, _tq2_0, "", 0),
         ("Q2_0", -1, 2, 64, _q2_0, "", 0),
         ("Q2_K", 0, 3, 256, _q2_k, "steps", 15),

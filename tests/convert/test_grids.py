@@ -95,8 +95,14 @@ def _ternary(seed: int) -> Floats:
     return np.asarray(np.sign(np.where(np.abs(values) < 0.01, 0, values)) * _half(0.0123))
 
 
+def _three_values(seed: int) -> Floats:
+    """With a scale that no F16 rounds to, in any type."""
+    return np.asarray(np.sign(_ternary(seed)) * np.float32(2.0**-18 * 1.0078125))
+
+
 MADE: dict[str, tuple[Callable[[int], Floats], str]] = {
     "ternary": (_ternary, "TQ2_0"),
+    "ternary beside a scale": (_three_values, "TQ2_0"),
     "2 bits by 64": (_symmetric(2, 64), "Q2_0"),
     "2 bits by 128": (_symmetric(2, 128), "Q2_0"),
     "2 bits by 32": (_symmetric(2, 32), "Q4_0"),
@@ -143,7 +149,7 @@ def _require_held(view: View, store: Callable[[Floats], np.ndarray[Any, Any]], k
     assert on.stored is not None
     made, choice = choose(on, scaled=True)
     assert (made.type and made.type.name, made.status) == (kind, "lossless")
-    whole = np.array(on.stored.factors or (1,), np.float32)
+    whole = np.array((choice.wholes if choice else on.stored.factors) or (1,), np.float32)
     pieces = [pack(on, choice, a, b) for a, b in ((0, 1), (1, 40), (40, view.count))]
     held = dequantize(np.concatenate(pieces), kind).reshape(len(whole), -1) * whole[:, None]
     again = of_array("again", store(held.reshape(view.shape)))

@@ -17,7 +17,7 @@ import numpy as np
 from gguf_forge.convert.grids.fours import Exponents, Fractions
 from gguf_forge.convert.grids.kind import Kind, Rows
 from gguf_forge.convert.grids.rounding import BITS
-from gguf_forge.convert.grids.steps import Minima, Steps
+from gguf_forge.convert.grids.steps import Minima, Steps, Thirds
 from gguf_forge.convert.imported import scaled_names
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.plan import Packing
@@ -40,6 +40,7 @@ def _to(most: int) -> tuple[int, ...]:
 #: those of 32 have each.
 KINDS: tuple[Kind, ...] = (
     Steps("three values in a row", "TQ2_0", 0, -1, 1, (1,)),
+    Thirds(),
     Steps("2 bits in groups of 64", "Q2_0", 64, -2, 1, (1, 2)),
     Steps("2 bits and a zero in a row", "Q2_K", 0, 0, 3, _to(3), zeros=True),
     Steps("3 bits in a row", "Q3_K", 0, -4, 3, _to(4)),
@@ -148,12 +149,11 @@ def with_grids(model: Model) -> Model:
     views, packed, scaled = [], dict(model.packed), scaled_names(model)
     for view in model.views:
         kind = find(view) if view.stored is None and view.name not in packed else None
-        made = view if kind is None else on_grid(view, kind)
-        if made.stored is None or (made.stored.factors and view.name not in scaled):
+        if kind is None or (kind.whole and view.name not in scaled):
             views.append(view)
-        else:
-            views.append(made)
-            packed[view.name] = Packing(made.stored.method)
+            continue
+        views.append(on_grid(view, kind))
+        packed[view.name] = Packing(f"a grid found in {view.type}, {kind.text}")
     return replace(model, views=views, packed=packed)
 
 

@@ -61,6 +61,7 @@ class Exponents:
 
     text: str = "MXFP4, 4-bit floats beside powers of two"
     type: str = "MXFP4"
+    whole: bool = False
 
     def fits(self, width: int) -> bool:
         """Whether blocks are whole."""
@@ -105,6 +106,11 @@ class Fractions:
     height: int = 0
     text: str = "NVFP4, 4-bit floats beside 8-bit ones"
     type: str = "NVFP4"
+
+    @property
+    def whole(self) -> bool:
+        """Whether matrices have scales."""
+        return self.height > 0
 
     def fits(self, width: int) -> bool:
         """Whether blocks are whole."""

@@ -27,6 +27,10 @@ class Kind(Protocol):
     def type(self) -> str:
         """The type of GGUF that holds it, where rows are long enough."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether readers must multiply by a scale of the whole tensor, or of each matrix of a stack."""
+
     def fits(self, width: int) -> bool:
         """Whether rows of this width may lie on it."""
 

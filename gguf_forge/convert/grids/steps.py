@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Steps:
     high: int
     largest: tuple[int, ...]
     zeros: bool = False
+    whole: bool = False
 
     def fits(self, width: int) -> bool:
         """Whether groups are whole."""
@@ -111,6 +112,47 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Thirds:
+    """-1, 0 and 1 beside a scale of each matrix (`height` rows): any float32, which F16 need not hold."""
+
+    scales: tuple[float, ...] = ()
+    height: int = 1
+    text: str = "three values in a matrix"
+    type: str = "TQ2_0"
+    whole: bool = True
+
+    def fits(self, width: int) -> bool:
+        """Whether blocks of some type are whole."""
+        return width % 32 == 0
+
+    def may(self, rows: Array, source: TensorType) -> bool:
+        """Whether the first row has one magnitude beside zero."""
+        sizes = np.abs(rows[0])
+        return bool(((sizes == 0) | (sizes == sizes.max())).all())
+
+    def read(self, rows: Array, source: TensorType, start: int = 0) -> tuple[Array, ...] | None:
+        """Codes (int8, as the rows) and scales (float32, one a row)."""
+        number = np.arange(start, start + len(rows)) // self.height
+        scales = np.array(self.scales, np.float32)[number, None]
+        sizes = np.abs(rows)
+        return (np.sign(rows).astype(np.int8), scales) if ((sizes == 0) | (sizes == scales)).all() else None
+
+    def settled(self, runs: Runs, source: TensorType, height: int) -> Kind | None:
+        """With the largest magnitude of each matrix, if all others are zero."""
+        found: dict[int, float] = {}
+        for start, rows in runs():
+            for at, size in enumerate(np.abs(rows).max(axis=1), start):
+                found[at // height] = max(found.get(at // height, 0.0), float(size))
+        made = replace(self, scales=tuple(found.values()), height=height)
+        return made if all_lie(made, runs, source) else None
+
+    def stored(self, view: View, parts: Parts) -> Stored:
+        """Codes and scales."""
+        views = View(view.name, view.shape, I8, parts(0)), View(view.name, (*view.shape[:-1], 1), F32, parts(1))
+        return Stored(_found(view, self), views, "", view.width, -1, 1)
+
+
+@dataclass(frozen=True)
 class Minima:
     """scale * code + minimum, codes from 0 to `high`, in groups of so many columns."""
 
@@ -118,6 +160,7 @@ class Minima:
     type: str
     group: int
     high: int
+    whole: bool = False
 
     def fits(self, width: int) -> bool:
         """Whether groups are whole."""

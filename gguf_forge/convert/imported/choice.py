@@ -7,7 +7,7 @@ how blocks are made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,16 +20,22 @@ from gguf_forge.quant.exact import HOMES, Home
 Prefer = Literal["exact", "small"]
 #: Half a unit in the last place of F16: the most by which rounding changes a scale that is no subnormal number.
 _HALF_UNIT = 2.0**-11
+#: Five trits to a byte: as exact as TQ2_0 and smaller, but slower to compute with.
+_SLOW = "TQ1_0"
 #: The largest number of F16.
 _MOST_HALF = 65504.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A type for a grid: its home, whether codes and scales change their signs, and what is given as offset."""
+    """A type for a grid: its home, and whether codes and scales change their signs.
+
+    `wholes`: scales of the matrices, which go beside them: those of blocks are then one.
+    """
 
     home: Home
     flipped: bool = False
+    wholes: tuple[float, ...] = ()
 
 
 def choose(
@@ -47,12 +53,19 @@ def choose(
     found = look(view)
     fitting = list(_fitting(view, stored, found))
     if prefer == "exact":
+        fitting = [choice for choice in fitting if choice.home.type.name != _SLOW]
         fitting = [choice for choice in fitting if _keeps_offset(choice, stored)] or fitting
-    if not fitting or found.rounding > _HALF_UNIT:
+    wholes = found.wholes if scaled and found.rounding else ()
+    if not fitting or (found.rounding > _HALF_UNIT and not wholes):
         why = "scales that F16 does not hold" if fitting else _why_not(view, stored, found)
         return Import(view.name, stored.method, None, "dequantized", why), None
-    best = min(fitting, key=lambda choice: choice.home.bpw)
+    best = replace(min(fitting, key=lambda choice: choice.home.bpw), wholes=wholes)
     rounded = "scales" if found.rounding else ""
+    if wholes:
+        # Times one, it is rounded as the weight is; times more, a number that float32 does not hold is rounded twice.
+        exact = max(abs(found.low), abs(found.high)) <= 1 or all(float(np.float32(x)) == x for x in wholes)
+        rule = f"codes {found.low} to {found.high} as they are, beside a scale{'' if exact else ' rounded to float32'}"
+        return Import(view.name, stored.method, best.home.type, "lossless" if exact else "code-exact", rule), best
     if not _keeps_offset(best, stored):
         rounded = f"{rounded} and minima".removeprefix(" and ")
     status: Status = "code-exact" if rounded else "lossless"

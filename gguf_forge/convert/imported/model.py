@@ -82,7 +82,7 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
             view = replace(view, stored=None)
         elif view.stored is not None:
             found, choice = choose(view, prefer, scaled=view.name in applied, look=surveys.of)
-        factors = view.stored.factors if view.stored is not None else ()
+        factors = choice.wholes if choice is not None else view.stored.factors if view.stored is not None else ()
         if found.type is not None and (found.type.quantized or (factors and not recipe)):
             packs[view.name] = partial(pack, view, choice)
             if factors:

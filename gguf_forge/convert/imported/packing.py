@@ -41,5 +41,7 @@ def pack(view: View, choice: Choice | None, start: int, stop: int) -> Array:
         given = steps - np.int16(stored.low)
     else:
         zeros = offsets
+    if choice.wholes:
+        scales = np.ones_like(scales)
     halves = (-scales if choice.flipped else scales).astype(np.float16, copy=False)
     return blocks(home, codes, halves, given, zeros=zeros, flip=choice.flipped, packed=packed)

@@ -23,7 +23,7 @@ class Survey:
 
     `low`, `high`: the range of code - zero; `zeros` the range of zeros, None where they are not all whole; `rounding`
     the most by which a scale or minimum changes in F16, relative to it: infinite where one does not fit; `largest` a
-    number that no weight exceeds in magnitude.
+    number that no weight exceeds in magnitude. `wholes`: the scales of the matrices, where each has but one.
     """
 
     low: int
@@ -31,6 +31,7 @@ class Survey:
     zeros: tuple[int, int] | None
     rounding: float
     largest: float
+    wholes: tuple[float, ...] = ()
 
 
 def survey(view: View) -> Survey:
@@ -40,12 +41,14 @@ def survey(view: View) -> Survey:
     low, high = stored.low, stored.high
     least, most, whole, worst, largest = 0, 0, True, 0.0, 0.0
     first = True
+    wholes = _Wholes(view)
     for start, stop in _runs(view.count, stored.parts[1].width):
         scales = stored.parts[1].rows(start, stop)
         if not np.isfinite(scales).all():
             bad = int(np.flatnonzero(~np.isfinite(scales).all(axis=1))[0]) + start
             raise ConversionError(f"{escaped(view.name)}: a scale in row {bad} is not finite ({stored.method})")
         worst = max(worst, _rounding(scales))
+        wholes.see(start, scales)
         if not stored.offset:
             largest = max(largest, _largest(stored, scales))
             continue
@@ -63,7 +66,26 @@ def survey(view: View) -> Survey:
     zeros = (least, most) if stored.offset == "zeros" and whole else (0, 0) if not stored.offset else None
     if zeros is not None:
         low, high = low - zeros[1], high - zeros[0]
-    return Survey(low, high, zeros, worst, largest)
+    return Survey(low, high, zeros, worst, largest, wholes.found() if not stored.offset else ())
+
+
+class _Wholes:
+    """Whether all scales of each matrix of a stack are the same, run of rows after run."""
+
+    def __init__(self, view: View) -> None:
+        matrices = view.shape[0] if len(view.shape) > 2 else 1
+        self._height = max(1, view.count // max(1, matrices))
+        self._least, self._most = np.full(matrices, np.inf), np.full(matrices, -np.inf)
+
+    def see(self, start: int, scales: Array) -> None:
+        """Looks at the scales of rows from row `start` on."""
+        number = np.arange(start, start + len(scales)) // self._height
+        np.minimum.at(self._least, number, scales.min(axis=1, initial=np.inf))
+        np.maximum.at(self._most, number, scales.max(axis=1, initial=-np.inf))
+
+    def found(self) -> tuple[float, ...]:
+        """The scales of the matrices; none where one has several."""
+        return tuple(self._least.tolist()) if (self._least == self._most).all() else ()
 
 
 def _runs(count: int, width: int) -> Iterator[tuple[int, int]]:

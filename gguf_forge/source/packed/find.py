@@ -83,7 +83,7 @@ QUANTO = Format(quanto.ENDINGS, (("weight._data", "weight._data._data"), ("weigh
 TORCHAO = Format(torchao.ENDINGS, (("_weight_qdata",), ("_weight_scale",)), torchao.packed)
 QUARK = Format(quark.ENDINGS, _SCALED, quark.packed)
 EXL2 = Format(exl2.ENDINGS, tuple((end,) for end in exl2.ENDINGS[:5]), exl2.packed)
-BITNET = Format(bitnet.ENDINGS, _SCALED, bitnet.packed)
+BITNET = Format(bitnet.ENDINGS, (("weight",),), bitnet.packed)
 MODELOPT = Format(modelopt.ENDINGS, _SCALED, modelopt.packed)
 
 #: By the configuration's quant_method.
