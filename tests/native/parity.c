@@ -257,7 +257,8 @@ static int compare_floats8(const forge_backend *const *b)
         codes[i] = (uint8_t)draw();
     }
     for (int i = 0; i < ROWS * WIDTH / 32; i++) {
-        scales[i] = ldexpf(bell(), -(int)(draw() % 40));
+        const float f = bell();
+        scales[i] = ldexpf(f, -(int)(draw() % 40));
     }
     for (const forge_type *t = forge_types; t->name; t++) {
         for (int i = 0; i < ROWS * WIDTH && t->kind & FORGE_KIND_QUANT; i++) {
