@@ -55,12 +55,12 @@ def _turn(place: Path, folder: Path, options: str) -> tuple[Run, Run, Run]:
     """A conversion, copying as many bytes as it reads and writes, and copying them until they are on the disk."""
     target, weights, copies = folder / "out.gguf", place / "model.safetensors", (folder / "copy-1", folder / "copy-2")
     forge: list[str | Path] = [sys.executable, "-m", "gguf_forge", "convert", place, "-q", "-o", target]
-    os.sync()
+    run(["sync"])
     done = run([*forge, *options.split(), "--threads", THREADS, "--pre", PRE])
     words: list[str | Path] = ["sh", weights, copies[0], target, copies[1]]
     copied = []
     for flush in ("", ' && sync "$2" "$4"'):
-        os.sync()
+        run(["sync"])
         both = run(["sh", "-c", f'cp "$1" "$2" && cp "$3" "$4"{flush}', *words])
         # What is read and written is half of what copying both reads and writes.
         copied.append(replace(both, seconds=both.seconds / 2))

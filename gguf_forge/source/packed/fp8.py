@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_forge.quant.floats8 import FORMATS
+from gguf_forge.quant.floats8 import FORMATS, encode_floats8
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed.form import (
     FLOATS,
@@ -18,7 +18,6 @@ from gguf_forge.source.packed.form import (
     PackedTensor,
     Part,
     Rows,
-    any_floats,
     float_values,
     floats,
     require,
@@ -70,17 +69,20 @@ def scaled(
     if scale.size == 1:
         factor = float(np.asarray(_all(scale)).reshape(()))
         require(np.isfinite(factor), scale, "must be finite")
-        values = any_floats(weight)
+        one = Part(1, lambda start, stop: np.full((stop - start, 1), factor, np.float32))
+        whole = Floats(weight.dtype, Part(width, weight.stored_rows), one, max(1, width))
 
         def half(start: int, stop: int) -> Array:
-            return values(start, stop).astype(np.float16).view(np.uint8)
+            ones = np.ones((stop - start, 1), np.float32)
+            return encode_floats8(weight.stored_rows(start, stop), weight.dtype, ones, max(1, width), F16)
 
         return PackedTensor(
             f"{module}.weight",
             weight.shape,
             f"{method}, one scale",
             weight,
-            lambda start, stop: values(start, stop) * np.float32(factor),
+            whole.values,
+            floats=whole,
             blocks=Blocks(F16, half, factor) if weight.dtype == "F8_E4M3" else None,
             why=WHY,
             largest=lambda: abs(factor) * _most(weight),
