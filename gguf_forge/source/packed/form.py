@@ -317,11 +317,6 @@ def require_group(tensor: SourceTensor, group: int, inputs: int, said: object) -
     require(group == min(wanted, inputs), tensor, f"has groups of {group}, and the configuration says {wanted}")
 
 
-def any_floats(tensor: SourceTensor) -> Rows:
-    """Rows of a matrix of floats of any size as float32."""
-    return lambda start, stop: _widened(tensor, tensor.rows(start, stop))
-
-
 def floats(tensor: SourceTensor) -> Rows:
     """Rows of a matrix of floats as float32. CheckpointError for whole numbers."""
     require_floats(tensor)
