@@ -17,10 +17,9 @@ from gguf_forge.source.tensor import SourceTensor
 
 Array = npt.NDArray[Any]
 
-#: Bytes of columns read together, of a piece of them that one thread reads, and of all that is kept. Most matrices are
-#: read whole: of columns that are few, each row is a call of its own.
-_SLAB_BYTES, _PIECE_BYTES, _KEPT_BYTES = 24 << 20, 1 << 20, 48 << 20
-#: Bytes that take less time to be read along with those wanted than a call of their own would.
+#: Bytes of columns read together, of a piece of them that one thread reads, and of all that is kept.
+_SLAB_BYTES, _PIECE_BYTES, _KEPT_BYTES = 8 << 20, 1 << 20, 24 << 20
+#: Bytes of a row that are read along with those wanted, because a call for each row takes longer than copying them.
 _CHEAP_BYTES = 16 << 10
 
 
