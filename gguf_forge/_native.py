@@ -141,19 +141,6 @@ def turn_nibbles(words: Any, order: bytes, out: Any, isa: str | None = None) -> 
     _lib.forge_turn_nibbles(using, at, height, words.strides[0] // 4, width, order, to)
 
 
-def table_values(codes: Any, rows: int, width: int, group: int, table: Any, scales: Any, out: Any) -> None:
-    """Calls forge_table_values on contiguous buffers: bytes, a float32 table of 256, float32 scales, float32 values."""
-    _lib.forge_table_values(
-        _ffi.from_buffer("uint8_t[]", codes),
-        rows,
-        width,
-        group,
-        _ffi.from_buffer("float[]", table),
-        _ffi.from_buffer("float[]", scales),
-        _ffi.from_buffer("float[]", out, True),
-    )
-
-
 def grid_blocks(
     type: int, codes: Any, bits: int, low: int, rows: int, width: int, group: int, zeros: Any, flip: bool, scales: Any,
     minima: Any, out: Any, isa: str | None = None,
@@ -169,6 +156,40 @@ def grid_blocks(
         grid.minima = _ffi.from_buffer("uint16_t[]", minima)
     to = _ffi.from_buffer("uint8_t[]", out, True)
     return int(_lib.forge_grid_blocks(_default if isa is None else backend(isa), type, grid, rows, width, to))
+
+
+#: 8-bit floats by the names that files give them, as forge_floats8 has them.
+FLOATS8: dict[str, int] = {
+    "F8_E4M3": _lib.FORGE_E4M3,
+    "F8_E5M2": _lib.FORGE_E5M2,
+    "F8_E4M3FNUZ": _lib.FORGE_E4M3FNUZ,
+    "F8_E5M2FNUZ": _lib.FORGE_E5M2FNUZ,
+}
+
+
+def convert_floats8(
+    format: int, codes: Any, rows: int, width: int, group: int, scales: Any, type: int, dst: Any, squares: Any = None,
+    strict: bool = False, isa: str | None = None,
+) -> tuple[int, int]:  # fmt: skip
+    """Calls forge_convert_floats8 on contiguous buffers: bytes, float32 scales, two float64 `squares` or None.
+
+    Returns (status, index of the offending element).
+    """
+    where, src = _ffi.new("int64_t *"), _ffi.new("forge_floats8 *")
+    src.codes, src.format, src.group = _ffi.from_buffer("uint8_t[]", codes), format, group
+    src.scales = _ffi.from_buffer("float[]", scales)
+    status = _lib.forge_convert_floats8(
+        _default if isa is None else backend(isa),
+        src,
+        type,
+        _ffi.from_buffer("char[]", dst, True),
+        rows,
+        width,
+        strict,
+        _NULL if squares is None else _ffi.from_buffer("double[]", squares, True),
+        where,
+    )
+    return status, where[0]
 
 
 class Fit:

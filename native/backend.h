@@ -33,6 +33,10 @@ struct forge_backend {
     void (*turn_nibbles)(const float *words, int64_t height, int64_t stride, int64_t width, const uint8_t *order,
                          float *out);
     int (*grid_blocks)(int type, const forge_grid *grid, int64_t rows, int64_t width, uint8_t *blocks);
+    /* Elements at .. at + n - 1 of 8-bit floats, counted over rows of `width`, as float32. */
+    void (*floats8)(const forge_floats8 *src, int64_t width, int64_t at, int64_t n, float *out);
+    /* Adds the sums of (y - x)^2 and of x^2 over some thousand floats to sums[0] and sums[1]. */
+    void (*squares)(const float *x, const float *y, int64_t n, double *sums);
     forge_encode_fn encode[FORGE_TYPES];
     forge_decode_fn decode[FORGE_TYPES];
 };

@@ -251,6 +251,55 @@ int forge_convert(const forge_backend *backend, int src_type, const void *src, i
     return encode_tiles(&j, rows * width);
 }
 
+/* ------------------------------------------------------------------ 8-bit floats beside scales */
+
+static int encode_floats8(const job *j, const forge_floats8 *src, int64_t width, int64_t count, double *squares)
+{
+    _Alignas(64) float tile[TILE], made[TILE];
+    for (int64_t at = 0; at < count; at += TILE) {
+        const int64_t n = count - at < TILE ? count - at : TILE;
+        uint8_t *dst = j->dst + bytes_of(j->dst_type, at);
+        j->backend->floats8(src, width, at, n, tile);
+        const int status = j->dst_type->kind & FORGE_KIND_QUANT ? check_values(j, tile, n, at) : FORGE_OK;
+        if (status != FORGE_OK) {
+            return status;
+        }
+        j->backend->encode[j->dst_type->id](tile, dst, n / j->dst_type->block, NULL, 1);
+        if (squares) {
+            j->backend->decode[j->dst_type->id](dst, made, n / j->dst_type->block);
+            j->backend->squares(tile, made, n, squares);
+        }
+    }
+    return FORGE_OK;
+}
+
+int forge_convert_floats8(const forge_backend *backend, const forge_floats8 *src, int dst_type, void *dst, int64_t rows,
+                          int64_t width, int strict, double *squares, int64_t *where)
+{
+    *where = -1;
+    job j = {backend, NULL, type_row(dst_type), NULL, dst, FLT_MAX, where};
+    if (!j.dst_type || !j.dst_type->encodes || src->format < FORGE_E4M3 || src->format > FORGE_E5M2FNUZ) {
+        return FORGE_E_TYPE;
+    }
+    if (rows < 0 || width < 0 || src->group <= 0 || width % j.dst_type->block) {
+        return FORGE_E_WIDTH;
+    }
+    if (j.dst_type->kind & FORGE_KIND_NEEDS_WEIGHTS) {
+        return FORGE_E_WEIGHTS;
+    }
+    if (rows == 0 || width == 0) {
+        return FORGE_OK;
+    }
+    if (strict && number_places[j.dst_type - forge_types].form != E8M0) {
+        j.limit = REACH;
+    }
+    if (dst_type == 0 && !squares) {
+        backend->floats8(src, width, 0, rows * width, dst);
+        return FORGE_OK;
+    }
+    return encode_floats8(&j, src, width, rows * width, squares);
+}
+
 /* ------------------------------------------------------------------ fits against a covariance */
 
 int64_t forge_fit_prepare(const forge_backend *backend, float *h, const forge_fit *fit)

@@ -76,11 +76,6 @@ void forge_turn_words(const forge_backend *backend, const float *words, int64_t 
 void forge_turn_nibbles(const forge_backend *backend, const float *words, int64_t height, int64_t stride, int64_t width,
                         const uint8_t *order, float *out);
 
-/* Numbers looked up, times a scale for each `group` columns of a row, of which the last may be fewer:
- * values[r * width + c] = table[codes[r * width + c]] * scales[r * groups + c / group], groups = ceil(width / group). */
-void forge_table_values(const uint8_t *codes, int64_t rows, int64_t width, int64_t group, const float *table,
-                        const float *scales, float *values);
-
 /* Rows of whole numbers beside scales: scale * (code - zero), or scale * code + minimum.
  *
  * With 8 bits a code is a byte, signed or not; with 4 two share a byte, the first in its low half, each as code - low.
@@ -98,6 +93,26 @@ typedef struct {
  * FORGE_E_TYPE, FORGE_E_WIDTH. */
 int forge_grid_blocks(const forge_backend *backend, int type, const forge_grid *grid, int64_t rows, int64_t width,
                       uint8_t *blocks);
+
+/* 8-bit floats by their bits of exponent and mantissa: as OCP has them, and with one zero and one NaN (FNUZ). */
+enum { FORGE_E4M3 = 1, FORGE_E5M2 = 2, FORGE_E4M3FNUZ = 3, FORGE_E5M2FNUZ = 4 };
+
+/* Rows of 8-bit floats beside scales: rows x width codes, and for each row a scale for each `group` columns, of which
+ * the last may be fewer. */
+typedef struct {
+    const uint8_t *codes;
+    int format;
+    int64_t group;
+    const float *scales;
+} forge_floats8;
+
+/* Rows of another type out of rows of 8-bit floats: value times scale in float32, then as forge_convert does it without
+ * weights. squares: NULL, or two numbers to which are added the sums over all elements of the squared differences that
+ * the type makes, and of the squares themselves, added up in float32 some thousand at a time: the same on every
+ * instruction set. A dst of F32 lies on float boundaries. FORGE_E_TYPE, FORGE_E_WIDTH, FORGE_E_WEIGHTS (the type cannot
+ * do without), FORGE_E_NOT_FINITE and FORGE_E_TOO_LARGE (*where), as there. */
+int forge_convert_floats8(const forge_backend *backend, const forge_floats8 *src, int dst_type, void *dst, int64_t rows,
+                          int64_t width, int strict, double *squares, int64_t *where);
 
 /* A covariance H = X'X of the inputs of a matrix, factored: what rows are fitted against. All memory is the caller's. */
 typedef struct {

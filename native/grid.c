@@ -29,22 +29,6 @@ int forge_fields(const uint8_t *packed, int64_t bytes, int bits, uint8_t *fields
     return FORGE_OK;
 }
 
-void forge_table_values(const uint8_t *codes, int64_t rows, int64_t width, int64_t group, const float *table,
-                        const float *scales, float *values)
-{
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t first = 0; first < width; first += group) {
-            const int64_t n = width - first < group ? width - first : group;
-            const float scale = *scales++;
-            for (int64_t i = 0; i < n; i++) {
-                values[i] = table[codes[i]] * scale;
-            }
-            codes += n;
-            values += n;
-        }
-    }
-}
-
 void forge_turn_words(const forge_backend *backend, const float *words, int64_t height, int64_t stride, int64_t width,
                       float *out)
 {

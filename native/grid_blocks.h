@@ -15,12 +15,6 @@ V_FN const grid_layout *grid_layout_of(int type)
     return type >= 0 && type < (int)(sizeof of / sizeof of[0]) && of[type].bits ? &of[type] : NULL;
 }
 
-/* Bit 4 of each of eight bytes: the product moves that of byte i to bit 56 + i, and no two terms meet. */
-V_FN uint32_t fifth_bits(const uint8_t *fields)
-{
-    return (uint32_t)(((load_u64(fields) >> 4 & 0x0101010101010101u) * 0x0102040810204080u) >> 56);
-}
-
 /* 32 codes, `packed` two to a byte or one, as fields of a block: add - code where flip, else code + add; modulo 256. */
 V_FN void grid_fields(const uint8_t *codes, int packed, int add, int flip, VB *fields)
 {
@@ -45,12 +39,8 @@ V_FN uint8_t *grid_block(const VB *fields, int bits, uint8_t *out)
         return out + 32;
     }
     if (bits == 5) {
-        uint8_t flat[32];
-        vb_store(flat, fields[0]);
-        vb_store(flat + 16, fields[1]);
-        for (int i = 0; i < 4; i++) {
-            *out++ = (uint8_t)fifth_bits(flat + 8 * i);
-        }
+        store_u32(out, vb_bits(fields[0], 4) | vb_bits(fields[1], 4) << 16);
+        out += 4;
     }
     vb_store(out, vb_or(vb_field(fields[0], 0, 0x0f), vb_field(fields[1], -4, 0xf0)));
     return out + 16;

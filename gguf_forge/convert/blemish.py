@@ -6,6 +6,7 @@ llama-quantize refuses them in all it reads and writes. Knows rows and types; mu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,10 @@ class Blemish:
     text: str
 
 
-def first_blemish(made: Array, kind: TensorType, rows: Array, source: TensorType, first_row: int) -> Blemish | None:
-    """Looks through rows made as `kind` of `rows`, which are of type `source`; both C-contiguous, one axis of rows.
+def first_blemish(
+    made: Array, kind: TensorType, read: Callable[[], Array], source: TensorType, first_row: int
+) -> Blemish | None:
+    """Looks through rows made as `kind` of those that `read` gives, of type `source`; C-contiguous, one axis of rows.
 
     None where all numbers are finite. `first_row`: the number of the first row in its tensor.
     """
@@ -33,7 +36,7 @@ def first_blemish(made: Array, kind: TensorType, rows: Array, source: TensorType
         return None
     row, block = divmod(at, made[0].nbytes // kind.block_bytes)
     column = block * kind.block_size
-    values = _values(rows[row], source)[column : column + kind.block_size]
+    values = _values(read()[row], source)[column : column + kind.block_size]
     if kind.quantized:
         place = f"at row {first_row + row}, columns {column} to {column + kind.block_size - 1}"
         text = f"a block of {kind} whose scale is not finite {place}"

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gguf_forge.convert.naming import NameParts, ParameterCounts, file_stem, split_name, title
 from gguf_forge.convert.vocab.folder import Folder
 from gguf_forge.errors import CheckpointError, InvalidError, RequestError, escaped, is_utf8
@@ -133,6 +131,8 @@ def read_card(folder: Folder, note: Callable[[str], None]) -> dict[str, Any]:
         note(f"README.md: front matter of {len(text)} characters is not read (limit {MAX_CARD_BYTES})")
         return {}
     text = text.replace("- no\n", '- "no"\n').replace("\t", "  ")  # Norwegian is not false
+    import yaml  # noqa: PLC0415 - many folders are read without
+
     try:
         card = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -51,6 +51,11 @@ def _stored(tensor: PackedTensor) -> Stored | None:
         blocks = tensor.blocks
         part = View(tensor.name, tensor.shape, blocks.type, blocks.rows)
         return Stored(tensor.method, (part,), factors=() if blocks.scale is None else (blocks.scale,))
+    floats = tensor.floats
+    if floats is not None:
+        both = ((floats.codes, I16), (floats.scales, F32))
+        parts = tuple(View(tensor.name, (*lead, part.width), kind, part.rows) for part, kind in both)
+        return Stored(tensor.method, parts, group=floats.group, floats=floats.form)
     grid = tensor.grid
     if grid is None:
         return None

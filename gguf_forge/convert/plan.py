@@ -380,7 +380,8 @@ def _packed(
                 what = lost or f"its rule calculates with the values, or puts unlike weights together ({e.rule.row})"
                 moved = isinstance(e.rule.verb, (Copy, Rows, Stack, Concat))
                 most = partial(_largest, sources) if moved and len(sources) == len(e.sources) else _unknown
-                found[name] = Packing(sources[0].method, "" if views[name].stored else what, most)
+                form = views[name].stored
+                found[name] = Packing(sources[0].method, "" if form and not form.floats else what, most)
     return found
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
+from gguf_forge.quant.floats8 import encode_floats8
 from gguf_forge.types import TensorType
 
 #: Elements of a run: 4 MiB as float32, which keeps a run in cache and the share of Python small.
@@ -241,29 +243,86 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
             target.write(view.name, packed, taken.start)
     if not plain:
         return
-    read: dict[int, Array] = {}
-    encoded: dict[tuple[int, TensorType, int, int, bool, int], tuple[Array, Blemish | None]] = {}
+    read: dict[int, _Rows] = {}
+    encoded: dict[tuple[int, TensorType, int, int, bool, int, bool], _Made] = {}
     for target in plain:
         kind, whole = target.types[view.name], target.wholes.get(view.name)
         weights = target.weights_of(view.name)
-        strict = target.strict and kind.quantized
+        strict, looked = target.strict and kind.quantized, view.name in target.measured
         own = target.moved.get(view.name, view)
-        if id(own) not in read:
-            read[id(own)] = own.rows(taken.start, taken.stop)
-        rows = read[id(own)]
-        given, part = rows, taken
-        if whole is not None:
-            given, part = whole.divided(rows, taken.start), replace(taken, view=replace(view, type=F32))
-        key = id(own), kind, id(weights), id(whole), strict, id(target.metrics)
+        rows = read.setdefault(id(own), _Rows(own, taken.start, taken.stop))
+        key = id(own), kind, id(weights), id(whole), strict, id(target.metrics), looked
         if key not in encoded:
-            made = _encode(given, part, kind, weights, strict, target.metrics)
-            encoded[key] = made, first_blemish(made, kind, given, part.view.type, taken.start)
-        made, found = encoded[key]
-        if found is not None:
-            target.blemish(view.name, found)
-        if view.name in target.measured:
-            target.measure(view.name, *_squares(made, kind, given, part.view.type))
-        target.write(view.name, made, taken.start)
+            if whole is None and weights is None and target.metrics is None and rows.of_floats8:
+                encoded[key] = rows.straight(kind, strict, looked)
+            else:
+                given, part = rows.values, taken
+                if whole is not None:
+                    given, part = whole.divided(given, taken.start), replace(taken, view=replace(view, type=F32))
+                encoded[key] = _made(given, part, kind, weights, strict, target.metrics, looked)
+        made = encoded[key]
+        if made.blemish is not None:
+            target.blemish(view.name, made.blemish)
+        if made.squares is not None:
+            target.measure(view.name, *made.squares)
+        target.write(view.name, made.blocks, taken.start)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Rows encoded, the first number in them that is not finite, and what they add to a tensor's error, if asked."""
+
+    blocks: Array
+    blemish: Blemish | None
+    squares: tuple[float, float] | None
+
+
+class _Rows:
+    """Rows start..stop-1 of a view, read when they are wanted: as values, or as the 8-bit floats that they are of."""
+
+    def __init__(self, view: View, start: int, stop: int) -> None:
+        self._view, self._start, self._stop = view, start, stop
+        self.of_floats8 = view.stored is not None and bool(view.stored.floats)
+
+    @cached_property
+    def values(self) -> Array:
+        return self._view.rows(self._start, self._stop)
+
+    @cached_property
+    def _parts(self) -> tuple[Array, Array]:
+        assert self._view.stored is not None
+        codes, scales = self._view.stored.parts
+        return codes.rows(self._start, self._stop), scales.rows(self._start, self._stop)
+
+    def straight(self, kind: TensorType, strict: bool, measured: bool) -> _Made:
+        """Encoded from the codes themselves: values are only ever a few at a time."""
+        view, stored = self._view, self._view.stored
+        assert stored is not None
+        codes, scales = self._parts
+        squares = np.zeros(2) if measured else None
+        try:
+            made = encode_floats8(
+                codes, stored.floats, scales, stored.group, kind,
+                first_row=self._start, strict=strict, squares=squares,
+            )  # fmt: skip
+        except QuantError as error:
+            raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
+        found = first_blemish(made, kind, lambda: self.values, view.type, self._start)
+        return _Made(made, found, None if squares is None else (float(squares[0]), float(squares[1])))
+
+
+def _made(
+    rows: Array,
+    taken: _Run,
+    kind: TensorType,
+    weights: Weights | None,
+    strict: bool,
+    metrics: Metrics | None,
+    measured: bool,
+) -> _Made:
+    blocks, source = _encode(rows, taken, kind, weights, strict, metrics), taken.view.type
+    found = first_blemish(blocks, kind, lambda: rows, source, taken.start)
+    return _Made(blocks, found, _squares(blocks, kind, rows, source) if measured else None)
 
 
 def _squares(made: Array, kind: TensorType, rows: Array, source: TensorType) -> tuple[float, float]:

@@ -77,6 +77,7 @@ class View:
 class Stored:
     """Rows of quantized weights as codes and scales, or as blocks of a GGUF type; `parts` are moved as the rows are.
 
+    Of 8-bit floats, whose form `floats` names and which no type of GGUF holds, `parts` are codes and scales.
     Of a grid (see `source.packed.Grid`, whose fields these are) `parts` are codes, scales and, with `offset`, zeros or
     minima. Of blocks they are the blocks, and `factors` what multiplies each matrix of a stack, if anything does.
     `method` names the format, for reports. `orders`: the rows' columns in the order in which the parts have them, for
@@ -92,6 +93,7 @@ class Stored:
     factors: tuple[float, ...] = ()
     packed: bool = False
     orders: tuple[Numbers | None, ...] = field(default=(), compare=False)
+    floats: str = ""
 
     def moved(self, shape: tuple[int, ...], move: Callable[[View, tuple[int, ...]], View]) -> Stored | None:
         """The parts moved each by `move(part, its shape)`; `shape` is the tensor's new one, of the width it had.
@@ -172,7 +174,7 @@ def _stored_together(given: Sequence[Stored | None], shape: tuple[int, ...]) -> 
         return None
     first, stacked = forms[0], len(shape) > 2 and shape[0] == len(forms)
     kinds = {
-        (form.offset, form.group, form.packed and form.low, *((part.type, part.width) for part in form.parts))
+        (form.offset, form.floats, form.group, form.packed and form.low, *((p.type, p.width) for p in form.parts))
         for form in forms
     }
     if len(kinds) > 1 or (not stacked and len({form.factors for form in forms}) > 1):

@@ -24,6 +24,8 @@ from gguf_forge import system
 from gguf_forge.errors import OutputError
 
 _CHUNK = 1 << 30
+#: Bytes written at once that the medium may as well have soon.
+_WORTH_FLUSHING = 1 << 18
 #: Bytes of a file's name.
 _NAME_MAX = 255
 
@@ -108,6 +110,8 @@ class AtomicFile:
             if count <= 0:
                 raise OutputError(f"wrote {done} of {len(view)} bytes at offset {offset:#x}", path=self.path)
             done += count
+        if done >= _WORTH_FLUSHING:
+            system.begin_flush(self._fd, offset, done)
 
     def seal(self) -> None:
         """Waits until all bytes are on disk. Raises OutputError; then discard the file, a second try would lie."""

@@ -271,19 +271,21 @@ def _checked(
     status, where = _native.convert(src_type.id, src, dst_type.id, dst, rows, width, weights, strict=strict)
     if status == _native.OK:
         return
+    if status == _native.E_WEIGHTS and weights is not None:
+        raise QuantError(f"importance values must be finite and not negative, found {weights[where]} at column {where}")
+    raise refused(status, where, width, src_type.name, dst_type, first_row)
+
+
+def refused(status: int, where: int, width: int, src: str, dst_type: TensorType, first_row: int) -> QuantError:
+    """What a status of the core other than OK says of rows of `width` elements, the first of them `first_row`."""
     if status in {_native.E_NOT_FINITE, _native.E_TOO_LARGE}:
         row, column = divmod(where, width)
         place = f"found at row {first_row + row}, column {column}"
         if status == _native.E_NOT_FINITE:
-            raise QuantError(f"{dst_type.name} cannot hold NaN or infinity, {place}")
-        raise QuantError(f"{dst_type.name} has no scale for so large a number, {place} (--allow-nonfinite lets it be)")
-    if status == _native.E_WEIGHTS and weights is None:
-        raise QuantError(f"{dst_type.name} needs an importance matrix")
+            return QuantError(f"{dst_type.name} cannot hold NaN or infinity, {place}")
+        return QuantError(f"{dst_type.name} has no scale for so large a number, {place} (--allow-nonfinite lets it be)")
     if status == _native.E_WEIGHTS:
-        assert weights is not None
-        raise QuantError(f"importance values must be finite and not negative, found {weights[where]} at column {where}")
+        return QuantError(f"{dst_type.name} needs an importance matrix")
     if status == _native.E_WIDTH:
-        raise QuantError(
-            f"row of {width} elements is not a whole number of blocks of {src_type.name} and {dst_type.name}"
-        )
-    raise QuantError(f"no conversion from {src_type.name} to {dst_type.name}")
+        return QuantError(f"row of {width} elements is not a whole number of blocks of {src} and {dst_type.name}")
+    return QuantError(f"no conversion from {src} to {dst_type.name}")

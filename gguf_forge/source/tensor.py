@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.errors import UnsupportedError, escaped
+from gguf_forge.quant.floats8 import FORMATS, decode_floats8
 from gguf_forge.source.dtypes import RETURNED_ARRAY, Dtype
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.types import TensorType
@@ -72,6 +73,9 @@ class SourceTensor:
         """
         target = RETURNED_ARRAY[self.type.name]
         values = self.stored_rows(start, stop)
+        if self.dtype in FORMATS:
+            flat, one = values.reshape(1, -1), np.ones((1, 1), np.float32)
+            return decode_floats8(flat, self.dtype, one, max(1, flat.size)).reshape(values.shape)
         if self.element.table is not None:
             decoded: npt.NDArray[np.float32] = self.element.table[values]
             return decoded

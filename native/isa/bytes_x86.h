@@ -15,6 +15,7 @@ V_FN VB vb_field(VB a, int k, int mask)
 {
     return _mm_and_si128(k < 0 ? _mm_slli_epi16(a, -k) : _mm_srli_epi16(a, k), _mm_set1_epi8((char)mask));
 }
+V_FN uint32_t vb_bits(VB a, int k) { return (uint32_t)_mm_movemask_epi8(_mm_slli_epi16(a, 7 - k)); }
 V_FN VB vb_lookup(VB t, VB i) { return _mm_shuffle_epi8(t, i); }
 V_FN VB vb_set(uint64_t low, uint64_t high) { return _mm_set_epi64x((long long)high, (long long)low); }
 V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)

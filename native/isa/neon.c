@@ -138,6 +138,13 @@ V_FN VB vb_field(VB a, int k, int mask)
     uint8x16_t shifted = vshlq_u8(vreinterpretq_u8_s8(a), vdupq_n_s8((int8_t)-k));
     return vreinterpretq_s8_u8(vandq_u8(shifted, vdupq_n_u8((uint8_t)mask)));
 }
+V_FN uint32_t vb_bits(VB a, int k)
+{
+    const int8x16_t up = vcombine_s8(vcreate_s8(0x0706050403020100u), vcreate_s8(0x0706050403020100u));
+    uint8x16_t bits = vandq_u8(vshlq_u8(vreinterpretq_u8_s8(a), vdupq_n_s8((int8_t)-k)), vdupq_n_u8(1));
+    bits = vshlq_u8(bits, up);
+    return (uint32_t)vaddv_u8(vget_low_u8(bits)) | (uint32_t)vaddv_u8(vget_high_u8(bits)) << 8;
+}
 V_FN VB vb_lookup(VB t, VB i) { return vqtbl1q_s8(t, vreinterpretq_u8_s8(i)); }
 V_FN VB vb_set(uint64_t low, uint64_t high) { return vcombine_s8(vcreate_s8(low), vcreate_s8(high)); }
 V_FN VB vb_set4(uint32_t a, uint32_t b, uint32_t c, uint32_t d)

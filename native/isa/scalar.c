@@ -135,6 +135,9 @@ V_FN VB vb_sub(VB a, VB b)
     return a;
 }
 V_FN VB vb_set1(int i) { return vb_set((uint8_t)i * 0x0101010101010101u, (uint8_t)i * 0x0101010101010101u); }
+/* The product moves the bit of byte i to bit 56 + i, and no two terms meet. */
+V_FN uint32_t bits8(uint64_t a, int k) { return (uint32_t)((a >> k & 0x0101010101010101u) * 0x0102040810204080u >> 56); }
+V_FN uint32_t vb_bits(VB a, int k) { return bits8(a.at[0], k) | bits8(a.at[1], k) << 8; }
 V_FN VB vb_lookup(VB t, VB i)
 {
     int8_t entry[16];

@@ -46,6 +46,7 @@
 #include "../fit/groups.h"
 #include "../fit/lattices.h"
 #include "../fit/rows.h"
+#include "../floats8.h"
 #include "../grid_blocks.h"
 #include "../turned.h"
 
@@ -92,6 +93,8 @@ const forge_backend FORGE_BACKEND = {
     .turn_words = turn_words,
     .turn_nibbles = turn_nibbles,
     .grid_blocks = grid_blocks,
+    .floats8 = floats8,
+    .squares = squares,
     .encode = {
 #define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) ENCODE_##codec(name, id)
 #include "../types.def"

@@ -34,6 +34,7 @@
  *                 vb_set(low, high)  vb_set4(a, b, c, d)      from two uint64_t or four uint32_t, lowest byte first
  *                 vb_set1(i)  vb_sub or (a, b)
  *                 vb_field(a, k, mask)                        bits of each byte shifted right by k, or left by -k
+ *                 vb_bits(a, k) -> uint32_t                   bit k of each byte, that of byte i as bit i
  *                 vb_nibbles(p)                               8 bytes to their low nibbles, then the high ones
  *                 vb_lookup(t, i)                             0 <= i < 16
  *                 vb_zip(a, b, half)                          a0 b0 a1 b1 .. a7 b7, or from a8 b8 on

@@ -1,6 +1,7 @@
 """Checkpoints that are quantized already, beside `cp` of what is read and written.
 
-BENCH_IMPORT_MEGABYTES sets the size of the checkpoints.
+BENCH_IMPORT_MEGABYTES sets the size of the checkpoints, BENCH_IMPORT_ROUNDS how often each is converted and copied, in
+turns. BENCH_IMPORT_FORMATS names some of the formats, for a look at those alone.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from tests.bench.conversion import THREADS, warm
 from tests.bench.make_checkpoint import PRE, config_of, copy_tokenizer
-from tests.bench.report import Report, run
+from tests.bench.report import Report, Run, run
 
 WIDTH, FORWARD, KEYS, GROUP = 4096, 11008, 1024, 128
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -25,33 +28,46 @@ Tensors = dict[str, np.ndarray[Any, Any]]
 
 def bench(report: Report, folder: Path) -> None:
     megabytes = float(os.environ.get("BENCH_IMPORT_MEGABYTES", "1000"))
+    rounds = int(os.environ.get("BENCH_IMPORT_ROUNDS", "5"))
     report.section(
         "Quantized checkpoints",
         f"Random checkpoints of {megabytes / 1000:.1f} GB, {THREADS} threads, files in the page cache: `convert` "
         "beside `cp` of as many bytes as are read and written, alone and until they are on the disk, as a file is that "
-        "`convert` has made.",
+        f"`convert` has made. Medians of {rounds} runs in turns, and of their ratios.",
     )
     report.table("checkpoint", "options", ">seconds", ">peak MB", ">cp", ">cp, flushed", ">times that")
-    for name, (layer, settings, runs) in FORMATS.items():
+    wanted = os.environ.get("BENCH_IMPORT_FORMATS", " ".join(FORMATS)).split()
+    for name, (layer, settings, runs) in ((name, FORMATS[name]) for name in wanted):
         place = folder / f"Bench-{name}"
         _make(place, layer, settings, int(megabytes * 1e6))
         warm(place)
         for options in runs:
-            target = folder / "out.gguf"
-            forge: list[str | Path] = [sys.executable, "-m", "gguf_forge", "convert", place, "-q", "-o", target]
-            done = run([*forge, *options.split(), "--threads", THREADS, "--pre", PRE])
-            weights, copies = place / "model.safetensors", (folder / "copy-1", folder / "copy-2")
-            # What is read and written is half of what copying both would read and write.
-            words: list[str | Path] = ["sh", weights, copies[0], target, copies[1]]
-            copied = run(["sh", "-c", 'cp "$1" "$2" && cp "$3" "$4"', *words]).seconds / 2
-            for path in copies:
-                path.unlink()
-            flushed = run(["sh", "-c", 'cp "$1" "$2" && cp "$3" "$4" && sync "$2" "$4"', *words]).seconds / 2
-            for path in (*copies, target):
-                path.unlink(missing_ok=True)
-            seconds = (f"{figure:.2f}" for figure in (copied, flushed, done.seconds / flushed))
-            report.row(name, options, f"{done.seconds:.2f}", f"{done.megabytes:.0f}", *seconds)
+            turns = [_turn(place, folder, options) for _ in range(rounds)]
+            done, copied, flushed = (median(turn[i].seconds for turn in turns) for i in range(3))
+            times = median(turn[0].seconds / turn[2].seconds for turn in turns)
+            peak = max(turn[0].megabytes for turn in turns)
+            seconds = (f"{figure:.2f}" for figure in (copied, flushed, times))
+            report.row(name, options, f"{done:.2f}", f"{peak:.0f}", *seconds)
         shutil.rmtree(place)
+
+
+def _turn(place: Path, folder: Path, options: str) -> tuple[Run, Run, Run]:
+    """A conversion, copying as many bytes as it reads and writes, and copying them until they are on the disk."""
+    target, weights, copies = folder / "out.gguf", place / "model.safetensors", (folder / "copy-1", folder / "copy-2")
+    forge: list[str | Path] = [sys.executable, "-m", "gguf_forge", "convert", place, "-q", "-o", target]
+    run(["sync"])
+    done = run([*forge, *options.split(), "--threads", THREADS, "--pre", PRE])
+    words: list[str | Path] = ["sh", weights, copies[0], target, copies[1]]
+    copied = []
+    for flush in ("", ' && sync "$2" "$4"'):
+        run(["sync"])
+        both = run(["sh", "-c", f'cp "$1" "$2" && cp "$3" "$4"{flush}', *words])
+        # What is read and written is half of what copying both reads and writes.
+        copied.append(replace(both, seconds=both.seconds / 2))
+        for path in copies:
+            path.unlink()
+    target.unlink()
+    return done, copied[0], copied[1]
 
 
 def _words(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -89,6 +105,14 @@ def _compressed(rng: np.random.Generator, out: int, width: int) -> Tensors:
     }
 
 
+def _mlx(rng: np.random.Generator, out: int, width: int) -> Tensors:
+    return {
+        "weight": _words(rng, out, width // 8).view(np.uint32),
+        "scales": _scales(rng, out, width // 64),
+        "biases": _scales(rng, out, width // 64),
+    }
+
+
 def _fp8(rng: np.random.Generator, out: int, width: int) -> Tensors:
     codes = rng.integers(0, 0x7E, (out, width), dtype=np.uint8)
     scale = rng.uniform(1e-4, 1e-3, (-(-out // 128), -(-width // 128))).astype(np.float32)
@@ -113,6 +137,7 @@ FORMATS: dict[str, tuple[Layer, dict[str, Any], tuple[str, ...]]] = {
         },
         ("--type auto",),
     ),
+    "mlx": (_mlx, {"bits": 4, "group_size": 64}, ("--type auto",)),
     "fp8": (_fp8, {"quant_method": "fp8", "weight_block_size": [128, 128]}, ("--type bf16", "--type Q8_0")),
 }
 
@@ -150,14 +175,14 @@ def _make(folder: Path, layer: Layer, settings: dict[str, Any], size: int) -> No
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
         "head_dim": 128,
-        "quantization_config": settings,
+        "quantization_config" if "quant_method" in settings else "quantization": settings,
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     copy_tokenizer(folder, "dense")
     _write(folder / "model.safetensors", tensors)
 
 
-_NAMES = {"<i4": "I32", "<i8": "I64", "<f2": "F16", "<f4": "F32", "|u1": "F8_E4M3"}
+_NAMES = {"<i4": "I32", "<u4": "U32", "<i8": "I64", "<f2": "F16", "<f4": "F32", "|u1": "F8_E4M3"}
 
 
 def _write(path: Path, tensors: Tensors) -> None:

@@ -76,7 +76,9 @@ def run(command: Sequence[str | os.PathLike[str]], **environment: str) -> Run:
     """Runs a program to its end. Raises RuntimeError with its last words when it fails."""
     with tempfile.NamedTemporaryFile("r", encoding="ascii") as result:
         words = [sys.executable, "-I", "-S", "-c", _MEASURE, result.name, *map(str, command)]
-        done = subprocess.run(words, capture_output=True, check=True, env={**os.environ, **environment})
+        # A program that is installed has been compiled: what forbids to keep that would have it compiled each time.
+        outside = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        done = subprocess.run(words, capture_output=True, check=True, env={**outside, **environment})
         elapsed, peak, status = result.read().split()
     if status != "0":
         raise RuntimeError(f"{command[0]} ended with {status}: {done.stderr.decode(errors='replace')[-500:]}")

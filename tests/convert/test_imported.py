@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from gguf_forge.convert.job import Quantization
 from gguf_forge.convert.ops import CONCAT, STACK, add
 from gguf_forge.convert.origin import source_view
 from gguf_forge.convert.rows import equal_parts, interleave_halves
+from gguf_forge.convert.run import Target, run
 from gguf_forge.convert.view import View
 from gguf_forge.errors import ConversionError, RecipeError
 from gguf_forge.quant.codec import dequantize
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.packed import PackedTensor, unpacked
+from gguf_forge.types import tensor_type
 from tests.source.containers import entry, safetensors_bytes
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -110,7 +113,31 @@ def test_what_no_type_holds_has_no_stored_form(case: str) -> None:
         (tensor,) = unpacked(checkpoint).values()
         assert isinstance(tensor, PackedTensor)
         assert tensor.why
-        assert source_view(tensor).stored is None
+        stored = source_view(tensor).stored
+        assert stored is None or stored.floats
+
+
+@pytest.mark.parametrize("case", ["fp8-block128-ragged", "fp8-block128-ue8m0", "fbgemm-fp8", "ct-mxfp8a16"])
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0"])
+def test_floats_of_8_bits_are_encoded_as_their_values_are(case: str, kind: str, tmp_path: Path) -> None:
+    """Straight from codes and scales, wherever rules move them."""
+    with opened(case) as view:
+        turned = interleave_halves(lambda _: 4).views([view], FACTS)[0]
+        stack, both = STACK.views([view, turned], FACTS)[0], CONCAT.views([turned, view], FACTS)[0]
+        made = {v.name: v for v in (replace(v, name=str(i)) for i, v in enumerate((view, turned, stack, both)))}
+        assert all(v.stored is not None and v.stored.floats for v in made.values())
+        plain = {f"{name} of values": replace(v, name=f"{name} of values", stored=None) for name, v in made.items()}
+        views = [*made.values(), *plain.values()]
+        with gguf_forge.GGUFWriter(tmp_path / "out.gguf", {"general.architecture": "llama"}) as writer:
+            for v in views:
+                writer.declare(v.name, v.shape, kind)
+            writer.begin()
+            target = Target(writer, {v.name: tensor_type(kind) for v in views}, {}, measured=tuple(made) + tuple(plain))
+            run(views, [target])
+    with gguf_forge.open(tmp_path / "out.gguf") as file:
+        for name in made:
+            assert np.array_equal(file.tensors[name].data, file.tensors[f"{name} of values"].data)
+            assert target.errors[name] == pytest.approx(target.errors[f"{name} of values"], rel=1e-4)
 
 
 def test_a_librarys_groups_of_inputs_that_lie_apart_are_held_side_by_side() -> None:

@@ -3,8 +3,9 @@
  *   parity NAME      compares backend NAME with "scalar"; digests are of NAME's bytes
  *
  * Compared: encoded bytes without and with importance, decoded floats (any NaN equals any NaN), for every type, for row
- * counts that do and do not fill the lanes, and widths of one block and several; and fitted rows. Output is the same text on every
- * machine, so that diff compares processors too.
+ * counts that do and do not fill the lanes, and widths of one block and several; and fitted rows. What imports are made
+ * of: matrices of words and nibbles turned, blocks out of given codes, 8-bit floats as every type. Output is the same
+ * text on every machine, so that diff compares processors too.
  */
 #include "forge.h"
 #include <math.h>
@@ -166,6 +167,125 @@ static int compare_fits(const forge_backend *const *b)
     return bad;
 }
 
+/* Prints the digest of what the second backend made, and whether the first made the same. */
+static int told(const char *name, const char *what, const void *a, const void *b, size_t bytes)
+{
+    printf("%-8s %016llx %s\n", name, (unsigned long long)digest(0xcbf29ce484222325u, b, bytes), what);
+    if (memcmp(a, b, bytes)) {
+        printf("%s: %s differ from scalar\n", name, what);
+        return 1;
+    }
+    return 0;
+}
+
+enum { HIGH = 300, BROAD = 75 }; /* words that fill no tile */
+
+static int compare_turned(const forge_backend *const *b)
+{
+    static const uint8_t order[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    static uint32_t words[HIGH * BROAD], whole[2][HIGH * BROAD], nibbles[2][8 * BROAD * ((HIGH + 7) / 8)];
+    int bad = 0;
+    state = 3;
+    for (int i = 0; i < HIGH * BROAD; i++) {
+        words[i] = draw();
+    }
+    for (int height = HIGH - 1; height <= HIGH; height++) {
+        memset(whole, 0, sizeof whole);
+        memset(nibbles, 0, sizeof nibbles);
+        for (int k = 0; k < 2; k++) {
+            const float *from = (const float *)(const void *)words;
+            forge_turn_words(b[k], from, height, BROAD, BROAD - 1, (float *)(void *)whole[k]);
+            forge_turn_nibbles(b[k], from, height, BROAD, BROAD - 1, order, (float *)(void *)nibbles[k]);
+        }
+        bad |= told("words", "turned", whole[0], whole[1], sizeof whole[0]);
+        bad |= told("nibbles", "turned", nibbles[0], nibbles[1], sizeof nibbles[0]);
+    }
+    return bad;
+}
+
+static int compare_grids(const forge_backend *const *b)
+{
+    static uint8_t codes[ROWS * WIDTH], blocks[2][ROWS * WIDTH * 2];
+    static int16_t zeros[ROWS * WIDTH / 32];
+    static uint16_t halves[2][ROWS * WIDTH / 32];
+    int bad = 0;
+    state = 4;
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+        codes[i] = (uint8_t)draw();
+    }
+    for (int i = 0; i < ROWS * WIDTH / 32; i++) {
+        zeros[i] = (int16_t)(draw() % 17);
+        halves[0][i] = (uint16_t)draw();
+        halves[1][i] = (uint16_t)draw();
+    }
+    for (const forge_type *t = forge_types; t->name; t++) {
+        uint64_t sums[2] = {0xcbf29ce484222325u, 0xcbf29ce484222325u};
+        int taken = 0;
+        for (int way = 0; way < 16; way++) { /* 4 bits or 8, zeros or none, flipped or not, groups of 32 or 128 */
+            const int bits = way & 1 ? 4 : 8;
+            forge_grid g = {codes, bits, bits == 4 ? -8 : 0, way >> 2 & 1, way & 8 ? 128 : 32, way & 2 ? zeros : NULL,
+                            halves[0], NULL};
+            int status = FORGE_OK;
+            for (int k = 0; k < 2; k++) {
+                memset(blocks[k], 0, sizeof blocks[k]);
+                status = forge_grid_blocks(b[k], t->id, &g, ROWS, WIDTH, blocks[k]);
+                if (status == FORGE_E_TYPE) { /* a type with minima */
+                    g.minima = halves[1];
+                    status = forge_grid_blocks(b[k], t->id, &g, ROWS, WIDTH, blocks[k]);
+                    g.minima = NULL;
+                }
+            }
+            for (int k = 0; k < 2 && status == FORGE_OK; k++) {
+                sums[k] = digest(sums[k], blocks[k], sizeof blocks[k]);
+                taken = 1;
+            }
+        }
+        if (taken) {
+            bad |= told(t->name, "of given codes", &sums[0], &sums[1], sizeof sums[0]);
+        }
+    }
+    return bad;
+}
+
+static int compare_floats8(const forge_backend *const *b)
+{
+    static uint8_t codes[ROWS * WIDTH], made[2][ROWS * WIDTH * 8];
+    static float scales[ROWS * WIDTH / 32];
+    int bad = 0;
+    state = 5;
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+        codes[i] = (uint8_t)draw();
+    }
+    for (int i = 0; i < ROWS * WIDTH / 32; i++) {
+        const float f = bell();
+        scales[i] = ldexpf(f, -(int)(draw() % 40));
+    }
+    for (const forge_type *t = forge_types; t->name; t++) {
+        for (int i = 0; i < ROWS * WIDTH && t->kind & FORGE_KIND_QUANT; i++) {
+            codes[i] &= 0xbb; /* no NaNs and infinities where blocks are to be made */
+        }
+        for (int format = FORGE_E4M3; format <= FORGE_E5M2FNUZ; format++) {
+            const int64_t group = format == FORGE_E4M3 ? 128 : format == FORGE_E5M2 ? 300 : WIDTH;
+            const forge_floats8 src = {codes, format, group, scales};
+            double sums[2][2] = {{0}};
+            int64_t where[2];
+            int status = FORGE_OK;
+            memset(made, 0, sizeof made);
+            for (int k = 0; k < 2; k++) {
+                status = forge_convert_floats8(b[k], &src, t->id, made[k], ROWS, WIDTH, 0, sums[k], &where[k]);
+            }
+            if (status != FORGE_OK) {
+                continue;
+            }
+            bad |= told(t->name, "of 8-bit floats", made[0], made[1], sizeof made[0]);
+            if (t->kind & FORGE_KIND_QUANT) {
+                bad |= told(t->name, "squared errors", sums[0], sums[1], sizeof sums[0]);
+            }
+        }
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
     const forge_backend *b[2] = {forge_backend_find("scalar"), forge_backend_find(argc > 1 ? argv[1] : "scalar")};
@@ -202,5 +322,5 @@ int main(int argc, char **argv)
         }
         printf("%-8s %016llx\n", t->name, (unsigned long long)sum);
     }
-    return bad | compare_fits(b);
+    return bad | compare_fits(b) | compare_turned(b) | compare_grids(b) | compare_floats8(b);
 }

@@ -17,9 +17,10 @@ from tests.source.containers import entry, safetensors_bytes
 VALUES = np.random.default_rng(0).integers(-(2**31), 2**31, (37, 50), dtype=np.int32)
 
 
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint of one matrix, read in slabs of 7 columns and pieces of 3 rows."""
+@pytest.fixture(params=[0, 50 * 4], ids=["by pieces", "by rows"])
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A checkpoint of one matrix, read in slabs of 7 columns, by calls for each row or for whole rows."""
+    monkeypatch.setattr(slabs, "_CHEAP_BYTES", request.param)
     monkeypatch.setattr(slabs, "_SLAB_BYTES", 7 * 37 * 4)
     monkeypatch.setattr(slabs, "_PIECE_BYTES", 3 * 7 * 4)
     made = tmp_path / "model.safetensors"

@@ -80,7 +80,7 @@ def holdings(model: Model, prefer: Prefer, surveys: Surveys, *, keep: bool, reci
         found, choice = Import(view.name, how.method, None, "dequantized", why or how.why), None
         if why:
             view = replace(view, stored=None)
-        elif view.stored is not None:
+        elif view.stored is not None and not view.stored.floats:
             found, choice = choose(view, prefer, scaled=view.name in applied, look=surveys.of)
         factors = choice.wholes if choice is not None else view.stored.factors if view.stored is not None else ()
         if found.type is not None and (found.type.quantized or (factors and not recipe)):
@@ -138,7 +138,7 @@ def _as_floats(found: Import, view: View, how: Packing, prefer: Prefer, surveys:
 def _largest(view: View, how: Packing, surveys: Surveys) -> float:
     """A number that no weight exceeds in magnitude."""
     stored = view.stored
-    if stored is None:
+    if stored is None or stored.floats:
         return how.largest()
     if len(stored.parts) > 1:
         return surveys.of(view).largest

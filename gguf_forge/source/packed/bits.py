@@ -50,18 +50,6 @@ def across(words: Array, order: Sequence[int]) -> npt.NDArray[np.uint8]:
     return found.view(np.uint8)
 
 
-def looked_up(codes: Array, table: Array, scales: Array, group: int) -> npt.NDArray[np.float32]:
-    """table[code] * scale: bytes (rows, width), 256 float32 numbers or fewer, scales (rows, ceil(width / group))."""
-    rows, width = codes.shape
-    values = np.empty((rows, width), np.float32)
-    numbers = np.zeros(256, np.float32)
-    numbers[: table.size] = table
-    _native.table_values(
-        np.ascontiguousarray(codes), rows, width, group, numbers, np.ascontiguousarray(scales, np.float32), values
-    )
-    return values
-
-
 def _by_rows(words: Array) -> Array:
     """A matrix of 32-bit words whose rows are contiguous, whatever lies between them."""
     fits = words.itemsize == 4 and (words.strides[1] == 4 or words.shape[1] == 1) and words.strides[0] >= 0

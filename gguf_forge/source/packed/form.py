@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.errors import CheckpointError
+from gguf_forge.quant.floats8 import decode_floats8
 from gguf_forge.source.input_file import InputFile
 from gguf_forge.source.packed.bits import dense
 from gguf_forge.source.packed.slabs import columns
@@ -131,6 +132,25 @@ class Grid:
 
 #: Columns that a block of GGUF gives one scale, at the least that matters here.
 _SPAN = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Floats:
+    """Weights as 8-bit floats, times a scale for each `group` columns of a row.
+
+    `form` is one that quant.floats8 names; `codes` are bytes, one for each element; `scales` float32.
+    """
+
+    form: str
+    codes: Part
+    scales: Part
+    group: int
+
+    def values(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """The weights of these rows: each product rounded to float32."""
+        return decode_floats8(self.codes.rows(start, stop), self.form, self.scales.rows(start, stop), self.group)
+
+
 #: Why such weights have no grid that is handed on.
 UNEVEN = "groups are made of inputs that do not lie together (act-order), and are no whole blocks of 32 even sorted"
 
@@ -155,10 +175,11 @@ class PackedTensor:
     """A weight of a checkpoint quantized by another tool, under the name and shape that the plain one would have.
 
     `rows` gives float32 values. `grid` or `blocks` is how they are stored, where that is a form GGUF might hold;
-    otherwise `why` says what stands in the way. `dtype` is the element type of the floats that stand for the weight,
-    `method` a word or two for reports, `stored` the largest tensor that it is made of. Without a grid, `largest()` is a
-    number that no weight exceeds in magnitude: scales are read for it. `order`, if given, are the weight's columns in
-    the order of the grid's, which has those of a group side by side.
+    otherwise `why` says what stands in the way, and `floats` is what 8-bit floats make their values of. `dtype` is the
+    element type of the floats that stand for the weight, `method` a word or two for reports, `stored` the largest
+    tensor that it is made of. Without a grid, `largest()` is a number that no weight exceeds in magnitude: scales are
+    read for it. `order`, if given, are the weight's columns in the order of the grid's, which has those of a group side
+    by side.
     """
 
     name: str
@@ -169,6 +190,7 @@ class PackedTensor:
     dtype: str = "F32"
     grid: Grid | None = None
     blocks: Blocks | None = None
+    floats: Floats | None = None
     why: str = ""
     largest: Callable[[], float] = lambda: float("inf")
     order: Array | None = None
@@ -211,17 +233,20 @@ class PackedTensor:
         def rows(of: Rows) -> Rows:
             return lambda start, stop: of(first + start, first + stop)
 
-        def part(of: Part | None) -> Part | None:
-            return None if of is None else Part(of.width, rows(of.rows))
+        def moved(part: Part) -> Part:
+            return Part(part.width, rows(part.rows))
 
         grid, blocks = self.grid, self.blocks
         if grid is not None:
-            moved = Part(grid.codes.width, rows(grid.codes.rows)), Part(grid.scales.width, rows(grid.scales.rows))
-            grid = replace(grid, codes=moved[0], scales=moved[1], zeros=part(grid.zeros), minima=part(grid.minima))
+            zeros, minima = (part and moved(part) for part in (grid.zeros, grid.minima))
+            grid = replace(grid, codes=moved(grid.codes), scales=moved(grid.scales), zeros=zeros, minima=minima)
         if blocks is not None:
             blocks = replace(blocks, rows=rows(blocks.rows))
+        floats = self.floats
+        if floats is not None:
+            floats = replace(floats, codes=moved(floats.codes), scales=moved(floats.scales))
         shape, values = self.shape[1:], rows(self.values)
-        return replace(self, name=name, shape=shape, values=values, grid=grid, blocks=blocks)
+        return replace(self, name=name, shape=shape, values=values, grid=grid, blocks=blocks, floats=floats)
 
     def read(self) -> Array:
         """All values, in the tensor's shape."""
@@ -290,11 +315,6 @@ def require_group(tensor: SourceTensor, group: int, inputs: int, said: object) -
     """CheckpointError where the configuration says another size of groups; nothing, 0 and -1 say none."""
     wanted = said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else group
     require(group == min(wanted, inputs), tensor, f"has groups of {group}, and the configuration says {wanted}")
-
-
-def any_floats(tensor: SourceTensor) -> Rows:
-    """Rows of a matrix of floats of any size as float32."""
-    return lambda start, stop: _widened(tensor, tensor.rows(start, stop))
 
 
 def floats(tensor: SourceTensor) -> Rows:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from gguf_forge.quant.floats8 import FORMATS, encode_floats8
 from gguf_forge.source.dtypes import DTYPES
-from gguf_forge.source.packed.bits import looked_up
 from gguf_forge.source.packed.form import (
     FLOATS,
     Array,
     Blocks,
+    Floats,
     PackedTensor,
+    Part,
     Rows,
-    any_floats,
     float_values,
     floats,
     require,
@@ -33,7 +34,7 @@ def stacked(
     name: str, weight: SourceTensor, scale: SourceTensor, *, method: str, tile: tuple[int, int] | None = None
 ) -> PackedTensor:
     """A stack of matrices (matrices, out, in), called `name`, times the scales of each: one, or as of one matrix."""
-    require(len(weight.shape) == 3 and weight.dtype.startswith("F8_"), weight, "must be a stack of 8-bit floats")
+    require(len(weight.shape) == 3 and weight.dtype in FORMATS, weight, "must be a stack of 8-bit floats")
     count, out, width = weight.shape
     require(scale.size % count == 0 and len(scale.shape) > 1 and scale.shape[0] == count, scale, f"must be for {count}")
     own = scale.shape[1:] if scale.size > count else (1, 1)
@@ -42,14 +43,16 @@ def stacked(
     scales = _all(scale).reshape(count * high, -(-width // columns))
     require(bool(np.isfinite(scales).all()), scale, "must be finite")
     flat = SourceTensor(weight.name, weight.element, (count * out, width), weight.file, weight.offset, None)
-    table = np.asarray(weight.element.table)
 
-    def values(start: int, stop: int) -> Array:
+    def scale_rows(start: int, stop: int) -> Array:
         number, inside = np.divmod(np.arange(start, stop), out)
-        return looked_up(flat.stored_rows(start, stop), table, scales[number * high + inside // rows], columns)
+        found: Array = scales[number * high + inside // rows]
+        return found
 
+    made = Floats(weight.dtype, Part(width, flat.stored_rows), Part(scales.shape[1], scale_rows), columns)
     most = float(np.abs(scales).max(initial=0)) * _most(weight)
-    return PackedTensor(name, weight.shape, f"{method}, stacked", weight, values, why=WHY, largest=lambda: most)
+    what = f"{method}, stacked"
+    return PackedTensor(name, weight.shape, what, weight, made.values, floats=made, why=WHY, largest=lambda: most)
 
 
 def scaled(
@@ -60,42 +63,44 @@ def scaled(
     ConversionError where the scales are not as many as rows, tiles, or one. A scale for the whole tensor leaves 8-bit
     floats that F16 holds, to be multiplied by it.
     """
-    floating = weight.dtype.startswith(("F8_E4M3", "F8_E5M2"))
-    require(len(weight.shape) == 2 and floating and weight.size > 0, weight, "must be a matrix of 8-bit floats")
+    floating = weight.dtype in FORMATS and weight.size > 0
+    require(len(weight.shape) == 2 and floating, weight, "must be a matrix of 8-bit floats")
     out, width = weight.shape
     if scale.size == 1:
         factor = float(np.asarray(_all(scale)).reshape(()))
         require(np.isfinite(factor), scale, "must be finite")
-        values = any_floats(weight)
+        one = Part(1, lambda start, stop: np.full((stop - start, 1), factor, np.float32))
+        whole = Floats(weight.dtype, Part(width, weight.stored_rows), one, max(1, width))
 
         def half(start: int, stop: int) -> Array:
-            return values(start, stop).astype(np.float16).view(np.uint8)
+            ones = np.ones((stop - start, 1), np.float32)
+            return encode_floats8(weight.stored_rows(start, stop), weight.dtype, ones, max(1, width), F16)
 
         return PackedTensor(
             f"{module}.weight",
             weight.shape,
             f"{method}, one scale",
             weight,
-            lambda start, stop: values(start, stop) * np.float32(factor),
+            whole.values,
+            floats=whole,
             blocks=Blocks(F16, half, factor) if weight.dtype == "F8_E4M3" else None,
             why=WHY,
             largest=lambda: abs(factor) * _most(weight),
         )
     own = scale.shape if len(scale.shape) == 2 else (*scale.shape, 1)
     rows, columns = _tile(weight, scale, tile, weight.shape, own)
-    table, scales = np.asarray(weight.element.table), _all(scale).reshape(-(-out // rows), -(-width // columns))
+    scales = _all(scale).reshape(-(-out // rows), -(-width // columns))
     require(bool(np.isfinite(scales).all()), scale, "must be finite")
-
-    def tiled(start: int, stop: int) -> Array:
-        return looked_up(weight.stored_rows(start, stop), table, scales[np.arange(start, stop) // rows], columns)
-
+    of_rows = Part(scales.shape[1], lambda start, stop: scales[np.arange(start, stop) // rows])
+    made = Floats(weight.dtype, Part(width, weight.stored_rows), of_rows, columns)
     what = "rows" if (rows, columns) == (1, width) else f"tiles of {rows} x {columns}"
     return PackedTensor(
         f"{module}.weight",
         weight.shape,
         f"{method}, {what}",
         weight,
-        tiled,
+        made.values,
+        floats=made,
         why=WHY,
         largest=lambda: float(np.abs(scales).max(initial=0)) * _most(weight),
     )

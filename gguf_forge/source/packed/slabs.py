@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 #: Bytes of columns read together, of a piece of them that one thread reads, and of all that is kept.
 _SLAB_BYTES, _PIECE_BYTES, _KEPT_BYTES = 8 << 20, 1 << 20, 24 << 20
+#: Bytes of a row that are read along with those wanted, because a call for each row takes longer than copying them.
+_CHEAP_BYTES = 16 << 10
 
 
 def columns(tensor: SourceTensor) -> Callable[[int, int], Array]:
@@ -52,7 +54,9 @@ class _Slab:
         self._tensor = tensor
         self._first = first
         self._values = np.empty((tensor.shape[0], last - first), stored)
-        self._step = max(1, _PIECE_BYTES // max(1, (last - first) * stored.itemsize))
+        row_bytes, wanted = tensor.shape[1] * stored.itemsize, (last - first) * stored.itemsize
+        self._by_rows = 0 < row_bytes - wanted <= _CHEAP_BYTES
+        self._step = max(1, _PIECE_BYTES // max(1, row_bytes if self._by_rows else wanted))
         self._next, self._left = 0, -(-tensor.shape[0] // self._step)
         self._error: BaseException | None = None
         self._lock = threading.Lock()
@@ -89,9 +93,14 @@ class _Slab:
         return self._values
 
     def _read(self, start: int, stop: int) -> None:
-        row_bytes = self._tensor.shape[1] * self._values.itemsize
-        at = self._tensor.offset + start * row_bytes + self._first * self._values.itemsize
-        self._tensor.file.read_rows_into(self._values[start:stop], at, row_bytes)
+        wanted, row_bytes = self._values[start:stop], self._tensor.shape[1] * self._values.itemsize
+        at = self._tensor.offset + start * row_bytes
+        if not self._by_rows:
+            self._tensor.file.read_rows_into(wanted, at + self._first * wanted.itemsize, row_bytes)
+            return
+        rows = np.empty((stop - start, self._tensor.shape[1]), wanted.dtype)
+        self._tensor.file.read_into(rows, at)
+        wanted[...] = rows[:, self._first : self._first + wanted.shape[1]]
 
 
 class _Slabs:
