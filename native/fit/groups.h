@@ -1,7 +1,7 @@
 /* Groups of four or eight columns, a lane a row, rounded to points of a lattice.
  *
- * Were nothing of a group rounded, its columns should be t; with M = U' D U of its columns a point's value v has the error
- * (t - v)' M (t - v). All points are compared by the diagonal of M, in four bouts, and the winners by all of it. */
+ * Were nothing of a group rounded, its columns should be t; with M = U' D U of its columns a point's value v has the
+ * error (t - v)' M (t - v). All points are compared by the diagonal of M, in four bouts, the winners by all of it. */
 #ifndef FORGE_FIT_GROUPS_H
 #define FORGE_FIT_GROUPS_H
 
@@ -200,9 +200,10 @@ V_FN VM fit_flip_first(const FitLattice *s, const VF *t, const float *m, VF scal
     return vm_andnot(vf_le(cost[0], cost[1]), vi_eq(odd, vi_set1(0)));
 }
 
-/* Rounds a sub-block with one scale, and returns its error; unit and e get what the scale multiplies, and the errors. */
-V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, const VF *w, const VF *left,
-                   int from, VF scale, VF shift, const float *u, const float *d, const float *m, VF *unit, VF *e)
+/* Rounds a sub-block with one scale, and returns its error; unit gets what the scale multiplies, e the errors. */
+V_FN VF fit_points(const FitLattice *s, const FitList *list, int dimensions, int signs, int sub, const VF *w,
+                   const VF *left, int from, VF scale, VF shift, const float *u, const float *d, const float *m,
+                   VF *unit, VF *e)
 {
     static const float trits[8] = {-1, 0, 1, 0};
     const float *of = signs == FIT_FREE || signs == FIT_EVEN ? s->levels : trits;

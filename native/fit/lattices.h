@@ -1,24 +1,24 @@
-/* One block of VN rows at once, fitted as in levels.h, of a type whose weights are points of a lattice, four or eight to
- * a group: which scale of each sub-block, which point and signs of each group (groups.h).
+/* One block of VN rows at once, fitted as in levels.h, of a type whose weights are points of a lattice, four or eight
+ * to a group: which scale of each sub-block, which point and signs of each group (groups.h).
  *
- * The scales of a sub-block, as those of levels, are those of several that have the least error when it is really rounded
- * with each. When the block is done, scale and points of each sub-block and then each group are chosen once more, all others
- * being as they are; d is fitted to the points found, and all is done again. What the type's own encoder makes of the
- * block is kept where nothing is better. */
+ * The scales of a sub-block, as those of levels, are those of several that have the least error when it is really
+ * rounded with each. When the block is done, scale and points of each sub-block and then each group are chosen once
+ * more, all others being as they are; d is fitted to the points found, and all is done again. What the type's own
+ * encoder makes of the block is kept where nothing is better. */
 #ifndef FORGE_FIT_LATTICES_H
 #define FORGE_FIT_LATTICES_H
 
 enum { FIT_SWEEPS = 2, FIT_FARTHER = 4 };
 
-/* The metrics of parts of a chunk's columns, all other columns being as they are, each H = V' E V, and laid out as U and D
- * are. diagonal: of H. */
+/* The metrics of parts of a chunk's columns, all other columns being as they are, each H = V' E V, and laid out as U
+ * and D are. diagonal: of H. */
 typedef struct {
     float v[FIT_CHUNK * FIT_CHUNK], e[FIT_CHUNK], diagonal[FIT_CHUNK];
 } FitParts;
 
 typedef struct {
     FitParts groups, subs;
-    float own[FIT_CHUNK];     /* diagonals of the groups' metrics, where later groups can make up for a group's error, */
+    float own[FIT_CHUNK];     /* diagonals of the groups' metrics, where later groups can make up for the errors, */
     float own_sub[FIT_CHUNK]; /* and where only those of its sub-block can */
 } FitMetric;
 
@@ -197,8 +197,7 @@ V_FN void fit_descend(const FitLattice *s, const FitList *list, int dimensions, 
             for (int l = 0; l < (dimensions == 4 ? 8 : 3); l++) {
                 levels[l] = shifted ? vf_add(vf_set1(of[l]), by) : vf_set1(of[l]);
             }
-            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, metric->groups.diagonal + at, scale,
-                      winner);
+            fit_bouts(&g, list, dimensions, signs == FIT_EVEN, levels, metric->groups.diagonal + at, scale, winner);
             fit_final(&g, list, dimensions, signs, table, by, metric->groups.diagonal + at,
                       metric->groups.v + at * FIT_CHUNK + at, metric->groups.e + at, scale, winner);
         }
@@ -272,8 +271,8 @@ V_FN void fit_choose_points(const FitLattice *s, const FitList *list, int dimens
 }
 
 /* The compensated weights encoded as the type's own encoder does: bytes, and as the best so far with their error. */
-static void fit_own(const FitLattice *s, FitWork *k, FitScales *now, FitScales *best, int at, const float *u, const float *d,
-                    forge_encode_fn encode, forge_decode_fn decode, uint8_t *bytes)
+static void fit_own(const FitLattice *s, FitWork *k, FitScales *now, FitScales *best, int at, const float *u,
+                    const float *d, forge_encode_fn encode, forge_decode_fn decode, uint8_t *bytes)
 {
     const float *from[VN];
     float of_d[VN];
@@ -360,8 +359,8 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
 
 #define FIT_LATTICE(name, dimensions, signs, sub) \
     static VF name(const FitLattice *s, const FitList *list, FitWork *k, FitScales *best, int at, const float *u, \
-                   const float *d, forge_encode_fn encode, forge_decode_fn decode, int rounds, const FitMetric *metric, \
-                   uint8_t *bytes) \
+                   const float *d, forge_encode_fn encode, forge_decode_fn decode, int rounds, \
+                   const FitMetric *metric, uint8_t *bytes) \
     { \
         return fit_lattice(s, list, dimensions, signs, sub, k, best, at, u, d, encode, decode, rounds, metric, bytes); \
     }
@@ -385,7 +384,8 @@ static const FitLattice fit_lattices[] = {
      .which = LATTICE_IQ3_XXS, .dimensions = 4, .signs = FIT_EVEN, .levels = {1, 3, 5, 7, 9, 11, 13, 15.5f},
      .open = iq3_xxs_open, .close = iq3_xxs_close},
     {.shape = {.type = 19, .block = 256, .sub = 32, .bytes = 50, .form = FIT_INTS, .scale_least = 1, .scale_most = 15},
-     .which = LATTICE_IQ1, .dimensions = 8, .signs = FIT_SHIFT, .levels = {.125f}, .open = iq1_s_open, .close = iq1_s_close},
+     .which = LATTICE_IQ1, .dimensions = 8, .signs = FIT_SHIFT, .levels = {.125f}, .open = iq1_s_open,
+     .close = iq1_s_close},
     {.shape = {.type = 21, .block = 256, .sub = 32, .bytes = 110, .form = FIT_INTS, .scale_least = 1, .scale_most = 31},
      .which = LATTICE_IQ3_S, .dimensions = 4, .signs = FIT_FREE, .levels = {1, 3, 5, 7, 9, 11, 13, 15},
      .open = iq3_s_open, .close = iq3_s_close},
@@ -399,7 +399,8 @@ static const FitLattice fit_lattices[] = {
 #undef IQ2_LEVELS
 
 /* One lane of what was found: units to points, signs and shifts. */
-static void fit_write_points(const FitLattice *s, const FitWork *k, const FitScales *best, int at, int lane, uint8_t *out)
+static void fit_write_points(const FitLattice *s, const FitWork *k, const FitScales *best, int at, int lane,
+                             uint8_t *out)
 {
     const forge_lattice *t = forge_lattice_get(s->which);
     const int bits = 16 / s->dimensions == 4 ? 3 : 2;

@@ -121,18 +121,17 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
     }
 }
 
-V_FN VF fit_one_lattice(const FitLattice *s, const FitList *list, FitWork *k, FitScales *best, int at, const float *u,
-                        const float *d, int rounds, const FitMetric *metric, uint8_t *bytes)
+typedef VF fit_lattice_fn(const FitLattice *s, const FitList *list, FitWork *k, FitScales *best, int at, const float *u,
+                          const float *d, forge_encode_fn encode, forge_decode_fn decode, int rounds,
+                          const FitMetric *metric, uint8_t *bytes);
+
+static fit_lattice_fn *fit_of_lattice(const FitLattice *s)
 {
-    const forge_encode_fn encode = FORGE_BACKEND.encode[s->shape.type];
-    const forge_decode_fn decode = FORGE_BACKEND.decode[s->shape.type];
     switch (s->signs) {
-    case FIT_FREE:
-        return (s->dimensions == 4 ? fit_free4 : fit_free8)(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
-    case FIT_EVEN:
-        return (s->dimensions == 4 ? fit_even4 : fit_even8)(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
-    case FIT_SHIFT: return fit_shift8(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
-    default: return fit_shifts8(s, list, k, best, at, u, d, encode, decode, rounds, metric, bytes);
+    case FIT_FREE: return s->dimensions == 4 ? fit_free4 : fit_free8;
+    case FIT_EVEN: return s->dimensions == 4 ? fit_even4 : fit_even8;
+    case FIT_SHIFT: return fit_shift8;
+    default: return fit_shifts8;
     }
 }
 
@@ -140,10 +139,12 @@ V_FN VF fit_one_lattice(const FitLattice *s, const FitList *list, FitWork *k, Fi
 static void fit_lattice_chunk(const FitLattice *s, const FitList *list, FitWork *k, int columns, const float *u,
                               const float *d, int rounds, const FitMetric *metric, FitOut to, double *error)
 {
+    fit_lattice_fn *fit = fit_of_lattice(s);
     FitScales best;
     for (int at = 0; at < columns; at += 256, to.out += s->shape.bytes) {
         uint8_t bytes[VN * 128];
-        const VF own = fit_one_lattice(s, list, k, &best, at, u, d, rounds, metric, bytes);
+        const VF own = fit(s, list, k, &best, at, u, d, FORGE_BACKEND.encode[s->shape.type],
+                           FORGE_BACKEND.decode[s->shape.type], rounds, metric, bytes);
         const uint32_t better = vm_bits(vf_lt(best.total, own));
         fit_carry(k->base, u, k->error, at, at + 256, at + 256, columns);
         float lanes[VN];
@@ -210,7 +211,8 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
             const FitOut to = {out + p * out_stride + at / s->block * s->bytes, out_stride, rows - p < VN ? rows - p : VN};
             const float *inner = fit->inner + at * FIT_CHUNK, *d = fit->d + at;
             if (type.lattice) {
-                fit_lattice_chunk(type.lattice, &panel->list, k, columns, inner, d, rounds, &panel->metric, to, error + p);
+                fit_lattice_chunk(type.lattice, &panel->list, k, columns, inner, d, rounds, &panel->metric, to,
+                                  error + p);
             } else {
                 fit_chunk(s, k, columns, inner, d, FORGE_BACKEND.encode[s->type], rounds, to, place, error + p);
             }
