@@ -24,7 +24,7 @@ F32 = tensor_type("F32")
 #: Tokens of the look at the operations before the text goes through.
 SURVEY = 16
 #: Logits that are held of either copy; of longer texts the last layer and the output matrix see every n-th token.
-LOGITS = 1 << 28
+LOGITS = 1 << 27
 #: Tensors that an operation takes, at most, and has as its weights.
 SOURCES = 3
 

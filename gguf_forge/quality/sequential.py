@@ -45,6 +45,8 @@ RESIDUAL = 0.5
 DAMPING = 0.01
 #: Columns that are corrected together at most: an equation of as many unknowns is solved for them.
 WIDTH = 8192
+#: From so many tokens for each column on moments are those of the copy, though the calibration's are of more tokens.
+MANY = 8
 #: Tokens whose products are added up at a time.
 PANEL = 4096
 #: Numbers of rows that are fitted at a time in a thread.
@@ -145,7 +147,9 @@ class _Work:
         kind = target.types[view.name]
         if self._inputs is None or self._inputs[0] != pair.key:
             seen = self._calibration.tokens(view.name)
-            known = target.metrics.moments(view.name, 0) if target.metrics and 2 * len(pair.inputs[0]) < seen else None
+            tokens, width = pair.inputs[1].shape
+            few = 2 * tokens < seen and tokens < MANY * width
+            known = target.metrics.moments(view.name, 0) if target.metrics and few else None
             self._inputs = pair.key, _Inputs.of(*pair.inputs, known)
         inputs = self._inputs[1]
         weights = encode_rows(view.rows(0, view.count), view.type, F32).view(np.float32).reshape(view.count, view.width)

@@ -78,9 +78,9 @@ def test_where_inputs_have_nothing_in_common_no_row_is_worse_than_the_plain_enco
     kind, rng = tensor_type(name), np.random.default_rng(5)
     rows = rng.standard_normal((60, WIDTH)).astype(np.float32)
     if shape == "few":
-        rows *= rng.random(rows.shape) < 0.05
+        rows *= (rng.random(rows.shape) < 0.05).astype(np.float32)
     elif shape == "steps":
-        rows = np.round(rows * 2) / 16
+        rows = (np.round(rows * 2) / 16).astype(np.float32)
     unrelated = np.eye(WIDTH, dtype=np.float32)
     fitted = dequantize(Metric(WIDTH, [(0, unrelated)]).encode(rows, kind)[0], kind)
     plain = dequantize(quantize(rows, kind, imatrix=np.ones(WIDTH, np.float32)), kind)
