@@ -258,6 +258,8 @@ def _gathered(
 
 #: What the scales of 8-bit floats that are no layer's `weight` are called, after their name.
 _SCALES = ("_scale_inv", "_scale")
+#: What families call them, in the place of `weight`, whose own rules multiply by them.
+_OF_FAMILIES = ("scale", "scales")
 
 
 def _beside(checkpoint: Checkpoint, name: str, tensor: SourceTensor, settings: Mapping[str, Any]) -> AnyTensor:
@@ -265,6 +267,9 @@ def _beside(checkpoint: Checkpoint, name: str, tensor: SourceTensor, settings: M
 
     CheckpointError for a matrix of 8-bit floats without any: they would be taken for the weights themselves.
     """
+    module = name.removesuffix("weight")
+    if any(f"{module}{end}" in checkpoint.tensors for end in _OF_FAMILIES):
+        return tensor
     scale = next((checkpoint.tensors[name + end] for end in _SCALES if name + end in checkpoint.tensors), None)
     if not tensor.dtype.startswith(("F8_E4M3", "F8_E5M2")):
         return tensor
