@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,4 +91,22 @@ class BuildCore(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args = flags
             extension.extra_link_args = links
+        if compiler.compiler_type != "msvc":
+            compile_side_by_side(compiler)
         super().build_extensions()
+
+
+def compile_side_by_side(compiler: Any) -> None:
+    """Lets setuptools' compiler work on as many files at a time as there are processors."""
+    one, every = compiler._compile, compiler.compile
+
+    def compiled(*args: Any, **options: Any) -> Any:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            begun: list[Future[None]] = []
+            compiler._compile = lambda *file: begun.append(pool.submit(one, *file))
+            objects = every(*args, **options)
+            for file in begun:
+                file.result()
+        return objects
+
+    compiler.compile = compiled
