@@ -144,6 +144,20 @@ def test_stacks_of_8_bit_floats(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(found["m.experts.down_proj"], table[codes] * wide)
 
 
+def test_8_bit_floats_without_a_scale_are_refused_unless_a_family_reads_its_own(tmp_path: Path) -> None:
+    alone: Arrays = {"a.weight": ("F8_E4M3", np.full((4, 8), 0x38, np.uint8))}
+    beside: Arrays = {**alone, "a.scale": ("F32", np.ones((1, 1), np.float32))}
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "beside").mkdir()
+    with open_checkpoint(checkpoint_of(tmp_path / "beside", beside, {"quant_method": "fp8"})) as checkpoint:
+        assert set(unpacked(checkpoint)) == set(beside)
+    with (
+        open_checkpoint(checkpoint_of(tmp_path / "alone", alone, {"quant_method": "fp8"})) as checkpoint,
+        pytest.raises(CheckpointError, match=r'"a\.weight".*need a scale'),
+    ):
+        unpacked(checkpoint)
+
+
 def test_scales_of_activations_are_left_out_and_said(tmp_path: Path) -> None:
     one = np.array([1.0], np.float32)
     tensors: Arrays = {
