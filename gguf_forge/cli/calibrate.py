@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gguf_forge.cli.options import OUTPUT, PATH, Parsed, speaking
-from gguf_forge.cli.running import remark_on_experts, run_of, running, title
+from gguf_forge.cli.running import remark_on_experts, require_input, run_of, running, title
 from gguf_forge.cli.terminal import Terminal, size
 
 #: Powers of 1024 by the letter that stands for them.
@@ -55,10 +55,7 @@ def command(
     """
     from gguf_forge.quality.calibrate import calibrate
 
-    if source is not None and not options["texts"]:
-        raise click.UsageError("no text given: --text FILE")
-    if source is None and not merge:
-        raise click.UsageError("neither MODEL nor --in-file is given")
+    require_input(source, options["texts"], merge)
     terminal = Terminal(quiet, verbose)
     start = time.monotonic()
     with terminal.progress(title(source), "windows") as progress:

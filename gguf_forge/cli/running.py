@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ def run_of(options: dict[str, Any], *, output: bool = False) -> CalibrationRun:
     from gguf_forge.quality.calibrate import CalibrationRun
 
     return CalibrationRun(**options, output=output)
+
+
+def require_input(source: Path | None, texts: Sequence[Path], merge: Sequence[Path]) -> None:
+    """Raises click.UsageError for a model without a text, and for neither a model nor files to add up."""
+    if source is not None and not texts:
+        raise click.UsageError("no text given: --text FILE")
+    if source is None and not merge:
+        raise click.UsageError("neither MODEL nor --in-file is given")
 
 
 def remark_on_experts(terminal: Terminal, imatrix: Imatrix) -> None:

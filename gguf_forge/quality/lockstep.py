@@ -196,7 +196,7 @@ class _Additions:
 
 
 class Lockstep:
-    """Evaluates windows with both copies. `writable` was loaded so.
+    """Evaluates windows with both copies; of `models` the second was loaded writable.
 
     meet: called with the name and the tensor of each weight of the second copy, before the first operation that takes
     it. pair: called after that at the first product of a weight for which `wants(name)` holds, before either copy

@@ -15,7 +15,7 @@ from gguf_forge.convert.job import Quantization
 from gguf_forge.errors import ForgeError
 from tests.convert.test_grids import _bf16
 from tests.convert.test_imported import MODEL, _floats
-from tests.source.containers import entry, safetensors_bytes
+from tests.source.containers import safetensors_of
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Pieces = dict[str, tuple[str, np.ndarray[Any, Any]]]
@@ -77,12 +77,7 @@ def checkpoint(folder: Path, form: str, **settings: Any) -> Path:
         for end, piece in _pieces(form, weight).items():
             pieces[f"model.layers.0.{name}.{end}"] = piece
     pieces["model.norm.weight"] = ("F32", np.ones(HIDDEN, np.float32))
-    header: dict[str, Any] = {}
-    data = b""
-    for name, (dtype, values) in pieces.items():
-        header[name] = entry(dtype, list(values.shape), [len(data), len(data) + values.nbytes])
-        data += np.ascontiguousarray(values).tobytes()
-    (folder / "model.safetensors").write_bytes(safetensors_bytes(header, data))
+    (folder / "model.safetensors").write_bytes(safetensors_of(pieces))
     config = {
         "architectures": ["BitnetForCausalLM" if plain else "BitNetForCausalLM"],
         "model_type": "bitnet",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gguf_forge.errors import ForgeError
 from gguf_forge.source import open_checkpoint
@@ -21,6 +25,16 @@ def safetensors_bytes(header: Any, data: bytes = b"", *, length: int | None = No
 def entry(dtype: str = "F32", shape: Any = (4,), offsets: Any = (0, 16), **more: Any) -> dict[str, Any]:
     """One tensor of a safetensors header."""
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
+
+
+def safetensors_of(tensors: Mapping[str, tuple[str, NDArray[Any]]]) -> bytes:
+    """A safetensors file of arrays, each with the dtype that the header says it has."""
+    header: dict[str, Any] = {}
+    data = b""
+    for name, (dtype, values) in tensors.items():
+        header[name] = entry(dtype, list(values.shape), [len(data), len(data) + values.nbytes])
+        data += np.ascontiguousarray(values).tobytes()
+    return safetensors_bytes(header, data)
 
 
 def assert_a_checkpoint_or_an_error(path: Path) -> None:

@@ -14,19 +14,14 @@ from gguf_forge.errors import CheckpointError
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.dtypes import DTYPES
 from gguf_forge.source.packed import PackedTensor, unpacked
-from tests.source.containers import entry, safetensors_bytes
+from tests.source.containers import safetensors_of
 
 Arrays = Mapping[str, tuple[str, np.ndarray[Any, Any]]]
 RNG = np.random.default_rng(11)
 
 
 def checkpoint_of(folder: Path, tensors: Arrays, settings: Mapping[str, Any], **config: Any) -> Path:
-    header: dict[str, Any] = {}
-    data = b""
-    for name, (dtype, values) in tensors.items():
-        header[name] = entry(dtype, list(values.shape), [len(data), len(data) + values.nbytes])
-        data += np.ascontiguousarray(values).tobytes()
-    (folder / "model.safetensors").write_bytes(safetensors_bytes(header, data))
+    (folder / "model.safetensors").write_bytes(safetensors_of(tensors))
     (folder / "config.json").write_text(json.dumps({"quantization_config": dict(settings), **config}))
     return folder
 
