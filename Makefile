@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := fixtures/models/PyLlama-7M
 CHECKPOINTS ?= build/zoo
+# Tests are spread over as many processes as there are processors; JOBS=0 runs them in one.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 WORLDS ?= here oldest musl aarch64 windows
 PACKAGING := pyproject.toml setup.py $(wildcard native/* native/*/*)
 .DEFAULT_GOAL := help
@@ -16,16 +19,16 @@ run: $(VENV)/.run ## convert the trained model kept in fixtures/ to Q4_K_M and s
 	$(BIN)/gguf-forge inspect out/PyLlama-7M-Q4_K_M.gguf
 
 test: $(VENV)/.test ## the test suite
-	$(BIN)/python -m pytest -m "not zoo and not runtime"
+	$(PYTEST) -m "not zoo and not runtime"
 
 test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
-	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(BIN)/python -m pytest -m zoo tests/convert
+	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(PYTEST) -m zoo tests/convert
 
 test-vocabs: $(VENV)/.test ## VOCABS=folder (.gguf with .gguf.inp, .gguf.out): published vocabularies and texts
 	GGUF_VOCABS=$(VOCABS) $(BIN)/python -m pytest tests/convert/test_check.py
 
 test-imports: $(VENV)/.test build/quant-zoo/.made ## QUANT_ZOO=folder (unpack.py, truth.json): quantized checkpoints, every tensor
-	QUANT_ZOO=build/quant-zoo $(BIN)/python -m pytest tests/source/test_packed.py tests/convert/test_imported.py \
+	QUANT_ZOO=build/quant-zoo $(PYTEST) tests/source/test_packed.py tests/convert/test_imported.py \
 	  tests/runtime/test_imports.py
 
 test-run: $(VENV)/.test ## converted files opened and run by llama.cpp, of the test suite
@@ -39,7 +42,7 @@ test-pythons: $(BIN)/python ## the suite on every Python at hand (PYTHONS=more i
 	$(BIN)/python -m tests.pythons $(TESTS)
 
 sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
-	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize
+	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize -n $(JOBS)
 
 test-neon: ## the NEON kernels, cross-compiled and run under qemu-user
 	bash tests/native/neon.sh

@@ -125,6 +125,13 @@ def fields(packed: Any, size: int, bits: int, out: Any) -> None:
     _lib.forge_fields(_ffi.from_buffer("uint8_t[]", packed), size, bits, _ffi.from_buffer("uint8_t[]", out, True))
 
 
+def read_strided(fd: int, offset: int, stride: int, out: Any) -> int:
+    """Calls forge_read_strided for the rows of a matrix, rows contiguous; returns how many of them were read."""
+    rows, size = len(out), out[:1].nbytes
+    found: int = _lib.forge_read_strided(fd, offset, stride, size, rows, _ffi.from_buffer("uint8_t[]", out, True))
+    return found
+
+
 def turn_words(words: Any, out: Any, isa: str | None = None) -> None:
     """Calls forge_turn_words: words of 32 bits (height, width), rows contiguous, to as many (width, height)."""
     height, width = words.shape

@@ -16,7 +16,10 @@ ffi.cdef(cdef)
 ffi.set_source(
     "gguf_forge._core",
     '#include "forge.h"',
-    sources=["native/core.c", "native/grid.c", "native/lattice.c", *(f"native/isa/{isa}.c" for isa in ISA)],
+    sources=[
+        *(f"native/{name}.c" for name in ("core", "grid", "lattice", "strided")),
+        *(f"native/isa/{isa}.c" for isa in ISA),
+    ],
     include_dirs=["native"],
     depends=[str(p.relative_to(HERE.parent)) for p in HERE.rglob("*.*") if p.suffix in {".h", ".def", ".py"}],
     py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),  # as in setup.py

@@ -1,4 +1,4 @@
-/* The C API of the block core: types, encode, decode. No files, no threads, no allocation, no printing.
+/* The C API of the block core: types, encode, decode. No threads, no allocation, no printing; one function reads a file.
  *
  * The region between the two markers is the text that both the C compiler and cffi read.
  */
@@ -145,6 +145,11 @@ int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type,
  * instruction set. */
 void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,
                    int64_t last, float *tiles);
+
+/* Reads `pieces` of `bytes` each, the first from byte `offset` of a file on, each next `stride` bytes on, one behind the
+ * other into `out`. How many were read whole before one was not, because of a signal, an error or the file's end; 0 on
+ * Windows, where positioned reads gain nothing. */
+int64_t forge_read_strided(int fd, int64_t offset, int64_t stride, int64_t bytes, int64_t pieces, uint8_t *out);
 
 /* cdef end */
 

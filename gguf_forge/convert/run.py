@@ -1,6 +1,6 @@
 """Carries out plans: reads runs of rows once, encodes them for every file wanted, writes them at their offsets.
 
-Knows threads and memory: a thread holds one run of about RUN_ELEMENTS elements, so memory depends on the number of
+Knows threads and memory: a thread holds one run of about a million elements, so memory depends on the number of
 threads and the longest row, never on the model. Must not know where rows come from or why a type was chosen.
 """
 
@@ -31,6 +31,8 @@ from gguf_forge.types import TensorType
 
 #: Elements of a run: 4 MiB as float32, which keeps a run in cache and the share of Python small.
 RUN_ELEMENTS = 1 << 20
+#: The same of weights that are stored in codes: those are at most a byte, and take less time each.
+PACKED_RUN_ELEMENTS = 1 << 21
 
 #: Numbers from here on are left to the plain encoders: sums of their squares could overflow.
 FIT_REACH = 1e9
@@ -227,7 +229,8 @@ def _in_threads(work: _Work, count: int) -> None:
 
 def _runs(views: Iterable[View]) -> Iterator[_Run]:
     for view in views:
-        step = max(1, RUN_ELEMENTS // max(1, view.width))
+        elements = RUN_ELEMENTS if view.stored is None else PACKED_RUN_ELEMENTS
+        step = max(1, elements // max(1, view.width))
         for start in range(0, view.count, step):
             yield _Run(view, start, min(start + step, view.count))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -12,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge import system
+from gguf_forge import _native, system
 from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError, TruncatedError
 
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
@@ -74,13 +73,12 @@ class InputFile:
             return
         if not self._open:
             raise ValueError(f"{self.path}: read after close")
-        for row in target:
-            view, got = memoryview(row).cast("B"), -1
-            with suppress(OSError):
-                got = system.read_at(self._fd, view, offset)
-            if got != len(view):  # seldom: a signal, or an error to be named
-                self.read_into(row, offset)
-            offset += stride
+        at = 0
+        while at < len(target):
+            at += _native.read_strided(self._fd, offset + at * stride, stride, target[at:])
+            if at < len(target):  # seldom, but on Windows: a signal, or an error to be named
+                self.read_into(target[at], offset + at * stride)
+                at += 1
 
     def _raise_short(self, offset: int, missing: int) -> None:
         if not self.unchanged():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gguf_forge import _native
 from gguf_forge.errors import ForgeError
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.packed import slabs
@@ -36,6 +37,19 @@ def test_columns_are_those_of_the_matrix_in_any_thread(path: Path) -> None:
         spans = [(start, stop) for start in range(0, 50, 3) for stop in (start + 1, min(50, start + 12))]
         for (start, stop), found in zip(spans * 4, pool.map(lambda span: read(*span), spans * 4), strict=True):
             assert np.array_equal(found, VALUES[:, start:stop])
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_pieces_that_the_core_leaves_are_read_one_by_one(
+    path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where it reads none, and behind a piece that a signal cut short."""
+    read_strided = _native.read_strided
+    monkeypatch.setattr(_native, "read_strided", lambda fd, at, on, out: read_strided(fd, at, on, out[:most]))
+    with open_checkpoint(path) as checkpoint:
+        tensor = checkpoint.tensors["words"]
+        assert isinstance(tensor, SourceTensor)
+        assert np.array_equal(slabs.columns(tensor)(5, 23), VALUES[:, 5:23])
 
 
 def test_a_file_cut_meanwhile_is_an_error_in_every_thread(path: Path) -> None:

@@ -70,22 +70,29 @@ def survey(view: View) -> Survey:
 
 
 class _Wholes:
-    """Whether all scales of each matrix of a stack are the same, run of rows after run."""
+    """Whether all scales of each matrix of a stack are the same, run of rows after run, until two differ."""
 
     def __init__(self, view: View) -> None:
-        matrices = view.shape[0] if len(view.shape) > 2 else 1
-        self._height = max(1, view.count // max(1, matrices))
-        self._least, self._most = np.full(matrices, np.inf), np.full(matrices, -np.inf)
+        self._matrices = view.shape[0] if len(view.shape) > 2 else 1
+        self._height = max(1, view.count // max(1, self._matrices))
+        self._found: dict[int, Array] = {}
+        self._differ = False
 
     def see(self, start: int, scales: Array) -> None:
         """Looks at the scales of rows from row `start` on."""
-        number = np.arange(start, start + len(scales)) // self._height
-        np.minimum.at(self._least, number, scales.min(axis=1, initial=np.inf))
-        np.maximum.at(self._most, number, scales.max(axis=1, initial=-np.inf))
+        at, stop = start, start + len(scales)
+        while at < stop and not self._differ:
+            matrix = at // self._height
+            end = min(stop, (matrix + 1) * self._height)
+            one = self._found.setdefault(matrix, scales[at - start, :1].copy())
+            # Mostly the first row tells, and spares comparing all.
+            self._differ = not ((scales[at - start] == one).all() and (scales[at - start : end - start] == one).all())
+            at = end
 
     def found(self) -> tuple[float, ...]:
         """The scales of the matrices; none where one has several."""
-        return tuple(self._least.tolist()) if (self._least == self._most).all() else ()
+        whole = not self._differ and len(self._found) == self._matrices and all(s.size for s in self._found.values())
+        return tuple(float(self._found[m][0]) for m in range(self._matrices)) if whole else ()
 
 
 def _runs(count: int, width: int) -> Iterator[tuple[int, int]]:
