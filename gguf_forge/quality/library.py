@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cffi
@@ -43,7 +44,8 @@ class Library:
         self.path = path
         self.said: list[str] = []
         self.layout, self.ffi, self._files = _fitting(path)
-        self._log = self.ffi.callback("void(int, const char *, void *)", self._hear, onerror=lambda *_: None)
+        self._ended: BaseException | None = None
+        self._log = self.ffi.callback("void(int, const char *, void *)", self._hear, onerror=self._missed)
         self.llama_log_set(self._log, self.ffi.NULL)
         self._abort = self.ffi.callback("void(const char *)", self._give_up)
         self.ggml_set_abort_callback(self._abort)
@@ -62,7 +64,13 @@ class Library:
         return bytes(self.ffi.string(tensor.name)).decode("utf-8", "replace")
 
     def reason(self) -> str:
-        """What the library said last of warnings and errors, in one line; and forgets it."""
+        """What the library said last of warnings and errors, in one line; and forgets it.
+
+        Raises the signal that came while the library was heard.
+        """
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            raise ended
         lines = [printable(line.strip()) for line in self.said if line.strip()]
         self.said.clear()
         return "; ".join(lines[-3:])[:600] or "it gave no reason"
@@ -71,6 +79,11 @@ class Library:
         if level in (WARNING, WARNING + 1):  # 5 continues a line, of whatever level
             self.said.append(self.ffi.string(text).decode("utf-8", "replace"))
             del self.said[:-16]
+
+    def _missed(self, kind: type[BaseException], error: BaseException, at: TracebackType) -> None:
+        """What a signal raises in `_hear` cannot pass through the library: it is raised when next it has returned."""
+        if not isinstance(error, Exception):
+            self._ended = error
 
     def _give_up(self, message: Any) -> None:
         """The library ends the process on what it did not expect of a model: then with one line, and tidily."""

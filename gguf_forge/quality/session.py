@@ -221,7 +221,7 @@ class Session:
         params.n_threads = params.n_threads_batch = threads or processors()
         params.swa_full = False
         if observe is not None:
-            self._callback = lib.ffi.callback("bool(ggml_tensor *, bool, void *)", self._see)
+            self._callback = lib.ffi.callback("bool(ggml_tensor *, bool, void *)", self._see, onerror=self._missed)
             params.cb_eval = self._callback
         lib.reason()
         handle = lib.llama_init_from_model(model.handle, params)
@@ -362,6 +362,10 @@ class Session:
             self._raised = error
             return False
         return not last
+
+    def _missed(self, kind: type[BaseException], error: BaseException, at: TracebackType) -> None:
+        """A signal may raise before `_see` has begun to look out for errors: it ends the evaluation like any other."""
+        self._raised = self._raised or error
 
     def _product(self, tensor: Any) -> Product | None:
         name = self.operation(tensor)

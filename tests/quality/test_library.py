@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType, FrameType
 
 import numpy as np
 import pytest
@@ -151,3 +155,42 @@ def test_a_library_that_ends_the_process_leaves_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["blk.0.attn_k.weight", "CUDA0#blk.0.attn_k.weight#0", "CPU#blk.0.attn_k.weight"])
 def test_a_scheduler_s_marks_are_no_part_of_a_name(name: str) -> None:
     assert weight_name(name) == "blk.0.attn_k.weight"
+
+
+@contextmanager
+def raising_at_entry(code: CodeType, number: int) -> Iterator[None]:
+    """At the `number`-th call of a function, KeyboardInterrupt before its first line, as a signal may have it."""
+    calls = 0
+
+    def trace(frame: FrameType, event: str, value: object) -> None:
+        nonlocal calls
+        if event == "call" and frame.f_code is code:
+            calls += 1
+            if calls == number:
+                raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@needs_library
+@pytest.mark.parametrize("number", [1, 40, 41])
+def test_a_signal_at_the_entry_of_a_callback_ends_the_evaluation(dense: Path, number: int) -> None:
+    with Model(dense) as model, Session(model, 16, threads=1, observe=lambda product: None) as session:
+        with raising_at_entry(Session._see.__code__, number), pytest.raises(KeyboardInterrupt):
+            session.evaluate(np.ones((1, 16), np.int32))
+        assert session.evaluate(np.ones((1, 16), np.int32)) is not None
+
+
+@needs_library
+def test_a_signal_while_the_library_is_heard_is_raised_behind_it(tmp_path: Path) -> None:
+    lib = library()
+    with raising_at_entry(module.Library._hear.__code__, 1):
+        lib.llama_model_load_from_file(os.fsencode(tmp_path / "missing.gguf"), lib.llama_model_default_params())
+        with pytest.raises(KeyboardInterrupt):
+            lib.reason()
+    assert "missing.gguf" in lib.reason()
