@@ -163,9 +163,10 @@ class _Work:
         self.targets = targets
         self.error: BaseException | None = None
         self._progress = progress
-        self._runs = _runs(views)
+        left = [view for view in views if not all(view.name in target.written for target in targets)]
+        self._runs = _runs(left)
         self._total = source_bytes(views)
-        self._done = 0
+        self._done = self._total - source_bytes(left)
         self._in_hand = 0
         self._stopped = False
         self._lock = threading.Lock()

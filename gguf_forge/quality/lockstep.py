@@ -33,13 +33,12 @@ SOURCES = 3
 class Pair:
     """A product of both copies, about to be computed. Valid during the call that shows it.
 
-    weight: its name. tensor: that of the second copy, which may be exchanged. inputs: float32 (tokens, width) of the
-    first copy and of the second. residuals: what the products will be added to, float32 (tokens, outputs) of either,
-    where that is known. key: equal for products with the same inputs.
+    weight: its name. inputs: float32 (tokens, width) of the first copy and of the second. residuals: what the products
+    will be added to, float32 (tokens, outputs) of either, where that is known. key: equal for products with the same
+    inputs.
     """
 
     weight: str
-    tensor: Any
     inputs: tuple[Floats, Floats]
     residuals: tuple[Floats, Floats] | None
     key: int
@@ -198,14 +197,14 @@ class _Additions:
 class Lockstep:
     """Evaluates windows with both copies; of `models` the second was loaded writable.
 
-    meet: called with the name and the tensor of each weight of the second copy, before the first operation that takes
-    it. pair: called after that at the first product of a weight for which `wants(name)` holds, before either copy
-    computes it. Both may `exchange` the second copy's weights.
+    meet: called with the name of each weight of the second copy, before the first operation that takes it. pair: called
+    after that at the first product of a weight for which `wants(name)` holds, before either copy computes it. What they
+    return the weight becomes in the second copy: float32 (rows, width), or None for what it is.
     """
 
     def __init__(
         self, models: tuple[Model, Model], windows: Tokens, *, wants: Callable[[str], bool],
-        meet: Callable[[str, Any], None], pair: Callable[[Pair], None], threads: int | None = None,
+        meet: Callable[[str], Floats | None], pair: Callable[[Pair], Floats | None], threads: int | None = None,
     ) -> None:  # fmt: skip
         self._wants, self._pair, self._meet = wants, pair, meet
         self._meeting = Meeting()
@@ -239,9 +238,9 @@ class Lockstep:
             self.first.close()
             self.second.close()
 
-    def exchange(self, tensor: Any, values: Floats) -> None:
-        """Gives a weight of the second copy these values, float32 (rows, width)."""
-        exchange(self.second, tensor, values)
+    def _become(self, tensor: Any, values: Floats | None) -> None:
+        if values is not None:
+            exchange(self.second, tensor, values)
 
     def _in_thread(self) -> None:
         try:
@@ -265,7 +264,7 @@ class Lockstep:
             name = stream.name(leaf)
             if name not in self._met:
                 self._met.add(name)
-                self._meet(name, leaf)
+                self._become(leaf, self._meet(name))
         if self._pairs(stream, tensor, self._paired[1]):
             self._at_pair(stream, number, tensor)
         self._end(stream, tensor)
@@ -278,7 +277,7 @@ class Lockstep:
             raise UnsupportedError(f"{name}: llama.cpp computes the two copies in different ways")
         residuals = None if residual is None or own is None else (residual, own)
         key = int(stream.library.ffi.cast("uintptr_t", tensor.src[1]))
-        self._pair(Pair(name, tensor.src[0], (inputs, mine), residuals, key))
+        self._become(tensor.src[0], self._pair(Pair(name, (inputs, mine), residuals, key)))
         self._meeting.finish()
 
     def _end(self, stream: Stream, tensor: Any) -> None:
@@ -306,8 +305,8 @@ class Lockstep:
         return stream.floats(found)
 
 
-def exchange(session: Session, tensor: Any, values: Floats) -> bytes:
-    """Writes values, float32 (rows, width), over a weight in memory, in its type there; returns what it was.
+def exchange(session: Session, tensor: Any, values: Floats) -> None:
+    """Writes values, float32 (rows, width), over a weight in memory, in its type there.
 
     Raises UnsupportedError where the weight is of another size.
     """
@@ -317,6 +316,4 @@ def exchange(session: Session, tensor: Any, values: Floats) -> bytes:
     if len(memory) != len(blocks):
         name = weight_name(session.library.name_of(tensor))
         raise UnsupportedError(f"{name}: {len(memory)} bytes in memory, {len(blocks)} in the file")
-    before = bytes(memory)
     memory[:] = blocks
-    return before

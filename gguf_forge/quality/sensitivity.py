@@ -50,11 +50,13 @@ class Weights(Session):
     def exchanged(self, name: str, values: Floats) -> Iterator[None]:
         """While it lasts, a weight has these values, float32 (rows, width), rounded to the type it has in memory."""
         tensor = self._found[name]
-        before = exchange(self, tensor, values)
+        memory = self.library.ffi.buffer(tensor.data, self.library.ggml_nbytes(tensor))
+        before = bytes(memory)
+        exchange(self, tensor, values)
         try:
             yield
         finally:
-            self.library.ffi.buffer(tensor.data, len(before))[:] = before
+            memory[:] = before
 
     def kind(self, name: str) -> TensorType:
         """The type a weight has in memory."""

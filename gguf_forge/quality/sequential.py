@@ -23,10 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.convert.metrics import EMBEDDING
-from gguf_forge.convert.run import Progress, Target, encoded
+from gguf_forge.convert.run import Progress, Target, encoded, source_bytes
 from gguf_forge.convert.view import F32, View
 from gguf_forge.errors import InvalidError, RecipeError, RequestError, UnsupportedError, escaped
-from gguf_forge.quality.lockstep import Lockstep, Pair
+from gguf_forge.format import reader
+from gguf_forge.quality.lockstep import LOGITS, Lockstep, Pair
+from gguf_forge.quality.memory import Use, cache
 from gguf_forge.quality.model_file import model_file
 from gguf_forge.quality.moments import block_sizes
 from gguf_forge.quality.session import MOST_SEQUENCES, Model, Tokens
@@ -82,21 +84,21 @@ class Sequential:
             path = stack.enter_context(model_file(self.source, floats=True))
             models = (stack.enter_context(Model(path)), stack.enter_context(Model(path, writable=True)))
             fitted = {view.name: view for view in views if _goes_through(view, target)}
-            text = self._that_fits(windows, views)
-            work = _Work(fitted, target, calibration, threads, progress)
+            with reader.open(path) as file:
+                text = self._that_fits(windows, views, file.metadata)
+            work = _Work(fitted, target, calibration, threads, progress, source_bytes(views))
             stack.callback(work.close)
-            lockstep = Lockstep(models, text, wants=work.wants, meet=work.meet, pair=work.pair, threads=threads)
-            work.lockstep = lockstep
-            lockstep.run()
+            Lockstep(models, text, wants=work.wants, meet=work.meet, pair=work.pair, threads=threads).run()
 
-    def _that_fits(self, windows: Tokens, views: Sequence[View]) -> Tokens:
+    def _that_fits(self, windows: Tokens, views: Sequence[View], metadata: Mapping[str, Any]) -> Tokens:
         """As many windows as the budget and the library allow."""
         matrices = [view for view in views if len(view.shape) > 1 and view.name.startswith("blk.")]
         widest = max((max(view.shape[-2:]) for view in matrices), default=1)
-        state = max((view.width for view in views if view.name == EMBEDDING), default=1)
-        a_token = 2 * 4 * (WIDEST * widest + STATES * state)
-        count = max(1, min(MOST_SEQUENCES, self._budget // (a_token * windows.shape[1])))
-        return windows[:count]
+        words, state = next((view.shape for view in views if view.name == EMBEDDING), (1, 1))
+        context = windows.shape[1]
+        a_window = 2 * (4 * (WIDEST * widest + STATES * state) * context + cache(metadata, Use(context)).nbytes)
+        count = max((self._budget - 8 * LOGITS) // a_window, self._budget // (a_window + 8 * context * words))
+        return windows[: max(1, min(MOST_SEQUENCES, count))]
 
 
 def _goes_through(view: View, target: Target) -> bool:
@@ -111,14 +113,13 @@ class _Work:
 
     def __init__(
         self, views: Mapping[str, View], target: Target, calibration: Calibration, threads: int,
-        progress: Progress | None,
+        progress: Progress | None, total: int,
     ) -> None:  # fmt: skip
-        self.lockstep: Lockstep | None = None
         self._views, self._target, self._calibration = views, target, calibration
         self._threads, self._progress = threads, progress
         self._pool = ThreadPoolExecutor(threads)
         self._inputs: tuple[int, _Inputs] | None = None
-        self._done, self._total = 0, sum(view.elements for view in views.values())
+        self._done, self._total = 0, total
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -130,18 +131,18 @@ class _Work:
             return False
         return view.count == view.shape[0] and self._calibration.source(name) is not None
 
-    def meet(self, name: str, tensor: Any) -> None:
+    def meet(self, name: str) -> Floats | None:
         """A weight that no product is paired for, token embeddings or experts: encoded as it would be otherwise."""
         view = self._views.get(name)
         if view is None or self.wants(name):
-            return
+            return None
         blocks = []
         for start, rows in encoded(view, self._target, self._threads):
             self._target.write(name, rows, start)
             blocks.append(rows)
-        self._made(view, np.concatenate(blocks), tensor)
+        return self._made(view, np.concatenate(blocks))
 
-    def pair(self, pair: Pair) -> None:
+    def pair(self, pair: Pair) -> Floats:
         """A matrix before its product: fitted to what the product shall give."""
         view, target = self._views[pair.weight], self._target
         kind = target.types[view.name]
@@ -158,7 +159,7 @@ class _Work:
             raise InvalidError("the model computes numbers that are not finite", field=f'tensor "{escaped(view.name)}"')
         blocks = self._fitted(corrected, kind, inputs, view.name)
         target.write(view.name, blocks, 0)
-        self._made(view, blocks, pair.tensor)
+        return self._made(view, blocks)
 
     def _fitted(self, weights: Floats, kind: TensorType, inputs: _Inputs, name: str) -> NDArray[np.uint8]:
         step = max(1, FITTED_AT_ONCE // weights.shape[1])
@@ -173,15 +174,14 @@ class _Work:
 
         return np.concatenate([*self._pool.map(rows, range(0, len(weights), step))])
 
-    def _made(self, view: View, blocks: NDArray[np.uint8], tensor: Any) -> None:
-        """Gives the second copy what the file has now."""
+    def _made(self, view: View, blocks: NDArray[np.uint8]) -> Floats:
+        """What the file has of a tensor now, for the second copy."""
         self._target.written.add(view.name)
-        assert self.lockstep is not None
-        values = encode_rows(blocks, self._target.types[view.name], F32).view(np.float32)
-        self.lockstep.exchange(tensor, values.reshape(-1, view.width))
-        self._done += view.elements
+        self._done += source_bytes([view])
         if self._progress is not None:
             self._progress(self._done, self._total)
+        values = encode_rows(blocks, self._target.types[view.name], F32).view(np.float32)
+        return values.reshape(-1, view.width)
 
 
 class _Inputs:
