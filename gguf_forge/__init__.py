@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
+    from gguf_forge.whole.split import Shard as Shard
+    from gguf_forge.whole.split import merge_files as merge_files
+    from gguf_forge.whole.split import split_file as split_file
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
 _PUBLIC = {
@@ -85,6 +88,7 @@ _PUBLIC = {
     "RequestError": "gguf_forge.errors",
     "RoundTrip": "gguf_forge.quant.roundtrip",
     "Sequential": "gguf_forge.quality.sequential",
+    "Shard": "gguf_forge.whole.split",
     "TENSOR_TYPES": "gguf_forge.types",
     "Tensor": "gguf_forge.format.reader",
     "TensorType": "gguf_forge.types",
@@ -102,10 +106,12 @@ _PUBLIC = {
     "evaluate": "gguf_forge.quality.evaluate",
     "load_imatrix": "gguf_forge.quant.imatrix",
     "make_imatrix": "gguf_forge.quality.calibrate",
+    "merge_files": "gguf_forge.whole.split",
     "open": "gguf_forge.opening",
     "quantize": "gguf_forge.quant.codec",
     "quantize_file": "gguf_forge.convert.files",
     "roundtrip": "gguf_forge.quant.roundtrip",
+    "split_file": "gguf_forge.whole.split",
 }
 #: Public modules.
 _MODULES = ("values",)

@@ -27,6 +27,8 @@ COMMANDS = {
     "calibrate": "gguf_forge.cli.calibrate",
     "evaluate": "gguf_forge.cli.evaluate",
     "inspect": "gguf_forge.cli.inspect",
+    "split": "gguf_forge.cli.split",
+    "merge": "gguf_forge.cli.merge",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "recommend": "gguf_forge.cli.recommend",
     "types": "gguf_forge.cli.types",

@@ -1,11 +1,10 @@
-"""Where output files go: their names and folders, and what they must not replace. Knows paths, no model and no type."""
+"""Where output files of models go: their names and folders. Knows paths, no model and no type."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from gguf_forge.convert.general import default_file_name
@@ -47,26 +46,6 @@ def quantized_path(output: str | os.PathLike[str], job: Job) -> Path:
     return Path(output) / f"ggml-model-{job.type}.gguf" if in_folder else Path(output)
 
 
-def make_folder(folder: Path, made: list[Path]) -> None:
-    """Makes a folder and those above it where there are none, and adds what it makes to `made`. Raises OutputError."""
-    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
-    for path in reversed(missing):
-        made.append(path)  # before it is there: nothing that ends the run in between leaves it behind
-        try:
-            path.mkdir()
-        except OSError as error:
-            made.pop()
-            if not path.is_dir():
-                raise OutputError(f"no folder can be made: {error.strerror}", path=path) from error
-
-
-def remove_folders(made: Sequence[Path]) -> None:
-    """Removes folders that `make_folder` made, in which there is nothing."""
-    for path in reversed(made):
-        with contextlib.suppress(OSError):
-            path.rmdir()
-
-
 def _default_name(job: Job) -> str:
     """After the model, whose name may be anything: on Windows also a path that leads elsewhere."""
     name = default_file_name(job.metadata, job.type)
@@ -82,14 +61,3 @@ def _filled(template: str, kind: str) -> str:
     if unknown is not None:
         raise RequestError(f"{template}: {unknown[0]} stands for nothing; {{ftype}} and {{FTYPE}} stand for the type")
     return name
-
-
-def require_other(sources: Iterable[Path], outputs: Sequence[Path]) -> None:
-    """OutputError for an output that would replace what is read."""
-    existing = [path for path in outputs if path.exists()]
-    if not existing:
-        return
-    for source in sources:
-        for path in existing:
-            if source.exists() and os.path.samefile(source, path):
-                raise OutputError(f"{path}: is the input")

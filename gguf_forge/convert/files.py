@@ -15,13 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.convert.destination import (
-    make_folder,
-    output_paths,
-    quantized_path,
-    remove_folders,
-    require_other,
-)
+from gguf_forge.convert.destination import output_paths, quantized_path
 from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.grids import hint, with_grids
 from gguf_forge.convert.imported import Import, Surveys, measured
@@ -33,6 +27,7 @@ from gguf_forge.convert.wholes import with_wholes
 from gguf_forge.errors import UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import names_folder
+from gguf_forge.format.places import make_folder, remove_folders, require_other
 from gguf_forge.format.plan import FilePlan
 from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter

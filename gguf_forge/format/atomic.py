@@ -12,6 +12,7 @@ is removed when its AtomicFile dies, or at the end of the process.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -135,6 +136,11 @@ class AtomicFile:
                 self._sibling.close()
         except OSError as error:
             raise self._error(error) from error
+
+    def take_back(self) -> None:
+        """Removes the published file: one of a set whose others could not be published, where there was none before."""
+        with contextlib.suppress(OSError):
+            self._target.unlink()
 
     def discard(self) -> None:
         """Removes what was written. Does nothing after publish, or twice."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from gguf_forge import system
 from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError
-from gguf_forge.format.layout import Limits
+from gguf_forge.format.layout import SMALLEST, Limits, ValueType
 from gguf_forge.format.parse import Entry, describe_foreign, parse
 from gguf_forge.format.validate import Checked, validate
-from gguf_forge.format.values import Value, decode
+from gguf_forge.format.values import StoredValue, Value, decode
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -55,6 +55,13 @@ class Part:
         return decode(
             self.buffer, self.checked.header.order, entry.start, entry.type, element=entry.element, count=entry.count
         )
+
+    def stored_value(self, entry: Entry) -> StoredValue:
+        """A value to be written as it is here, to the byte."""
+        self.check_unchanged()
+        start = entry.start - (SMALLEST[ValueType.ARRAY] if entry.type is ValueType.ARRAY else 0)
+        raw = self.buffer[start : entry.end]
+        return StoredValue(entry.type, entry.element, entry.count, raw, self.checked.header.order)
 
     def read_into(self, out: Bytes, offset: int) -> None:
         """Fills `out` from `offset`, without the map."""

@@ -49,6 +49,10 @@ class Metadata(Mapping[str, Any]):
             found = self._values[key] = self._part.value(self._entries[key])
         return found
 
+    def stored(self, key: str) -> Value:
+        """The value as the file has it, for writing it again to the byte; not decoded until it is looked at."""
+        return self._part.stored_value(self._entries[key])
+
     def type_of(self, key: str) -> ValueType:
         """The value type, without decoding the value."""
         return self._entries[key].type
@@ -130,6 +134,14 @@ class Tensor:
         out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
         self._part.read_into(out, self.offset + start * self.row_bytes)
         return out
+
+    def read_bytes(self, out: Bytes, start: int) -> None:
+        """Fills `out` with the tensor's bytes from number `start` on, as `read_rows` does. Raises what that raises."""
+        if not 0 <= start <= start + out.nbytes <= self.nbytes:
+            field = f'tensor "{escaped(self.name)}"'
+            raise InvalidError(f"bytes {start} to {start + out.nbytes} of {self.nbytes}", path=self.path, field=field)
+        self._part.check_unchanged()
+        self._part.read_into(out, self.offset + start)
 
     def dequantize(self) -> Floats:
         """The values as a new float32 array of `shape`. Integers and F64 are rounded to the nearest float32.
@@ -218,6 +230,11 @@ class GGUFFile:
         """All tensors in the files' order, those of unknown types among them."""
         every: dict[str, Tensor | UnknownTensor] = {**self.tensors, **self.unknown}
         return [every[info.name] for part in self.parts for info in part.checked.header.infos]
+
+    def check_unchanged(self) -> None:
+        """Raises ChangedInputError when one of the files was replaced, cut or rewritten since it was opened."""
+        for part in self.parts:
+            part.check_unchanged()
 
     def close(self) -> None:
         """Closes all files. Arrays that `data` gave stay valid; metadata and tensors can no longer be read."""

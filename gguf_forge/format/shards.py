@@ -10,6 +10,7 @@ from pathlib import Path
 from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, escaped, listed
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
 from gguf_forge.format.part import Part
+from gguf_forge.format.values import Value, i32, u16
 from gguf_forge.system import long_path
 
 SPLIT_KEYS = (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)
@@ -31,6 +32,36 @@ def shard_name(prefix: str, number: int, count: int) -> str:
     return f"{prefix}-{number:05d}-of-{count:05d}.gguf"
 
 
+def shard_keys(index: int, count: int, tensors: int) -> dict[str, Value]:
+    """The keys of shard `index` (from 0) of `count`, in llama-gguf-split's order; `tensors` of the whole set."""
+    return {SPLIT_NO: u16(index), SPLIT_TENSORS: i32(tensors), SPLIT_COUNT: u16(count)}
+
+
+def name_prefix(path: Path) -> str:
+    """A file's name without what says that it is GGUF, or a shard."""
+    match = _NAME.fullmatch(path.name)
+    return match["prefix"] if match is not None else path.name.removesuffix(".gguf")
+
+
+def cut(sizes: Sequence[int], max_size: int | None, max_tensors: int | None, tensors_in_first: bool) -> list[range]:
+    """Which tensors, by number, go into which shard, as llama-gguf-split does it; at least one shard.
+
+    sizes: the tensors' bytes with their padding. A shard ends before the tensor with which its sum would be above
+    `max_size`, and after `max_tensors`; a tensor larger than that has a shard to itself. `tensors_in_first`: whether
+    the first shard, which has the metadata, holds tensors too.
+    """
+    starts = [0] if tensors_in_first or not sizes else [0, 0]
+    total = 0
+    for number, nbytes in enumerate(sizes):
+        held = number - starts[-1]
+        above = max_size is not None and total + nbytes > max_size
+        if held and (above or (max_tensors is not None and held >= max_tensors)):
+            starts.append(number)
+            total = 0
+        total += nbytes
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
+
+
 def siblings(part: Part) -> list[Path]:
     """The paths of all shards of the set that `part` is of, in order; empty when it is a whole model.
 
@@ -38,10 +69,8 @@ def siblings(part: Part) -> list[Path]:
     InvalidError for a name or keys that contradict the keys.
     """
     count = _number(part, SPLIT_COUNT, (ValueType.UINT16,))
-    if count is None or count == 1:
+    if count is None or count <= 1:  # 0 is what llama-gguf-split leaves in a file that it merged
         return []
-    if count == 0:
-        raise _error(part, SPLIT_COUNT, "a set of 0 files")
     index = _index(part, count)
     match = _NAME.fullmatch(part.path.name)
     if match is None:

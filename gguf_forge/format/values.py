@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gguf_forge.errors import InvalidError, escaped
 from gguf_forge.format.cursor import Buffer, Cursor
-from gguf_forge.format.layout import SCALARS, ValueType
+from gguf_forge.format.layout import SCALARS, SMALLEST, ValueType
 from gguf_forge.format.words import read_strings
 
 
@@ -47,6 +48,27 @@ class Value:
         if self.element is ValueType.ARRAY:
             return [v.plain().tolist() if isinstance(v.plain(), np.ndarray) else v.plain() for v in self.value]
         return self.value
+
+
+class StoredValue(Value):
+    """A value as a file has it, to be written as it was: bytes that no other value gives (a BOOL of 2, a NaN's payload)
+    stay too. Decoded only when it is looked at.
+    """
+
+    def __init__(self, type: ValueType, element: ValueType | None, count: int, raw: bytes, order: str) -> None:
+        """`raw`: the value's bytes as `encode` gives them in the byte order `order`; `count` of an array's elements."""
+        for name, given in (("type", type), ("element", element), ("count", count), ("raw", raw), ("order", order)):
+            object.__setattr__(self, name, given)
+
+    count: int
+    raw: bytes
+    order: str
+
+    @cached_property
+    def value(self) -> Any:
+        """As of a Value."""
+        start = 0 if self.element is None else SMALLEST[ValueType.ARRAY]
+        return decode(self.raw, self.order, start, self.type, element=self.element, count=self.count).value
 
 
 def scalar(kind: ValueType, value: Any) -> Value:
@@ -264,6 +286,8 @@ def _utf8(text: str) -> bytes:
 
 def encode(value: Value, order: str = "<") -> bytes:
     """A value's bytes, without its type; an array starts with its element type and count. `order` is "<" or ">"."""
+    if isinstance(value, StoredValue) and value.order == order:
+        return value.raw
     if value.type is ValueType.STRING:
         return encode_string(value.value, order)
     if value.type is not ValueType.ARRAY:

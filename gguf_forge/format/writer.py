@@ -15,7 +15,7 @@ from gguf_forge.errors import InvalidError, OutputError, UnsupportedError, escap
 from gguf_forge.format.arrays import as_array
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
-from gguf_forge.format.plan import Declared, FilePlan, plan_file
+from gguf_forge.format.plan import Declared, Extent, FilePlan, plan_file
 from gguf_forge.format.values import Value, array, infer, scalar, typed
 from gguf_forge.types import TensorType, tensor_type
 
@@ -57,6 +57,7 @@ class GGUFWriter:
         self._pending: dict[str, np.ndarray[Any, Any]] = {}
         self._plan: FilePlan | None = None
         self._file: AtomicFile | None = None
+        self._published: AtomicFile | None = None
         self._written: dict[str, int] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -134,20 +135,37 @@ class GGUFWriter:
         blocks: C-contiguous bytes as the file stores them, a multiple of the row's. From any thread, in any order.
         Raises InvalidError when they do not fit the tensor, OutputError when they cannot be written.
         """
-        file, plan = self._file, self._plan
-        if file is None or plan is None:
-            raise OutputError("write before begin, or after the end", path=self.path)
-        extent = plan.tensors.get(name)
-        if extent is None:
-            raise InvalidError("not declared", path=self.path, field=_field(name))
-        view = _flat(blocks, name)
+        extent, view = self._extent(name), _flat(blocks, name)
         start = row * extent.row_bytes
         if row < 0 or start + len(view) > extent.nbytes or (extent.row_bytes and len(view) % extent.row_bytes):
             text = f"{len(view)} bytes at row {row} do not fit {extent.nbytes} bytes of rows of {extent.row_bytes}"
             raise InvalidError(text, path=self.path, field=_field(name))
-        file.write_at(view, extent.offset + start)
+        self._write(extent, view, start)
+
+    def write_bytes(self, name: str, data: np.ndarray[Any, Any] | bytes | memoryview, start: int) -> None:
+        """Writes a piece of a tensor's bytes, from byte `start` of it on: for copies, whose rows may be of any length.
+
+        From any thread, in any order. Raises what `write` raises.
+        """
+        extent, view = self._extent(name), _flat(data, name)
+        if not 0 <= start <= start + len(view) <= extent.nbytes:
+            text = f"{len(view)} bytes at byte {start} do not fit {extent.nbytes} bytes"
+            raise InvalidError(text, path=self.path, field=_field(name))
+        self._write(extent, view, start)
+
+    def _extent(self, name: str) -> Extent:
+        if self._file is None or self._plan is None:
+            raise OutputError("write before begin, or after the end", path=self.path)
+        extent = self._plan.tensors.get(name)
+        if extent is None:
+            raise InvalidError("not declared", path=self.path, field=_field(name))
+        return extent
+
+    def _write(self, extent: Extent, view: memoryview, start: int) -> None:
+        assert self._file is not None
+        self._file.write_at(view, extent.offset + start)
         with self._lock:
-            self._written[name] = self._written.get(name, 0) + len(view)
+            self._written[extent.name] = self._written.get(extent.name, 0) + len(view)
 
     def seal(self) -> None:
         """Checks that every tensor was written and waits until all is on disk; `publish` is left to do.
@@ -169,9 +187,16 @@ class GGUFWriter:
     def publish(self) -> None:
         """Gives the sealed file its name. Raises OutputError."""
         assert self._file is not None
+        self._published = self._file
         self._file.publish()
         self._file = None
         self._closed = True
+
+    def take_back(self) -> None:
+        """Removes the file again, published or not: for sets that become whole or not at all."""
+        self.abort()
+        if self._published is not None:
+            self._published.take_back()
 
     def commit(self) -> None:
         """Seals and publishes. On any error the output is aborted. Raises OutputError, and what `begin` raises."""

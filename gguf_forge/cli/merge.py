@@ -1,0 +1,56 @@
+"""`gguf-forge merge`: a set of shards into one file. Parses, calls the package, prints."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from gguf_forge.cli import shards
+from gguf_forge.cli.options import OUTPUT, PATH, speaking
+from gguf_forge.cli.terminal import Terminal, size
+
+
+@click.command("merge")
+@click.argument("source", metavar="SHARD.gguf", type=PATH)
+@click.argument("words", metavar="[OUT.gguf]", type=OUTPUT, required=False)
+@click.option("-o", "--output", type=OUTPUT, help="The file that is made, or its folder. [default: the set's name]")
+@click.option(
+    "--delete-splits", is_flag=True, help="Remove the shards, once the file was read again and holds all of them."
+)
+@click.option("--no-overwrite", is_flag=True, help="Fail where the output exists, instead of replacing it.")
+@click.option("--dry-run", is_flag=True, help="Print what would be made, no more.")
+@click.option("--json", "as_json", is_flag=True, help="Print what is made as one JSON document.")
+@speaking
+def command(
+    source: Path, words: str | None, output: str | None, delete_splits: bool, no_overwrite: bool, dry_run: bool,
+    as_json: bool, quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Merge the set that SHARD.gguf is any shard of into one file.
+
+    Of a set that `split` or llama-gguf-split made it is the file that was split, byte for byte: llama-gguf-split itself
+    leaves keys of the set in it.
+    """
+    from gguf_forge.whole.split import merge_files
+
+    if words is not None and output is not None:
+        raise click.UsageError(f"one output at a time, found {words} and {output}")
+    terminal = Terminal(quiet, verbose)
+    start = time.monotonic()
+    with terminal.progress(source.name) as progress:
+        made = merge_files(
+            source,
+            words or output,
+            dry_run=dry_run,
+            overwrite=not no_overwrite,
+            delete=delete_splits,
+            progress=progress,
+        )
+    if as_json:
+        terminal.json(shards.plain(made))
+    elif dry_run:
+        shards.table(terminal, [made])
+    if not dry_run:
+        seconds = time.monotonic() - start
+        terminal.note(f"{made.path}: {len(made.tensors)} tensors, {size(made.nbytes)}, in {seconds:.1f} s")

@@ -1,0 +1,139 @@
+"""Writes one model as a set of shards, of which none has its name before all are whole. Knows writers and their names;
+which tensors go where is the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gguf_forge.errors import InvalidError, LimitError, OutputError, escaped
+from gguf_forge.format.layout import ALIGNMENT_KEY
+from gguf_forge.format.plan import Declared, FilePlan
+from gguf_forge.format.shards import SPLIT_KEYS, shard_keys, shard_name
+from gguf_forge.format.values import Value
+from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.system import long_path
+
+#: split.count and split.no are 16 bits wide, names have five digits.
+MOST_SHARDS = 65535
+
+
+class SetWriter:
+    """Builds the shards PREFIX-00001-of-0000N.gguf of one model; used as a GGUFWriter whose tensors are declared.
+
+    prefix: what their names begin with, with a folder or without. metadata: goes into the first, without split.* keys;
+    each gets its own of these. shards: the tensors of each, in order. endian, alignment: as of GGUFWriter; every shard
+    has the first one's alignment. overwrite: False refuses names that are taken. True replaces an old set, which has
+    its first shard removed before others are replaced: no reader ever finds shards of both.
+
+    Raises what GGUFWriter raises; LimitError for more shards than can be numbered, or a tensor twice.
+    """
+
+    def __init__(
+        self,
+        prefix: str | os.PathLike[str],
+        metadata: Mapping[str, Value],
+        shards: Sequence[Sequence[Declared]],
+        *,
+        endian: str = "little",
+        overwrite: bool = False,
+    ) -> None:
+        count = len(shards)
+        if count > MOST_SHARDS:
+            raise LimitError(f"{count} shards, at most {MOST_SHARDS} can be numbered", path=prefix)
+        total = sum(len(shard) for shard in shards)
+        rest = {key: value for key, value in metadata.items() if key not in SPLIT_KEYS}
+        stated = rest.get(ALIGNMENT_KEY)
+        self.endian = endian
+        self.paths = [Path(shard_name(os.fspath(prefix), number, count)) for number in range(1, count + 1)]
+        self.writers: list[GGUFWriter] = []
+        self._of: dict[str, GGUFWriter] = {}
+        self._overwrite = overwrite
+        for index, (path, declared) in enumerate(zip(self.paths, shards, strict=True)):
+            keys = shard_keys(index, count, total)
+            if index == 0:
+                keys = rest | keys
+            elif stated is not None:
+                keys = {ALIGNMENT_KEY: stated} | keys
+            writer = GGUFWriter(path, keys, endian=endian, overwrite=overwrite)
+            for tensor in declared:
+                writer.declare(tensor.name, tensor.shape, tensor.type)
+                if self._of.setdefault(tensor.name, writer) is not writer:
+                    raise InvalidError("in two shards", path=path, field=f'tensor "{escaped(tensor.name)}"')
+            self.writers.append(writer)
+
+    def plans(self) -> list[FilePlan]:
+        """Each shard as it stands, as `GGUFWriter.plan`."""
+        return [writer.plan() for writer in self.writers]
+
+    def begin(self) -> list[FilePlan]:
+        """Makes all temporary siblings with their space, writes their headers. Raises what GGUFWriter.begin does."""
+        if not self._overwrite:
+            for path in self.paths:
+                if os.path.lexists(long_path(path)):
+                    raise OutputError("exists already, and a set is not replaced in one step", path=path)
+        try:
+            return [writer.begin() for writer in self.writers]
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, name: str, blocks: np.ndarray[Any, Any] | bytes | memoryview, row: int = 0) -> None:
+        """Writes rows of a tensor into its shard, as GGUFWriter.write."""
+        self._writer(name).write(name, blocks, row)
+
+    def write_bytes(self, name: str, data: np.ndarray[Any, Any] | bytes | memoryview, start: int) -> None:
+        """Writes bytes of a tensor into its shard, as GGUFWriter.write_bytes."""
+        self._writer(name).write_bytes(name, data, start)
+
+    def _writer(self, name: str) -> GGUFWriter:
+        found = self._of.get(name)
+        if found is None:
+            raise InvalidError("not declared", path=self.paths[0], field=f'tensor "{escaped(name)}"')
+        return found
+
+    def seal(self) -> None:
+        """Checks that all was written and waits until every shard is on disk. Raises OutputError."""
+        for writer in self.writers:
+            writer.seal()
+
+    def publish(self) -> None:
+        """Gives the sealed shards their names, the first as the last. Where that fails, none is left.
+
+        Raises OutputError.
+        """
+        try:
+            if self._overwrite:
+                Path(os.path.realpath(long_path(self.paths[0]))).unlink(missing_ok=True)
+            for writer in reversed(self.writers):
+                writer.publish()
+        except OSError as error:
+            self.take_back()
+            raise OutputError(error.strerror or str(error), path=self.paths[0]) from error
+        except BaseException:
+            self.take_back()
+            raise
+
+    def commit(self) -> None:
+        """Seals and publishes. On any error nothing is left. Raises OutputError."""
+        try:
+            self.seal()
+        except BaseException:
+            self.abort()
+            raise
+        self.publish()
+
+    def abort(self) -> None:
+        """Removes the temporary siblings; safe to call at any time before `publish`."""
+        for writer in self.writers:
+            writer.abort()
+
+    def take_back(self) -> None:
+        """Removes the shards, published or not."""
+        for writer in self.writers:
+            writer.take_back()

@@ -1,0 +1,76 @@
+"""Tensors' bytes from open files into files in the making, as they are: no decoding, no matter which byte order.
+
+Knows how bytes are moved in pieces of bounded size; must not know why, nor which tensor goes where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from gguf_forge.errors import escaped
+from gguf_forge.format.plan import Declared
+from gguf_forge.format.reader import GGUFFile, Tensor
+from gguf_forge.format.values import Value
+
+#: Bytes moved at a time.
+PIECE = 4 << 20
+
+#: Told how many bytes of how many have been done.
+Progress = Callable[[int, int], None]
+
+
+class Sink(Protocol):
+    """What takes tensors' bytes: a GGUFWriter, or a SetWriter."""
+
+    def write_bytes(self, name: str, data: memoryview, start: int) -> None:
+        """Takes a piece of a tensor, from its byte `start` on."""
+
+
+def declared(tensors: Iterable[Tensor]) -> list[Declared]:
+    """The tensors as they are declared to a writer."""
+    return [Declared(t.name, t.shape, t.type) for t in tensors]
+
+
+def stored_metadata(file: GGUFFile) -> dict[str, Value]:
+    """All keys of an open file in order, with their values as they are stored, to the byte."""
+    return {key: file.metadata.stored(key) for key in file.metadata}
+
+
+def copy_tensors(tensors: Mapping[str, Tensor], sink: Sink, progress: Progress | None = None) -> None:
+    """Copies every tensor, in order, to the one that `sink` has under the name it goes by in the mapping.
+
+    Raises ChangedInputError, InputError, OutputError.
+    """
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    piece = np.empty(min(PIECE, total), np.uint8)
+    done = 0
+    for name, tensor in tensors.items():
+        for start in range(0, tensor.nbytes, PIECE):
+            part = piece[: min(PIECE, tensor.nbytes - start)]
+            tensor.read_bytes(part, start)
+            sink.write_bytes(name, part.data, start)
+            done += len(part)
+            if progress is not None:
+                progress(done, total)
+
+
+def first_difference(one: Tensor, other: Tensor) -> int | None:
+    """The number of the first byte in which two tensors differ; None where they are of one size and the same."""
+    if one.nbytes != other.nbytes:
+        return min(one.nbytes, other.nbytes)
+    a, b = (np.empty(min(PIECE, one.nbytes), np.uint8) for _ in range(2))
+    for start in range(0, one.nbytes, PIECE):
+        size = min(PIECE, one.nbytes - start)
+        one.read_bytes(a[:size], start)
+        other.read_bytes(b[:size], start)
+        if not np.array_equal(a[:size], b[:size]):
+            return start + int((a[:size] != b[:size]).argmax())
+    return None
+
+
+def field_of(name: str) -> str:
+    """A tensor as errors name it."""
+    return f'tensor "{escaped(name)}"'
