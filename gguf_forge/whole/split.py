@@ -1,7 +1,7 @@
 """One file into a set of shards, and a set into one file: `split_file` and `merge_files`. Must not print.
 
-The shards are llama-gguf-split's, byte for byte, and either program merges the other's. Its merge leaves keys of the set
-in the file; this one leaves none, so that what was split comes back as it was.
+The shards are llama-gguf-split's, byte for byte, and either program merges the other's. Its merge leaves keys of the
+set in the file; this one leaves none, so that what was split comes back as it was.
 """
 
 from __future__ import annotations
