@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -27,19 +28,28 @@ from gguf_forge.source.tensor import SourceTensor, tensor_field
 from gguf_forge.source.torch_pickle import Said, read_module_pickle, read_torch_pickle
 from gguf_forge.source.wrappers import ADAPTER_CONFIG, describe_adapter, unwrap
 
-_Reader = Callable[[InputFile, list[str], dict[str, dict[str, Said]]], dict[str, SourceTensor]]
+
+@dataclass(frozen=True)
+class _Beside:
+    """What weight files say beside their tensors."""
+
+    modules: dict[str, dict[str, Said]]
+    metadata: dict[str, str]
 
 
-def _safetensors(file: InputFile, notes: list[str], _: object) -> dict[str, SourceTensor]:
-    return read_safetensors(file, notes)
+_Reader = Callable[[InputFile, list[str], _Beside], dict[str, SourceTensor]]
+
+
+def _safetensors(file: InputFile, notes: list[str], beside: _Beside) -> dict[str, SourceTensor]:
+    return read_safetensors(file, notes, beside.metadata)
 
 
 def _torch(file: InputFile, notes: list[str], _: object) -> dict[str, SourceTensor]:
     return read_torch_pickle(file, notes)
 
 
-def _modules(file: InputFile, _: object, said: dict[str, dict[str, Said]]) -> dict[str, SourceTensor]:
-    return read_module_pickle(file, said)
+def _modules(file: InputFile, _: object, beside: _Beside) -> dict[str, SourceTensor]:
+    return read_module_pickle(file, beside.modules)
 
 
 #: Container by the beginning and end of its file names, in order of preference.
@@ -65,8 +75,8 @@ class Checkpoint:
     modules that wrapped the model in training), `notes` holds what is legal but odd, one line each. `native` says that
     the folder is read in Mistral's own layout: consolidated*.safetensors and params.json. `adapter` is the folder of an
     adapter that was merged into the tensors; `modules` is what a file says of modules beside their tensors, by module
-    (of hqq's own files alone); `folders` are both, that first whose name and card the model has. Close it, or use it as
-    a context manager; reads fail afterwards.
+    (of hqq's own files alone), `metadata` what the headers of safetensors files do; `folders` are both, that first
+    whose name and card the model has. Close it, or use it as a context manager; reads fail afterwards.
     """
 
     path: Path
@@ -76,6 +86,7 @@ class Checkpoint:
     native: bool
     adapter: Path | None
     modules: Mapping[str, Mapping[str, Said]]
+    metadata: Mapping[str, str]
 
     def __init__(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
         given = Path(path)
@@ -83,7 +94,8 @@ class Checkpoint:
         self.adapter = None
         self.notes = []
         self._inputs: list[InputFile] = []
-        self.modules = said = dict[str, dict[str, Said]]()
+        beside = _Beside({}, {})
+        self.modules, self.metadata = beside.modules, beside.metadata
         tensors: dict[str, SourceTensor] = {}
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -95,7 +107,7 @@ class Checkpoint:
                 names, reader, weight_map = [given.name], _reader_of(given), {}
             self.files = tuple(self.path / name for name in names)
             for name in names:
-                self._add_file(self.path / name, reader, tensors, said)
+                self._add_file(self.path / name, reader, tensors, beside)
             if weight_map:
                 _check_index(self.path, weight_map, tensors, self.notes)
             unwrapped, notes = unwrap(tensors, self.path)
@@ -103,12 +115,10 @@ class Checkpoint:
         self.tensors = MappingProxyType(unwrapped)
         self.notes += notes
 
-    def _add_file(
-        self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor], said: dict[str, dict[str, Said]]
-    ) -> None:
+    def _add_file(self, path: Path, reader: _Reader, tensors: dict[str, SourceTensor], beside: _Beside) -> None:
         file = InputFile(path)
         self._inputs.append(file)
-        found = reader(file, self.notes, said)
+        found = reader(file, self.notes, beside)
         for name in found.keys() & tensors.keys():
             where = tensors[name].file.path.name
             raise CheckpointError(f"is also in {where}", path=path, field=tensor_field(name))

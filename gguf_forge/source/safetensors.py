@@ -28,14 +28,20 @@ MAX_BYTES = 2**63 - 1
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
-def read_safetensors(file: InputFile, notes: list[str]) -> dict[str, SourceTensor]:
+def read_safetensors(
+    file: InputFile, notes: list[str], metadata: dict[str, str] | None = None
+) -> dict[str, SourceTensor]:
     """The tensors of an open file, ordered by name. What is legal but odd is added to `notes`, one line each.
+
+    `metadata`, if given, takes the texts that the header has beside tensors.
 
     Raises TruncatedError, LimitError, InvalidError, FormatError or UnsupportedError, each naming file and place.
     """
     header, data_start = _read_header(file, notes)
     path = file.path
-    _check_metadata(header.pop("__metadata__", None), path)
+    beside = _metadata(header.pop("__metadata__", None), path)
+    if metadata is not None:
+        metadata.update(beside)
     data_bytes = file.size - data_start
     tensors: dict[str, SourceTensor] = {}
     spans: list[tuple[int, int, str]] = []
@@ -73,14 +79,15 @@ def _read_header(file: InputFile, notes: list[str]) -> tuple[dict[str, Any], int
     return header, 8 + length
 
 
-def _check_metadata(metadata: object, path: Path) -> None:
+def _metadata(metadata: object, path: Path) -> dict[str, str]:
     if metadata is None:
-        return
+        return {}
     if not isinstance(metadata, dict):
         raise InvalidError(f"__metadata__ is a JSON {type(metadata).__name__}, expected an object", path=path)
     for key, value in metadata.items():
         if not isinstance(value, str):
             raise InvalidError(f"__metadata__ {key[:80]!r}: value {value!r:.40} is not a string", path=path)
+    return metadata
 
 
 def check_tensor_name(name: str, path: Path) -> None:

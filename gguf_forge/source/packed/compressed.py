@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -102,27 +103,37 @@ def _integers(
         codes.shape in ((out, tight), (out, loose)), codes, f"{bits} bits of {[out, inputs]} are {[out, tight]} words"
     )
     unpack, half = (dense if codes.shape[1] == tight else spaced), 1 << (bits - 1)
-    require(len(scale.shape) == 2 and scale.shape[0] == out and scale.shape[1] > 0, scale, f"must have {out} rows")
-    groups = scale.shape[1]
+    whole = scheme.get("strategy") == "tensor" or not scale.shape
+    if whole:
+        require(scale.size == 1, scale, "must be one number, the scale of all")
+    else:
+        rows_of_groups = len(scale.shape) == 2 and scale.shape[0] == out and scale.shape[1] > 0
+        require(rows_of_groups, scale, f"must have {out} rows")
+    groups = 1 if whole else scale.shape[1]
     require(inputs % groups == 0, scale, f"{inputs} inputs are not so many whole groups")
     group = inputs // groups
     require_group(scale, group, inputs, scheme.get("group_size"))
     zeros = parts.get("weight_zero_point")
     require(zeros is not None or scheme.get("symmetric") is not False, codes, "needs zeros, as it is not symmetric")
+    offsets = None
+    if zeros is not None and whole and zeros.size == 1:
+        offsets = Part(1, _of_all(whole_zeros(as_column(zeros), bits)(0, 1)))
+    elif zeros is not None:
+        offsets = Part(groups, _zeros(zeros, bits, out, groups, unpack is dense))
 
     def signed(start: int, stop: int) -> Array:
         found = unpack(codes.stored_rows(start, stop), bits)[:, :inputs]
         return (found - np.uint8(half)).view(np.int8)
 
     packed = bits == 4 and inputs % 8 == 0
-    whole = Part(inputs // 2, lambda start, stop: codes.stored_rows(start, stop).view(np.uint8))
+    two = Part(inputs // 2, lambda start, stop: codes.stored_rows(start, stop).view(np.uint8))
     grid = Grid(
-        whole if packed else Part(inputs, signed),
-        Part(groups, scale_rows(scale)),
+        two if packed else Part(inputs, signed),
+        Part(groups, _of_all(float_values(scale)) if whole else scale_rows(scale)),
         group,
         -half,
         half - 1,
-        zeros=None if zeros is None else Part(groups, _zeros(zeros, bits, out, groups, unpack is dense)),
+        zeros=offsets,
         packed=packed,
     )
     method = f"compressed-tensors, {bits} bits in groups of {group}"
@@ -167,12 +178,15 @@ def _unpacked(
         if scheme.get("strategy") == "group":
             many = weight.size // int(scheme["group_size"])
         require(many in (None, scale.size), scale, f"the strategy {scheme.get('strategy')!r} asks for {many} scales")
+    tile = fp8.tile_of(scheme.get("block_structure"))
     if weight.dtype.startswith("F8_"):
-        block = fp8.tile_of(scheme.get("block_structure"))
-        return fp8.scaled(module, weight, scale, method="compressed-tensors FP8", tile=block)
+        if scheme.get("strategy") == "group":
+            tile = 1, int(scheme["group_size"])
+        return fp8.scaled(module, weight, scale, method="compressed-tensors FP8", tile=tile)
     if weight.dtype != "I8":
         return None
-    return integers8(module, weight, scale, zeros, method="compressed-tensors")
+    bits = int(scheme.get("num_bits") or 8)
+    return integers8(module, weight, scale, zeros, method="compressed-tensors", bits=bits, tile=tile)
 
 
 def whole_zeros(zeros: SourceTensor, bits: int) -> Rows:
@@ -189,6 +203,22 @@ def whole_zeros(zeros: SourceTensor, bits: int) -> Rows:
     return rows
 
 
+def _of_all(number: Array) -> Rows:
+    """Rows of the one number that is every row's."""
+    one = number.reshape(1, 1)
+    return lambda start, stop: np.repeat(one, stop - start, axis=0)
+
+
+def _of_tiles(scale: SourceTensor, matrix: tuple[int, int], tile: tuple[int, int]) -> tuple[Rows, int]:
+    """Rows of the scales of a matrix's tiles, whose last ones may be smaller, and how many runs of columns there are."""
+    (out, width), (high, broad) = matrix, tile
+    wanted = (-(-out // high), -(-width // broad))
+    require(scale.shape == wanted, scale, f"must be {list(wanted)}, one for each tile of {list(tile)}")
+    run = gcd(width, broad)
+    columns, scales = np.arange(0, width, run) // broad, float_values(scale)
+    return lambda start, stop: scales[np.arange(start, stop)[:, None] // high, columns], width // run
+
+
 def integers8(
     module: str,
     weight: SourceTensor,
@@ -197,25 +227,30 @@ def integers8(
     *,
     method: str,
     bits: int = 8,
+    tile: tuple[int, int] | None = None,
 ) -> PackedTensor:
     """Whole numbers of 8 bits (out, in), of which `bits` are used: a scale for all, for rows, or for groups of columns.
 
-    Rows raise CheckpointError where a code is out of range.
+    `tile`: rows and columns that share a scale, where they are several of each. Rows raise CheckpointError where a code
+    is out of range.
     """
     require(len(weight.shape) == 2 and weight.size > 0, weight, "must be a matrix")
     require_octets(weight)
     out, width = weight.shape
-    if scale.size == 1:
-        one = np.asarray(float_values(scale), np.float32).reshape(1, 1)
-        groups, scales = 1, lambda start, stop: np.repeat(one, stop - start, axis=0)
+    if tile is not None:
+        scales, groups = _of_tiles(scale, (out, width), tile)
+    elif scale.size == 1:
+        scales, groups = _of_all(float_values(scale)), 1
     else:
         flat = scale if len(scale.shape) == 2 else as_column(scale)
         require(flat.shape[0] == out and width % flat.shape[1] == 0, scale, f"must be a scale for each of {out} rows")
-        groups, scales = flat.shape[1], floats(flat)
+        scales, groups = floats(flat), flat.shape[1]
     offsets = None
-    if zeros is not None:
+    if zeros is not None and zeros.size == scale.size == 1:
+        offsets = Part(1, _of_all(whole_zeros(as_column(zeros), bits)(0, 1)))
+    elif zeros is not None:
         column = zeros if len(zeros.shape) == 2 else as_column(zeros)
-        require(column.shape == (out, groups), zeros, f"must be {[out, groups]}")
+        require(tile is None and column.shape == (out, groups), zeros, f"must be {[out, groups]}")
         offsets = Part(groups, whole_zeros(column, bits))
     half = 1 << (bits - 1)
 

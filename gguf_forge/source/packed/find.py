@@ -185,7 +185,8 @@ def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
     if found.get("quant_method") is None and "quant_algo" in found:
         found = {**found, "quant_method": "modelopt"}
     hidden = config.get("hidden_size") or (config.get("text_config") or {}).get("hidden_size")
-    return {"hidden_size": hidden, **found}
+    header = {"header": checkpoint.metadata} if found.get("quant_method") == "torchao" else {}
+    return {"hidden_size": hidden, **found, **header}
 
 
 def _format(method: str, settings: Mapping[str, Any]) -> Format | None:

@@ -31,7 +31,7 @@ from gguf_forge.types import tensor_type
 MXFP4, NVFP4 = tensor_type("MXFP4"), tensor_type("NVFP4")
 _MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 E2M1 = np.concatenate([_MAGNITUDES, -_MAGNITUDES])
-_E4M3 = np.asarray(DTYPES["F8_E4M3"].table)
+_E4M3, _E8M0 = (np.asarray(DTYPES[name].table) for name in ("F8_E4M3", "F8_E8M0"))
 
 
 def regrouped(octets: Array, run: int) -> Array:
@@ -40,14 +40,17 @@ def regrouped(octets: Array, run: int) -> Array:
     return values[..., 0, :] | values[..., 1, :] << np.uint8(4)
 
 
-def mx(module: str, codes: SourceTensor, scales: SourceTensor, *, method: str) -> PackedTensor:
-    """MXFP4: a scale, a power of two, for each 32 inputs."""
+def mx(
+    module: str, codes: SourceTensor, scales: SourceTensor, *, method: str, read: Rows | None = None
+) -> PackedTensor:
+    """MXFP4: a scale, a power of two, for each 32 inputs. `read` gives rows of bytes of scales in another order."""
     shape, octets = _shape(codes), _octets(codes)
     groups = shape[-1] // 32
     require(shape[-1] % 32 == 0, codes, "its inputs must come in groups of 32")
-    require(tuple(scales.shape) == (*shape[:-1], groups), scales, f"must be {[*shape[:-1], groups]}")
+    fits = read is not None or tuple(scales.shape) == (*shape[:-1], groups)
+    require(fits, scales, f"must be {[*shape[:-1], groups]}")
     require(scales.dtype in ("U8", "F8_E8M0"), scales, "must be exponents, a byte each")
-    exponents, powers = _rows(scales), rows_of(flat(scales))
+    exponents = read or _rows(scales)
 
     def blocks(start: int, stop: int) -> Array:
         found = np.empty((stop - start, groups, MXFP4.block_bytes), np.uint8)
@@ -58,7 +61,8 @@ def mx(module: str, codes: SourceTensor, scales: SourceTensor, *, method: str) -
 
     def values(start: int, stop: int) -> Array:
         found = E2M1[dense(octets(start, stop), 4)].reshape(stop - start, groups, 32)
-        return (found * powers(start, stop)[..., None]).astype(np.float32).reshape(stop - start, -1)
+        found = found * _E8M0[exponents(start, stop)].astype(np.float64)[..., None]
+        return np.asarray(found, np.float32).reshape(stop - start, -1)
 
     return PackedTensor(f"{module}.weight", shape, method, codes, values, blocks=Blocks(MXFP4, blocks))
 
@@ -71,14 +75,19 @@ def nv(
     *,
     method: str,
     factor: Callable[[float], tuple[float, Callable[[Array], Array]]] = lambda s: (s, lambda x: x * s),
+    rows: Rows | None = None,
 ) -> PackedTensor:
-    """NVFP4: a scale of E4M3 for each 16 inputs, and one of the whole tensor, which `factor` makes a multiplier."""
+    """NVFP4: a scale of E4M3 for each 16 inputs, and one of the whole tensor, which `factor` makes a multiplier.
+
+    `rows` gives rows of bytes of scales that are stored in another order.
+    """
     shape, octets = _shape(codes), _octets(codes)
     groups = shape[-1] // 16
     require(shape[-1] % 16 == 0, codes, "its inputs must come in groups of 16")
-    require(tuple(scales.shape) == (*shape[:-1], groups), scales, f"must be {[*shape[:-1], groups]}")
+    fits = rows is not None or tuple(scales.shape) == (*shape[:-1], groups)
+    require(fits, scales, f"must be {[*shape[:-1], groups]}")
     require(scales.dtype in ("F8_E4M3", "U8"), scales, "must be 8-bit floats")
-    read = _rows(scales)
+    read = rows or _rows(scales)
     one, times = (1.0, None) if scale is None else factor(float(float_values(scale).astype(np.float64).reshape(())))
     require(np.isfinite(one) and one > 0, scale or scales, "must be positive and finite")
 

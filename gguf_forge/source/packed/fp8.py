@@ -6,6 +6,8 @@ and columns, the last of which may be smaller. Scales are floats, or powers of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gguf_forge.quant.floats8 import FORMATS, encode_floats8
@@ -56,9 +58,16 @@ def stacked(
 
 
 def scaled(
-    module: str, weight: SourceTensor, scale: SourceTensor, *, method: str, tile: tuple[int, int] | None = None
+    module: str,
+    weight: SourceTensor,
+    scale: SourceTensor,
+    *,
+    method: str,
+    tile: tuple[int, int] | None = None,
+    arranged: Callable[[Array], Array] | None = None,
 ) -> PackedTensor:
-    """The weight times its scales. `tile`: rows and columns of one scale, where the shapes do not say.
+    """The weight times its scales. `tile`: rows and columns of one scale, where the shapes do not say. `arranged` puts
+    scales stored in another order into a matrix.
 
     ConversionError where the scales are not as many as rows, tiles, or one. A scale for the whole tensor leaves 8-bit
     floats that F16 holds, to be multiplied by it.
@@ -87,9 +96,10 @@ def scaled(
             why=WHY,
             largest=lambda: abs(factor) * _most(weight),
         )
-    own = scale.shape if len(scale.shape) == 2 else (*scale.shape, 1)
+    scales = _all(scale) if arranged is None else arranged(_all(scale))
+    own = scales.shape if scales.ndim == 2 else (*scales.shape, 1)
     rows, columns = _tile(weight, scale, tile, weight.shape, own)
-    scales = _all(scale).reshape(-(-out // rows), -(-width // columns))
+    scales = scales.reshape(-(-out // rows), -(-width // columns))
     require(bool(np.isfinite(scales).all()), scale, "must be finite")
     of_rows = Part(scales.shape[1], lambda start, stop: scales[np.arange(start, stop) // rows])
     made = Floats(weight.dtype, Part(width, weight.stored_rows), of_rows, columns)
@@ -124,9 +134,9 @@ def _tile(
     if shape == (out, 1):
         return 1, width
     found = tile or (128, 128)
-    if shape == (out, -(-width // 32)):
-        found = 1, 32
     wanted = (-(-out // found[0]), -(-width // found[1]))
+    if shape != wanted and shape == (out, -(-width // 32)):
+        return 1, 32
     require(shape == wanted, scale, f"{weight.name} {list(weight.shape)} wants {list(wanted)} of tiles {list(found)}")
     return found
 

@@ -7,6 +7,7 @@ differs. Read off mlx (ops.cpp: affine_dequantize, fp_dequantize).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ ENDINGS = ("weight", "scales", "biases", "global_scale")
 
 
 #: What MLX calls a module whose matrices are a layer's experts, one behind the other.
-_STACK = "switch_mlp"
+_STACK = re.compile(r"(.+)\.(?:switch_mlp|experts)\.(\w+)")
 
 
 def packed(
@@ -33,9 +34,10 @@ def packed(
     CheckpointError where tensors and configuration disagree.
     """
     made = _packed(module, parts, config)
-    before, found, after = module.partition(f".{_STACK}.")
-    if made is None or not found or len(made.shape) < 3:
+    found = _STACK.fullmatch(module)
+    if made is None or found is None or len(made.shape) < 3:
         return made
+    before, after = found.groups()
     return [made.part(number, f"{before}.experts.{number}.{after}.weight") for number in range(made.shape[0])]
 
 
@@ -63,7 +65,9 @@ def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str,
         octets = SourceTensor(
             weight.name, DTYPES["F8_E4M3"], (*weight.shape[:-1], width), weight.file, weight.offset, None
         )
-        return fp8.scaled(module, octets, scales, method="MLX MXFP8")
+        if len(octets.shape) == 3:
+            return fp8.stacked(f"{module}.weight", octets, scales, method="MLX MXFP8", tile=(1, 32))
+        return fp8.scaled(module, octets, scales, method="MLX MXFP8", tile=(1, 32))
     require(mode == "affine", weight, f"the mode {mode!r} of MLX is not read")
     wanted = int(said.get("bits") or 4)
     require(bits == wanted, weight, f"holds {bits} bits in groups of {group}, and the configuration says {wanted}")

@@ -1,0 +1,207 @@
+"""Kinds that libraries write beside their usual ones: scales of all, tiles, narrow codes in bytes, 4-bit floats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gguf_forge.convert.imported import choose
+from gguf_forge.convert.origin import source_view
+from gguf_forge.errors import CheckpointError
+from gguf_forge.source.checkpoint import open_checkpoint
+from gguf_forge.source.dtypes import DTYPES
+from gguf_forge.source.packed import PackedTensor, unpacked
+from tests.source.containers import entry, safetensors_bytes
+from tests.source.test_packed_layouts import Arrays, checkpoint_of, read
+
+RNG = np.random.default_rng(12)
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def _chosen(folder: Path) -> str:
+    """The type and status of a folder's one weight."""
+    with open_checkpoint(folder) as checkpoint:
+        (weight,) = unpacked(checkpoint).values()
+        assert isinstance(weight, PackedTensor)
+        made, _ = choose(source_view(weight))
+        return f"{made.kind} {made.status}"
+
+
+def _compressed(layout: str, **scheme: Any) -> dict[str, Any]:
+    groups = {"group_0": {"targets": ["Linear"], "weights": scheme}}
+    return {"quant_method": "compressed-tensors", "format": layout, "config_groups": groups}
+
+
+@pytest.mark.parametrize("zero", [None, 3])
+def test_compressed_tensors_one_scale_of_packed_codes(zero: int | None, tmp_path: Path) -> None:
+    """The zero of a whole tensor is not packed (compressors/pack_quantized/base.py)."""
+    codes = RNG.integers(-8, 8, (4, 64))
+    words = ((codes.reshape(4, 8, 8) + 8) << 4 * np.arange(8)).sum(axis=2).astype(np.uint32).view(np.int32)
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {
+        "a.weight_packed": ("I32", words),
+        "a.weight_scale": ("F16", np.array([0.75], np.float16)),
+        "a.weight_shape": ("I64", np.array([4, 64])),
+    }
+    if zero is not None:
+        tensors["a.weight_zero_point"] = ("I8", np.array([zero], np.int8))
+    settings = _compressed("pack-quantized", num_bits=4, type="int", strategy="tensor", symmetric=zero is None)
+    found = read(checkpoint_of(tmp_path, tensors, settings))
+    assert np.array_equal(found["a.weight"], (codes - (zero or 0)) * np.float32(0.75))
+    assert _chosen(tmp_path) == ("Q5_0 lossless" if zero else "Q4_0 lossless")
+
+
+@pytest.mark.parametrize(("symmetric", "kind"), [(True, "Q4_0 lossless"), (False, "Q5_0 lossless")])
+def test_compressed_tensors_narrow_codes_that_take_a_byte(symmetric: bool, kind: str, tmp_path: Path) -> None:
+    """With quantized activations codes of any width are I8 (format int-quantized)."""
+    codes, zeros = RNG.integers(-8, 8, (4, 64)).astype(np.int8), RNG.integers(-8, 8, (4, 2)).astype(np.int8)
+    scales = RNG.uniform(0.5, 1, (4, 2)).astype(np.float16)
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {
+        "a.weight": ("I8", codes),
+        "a.weight_scale": ("F16", scales),
+    }
+    if not symmetric:
+        tensors["a.weight_zero_point"] = ("I8", zeros)
+    scheme = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": symmetric}
+    found = read(checkpoint_of(tmp_path, tensors, _compressed("int-quantized", **scheme)))
+    steps = codes.reshape(4, 2, 32) - (0 if symmetric else zeros[..., None].astype(np.float32))
+    assert np.array_equal(found["a.weight"], (steps * scales[..., None].astype(np.float32)).reshape(4, 64))
+    assert _chosen(tmp_path) == kind
+
+
+def test_compressed_tensors_codes_beyond_their_width_are_refused(tmp_path: Path) -> None:
+    tensors: Arrays = {
+        "a.weight": ("I8", np.full((4, 64), 8, np.int8)),
+        "a.weight_scale": ("F16", np.ones((4, 1), np.float16)),
+    }
+    settings = _compressed("int-quantized", num_bits=4, type="int", strategy="channel", symmetric=True)
+    with pytest.raises(CheckpointError, match=r'"a\.weight".*has codes that 4 bits have not'):
+        read(checkpoint_of(tmp_path, tensors, settings))
+
+
+@pytest.mark.parametrize("shape", [(70, 96), (64, 80)])
+def test_compressed_tensors_tiles_of_whole_numbers(shape: tuple[int, int], tmp_path: Path) -> None:
+    out, width = shape
+    codes = RNG.integers(-128, 128, shape).astype(np.int8)
+    scales = RNG.uniform(0.5, 1, (-(-out // 32), -(-width // 64))).astype(np.float32)
+    tensors: Arrays = {"a.weight": ("I8", codes), "a.weight_scale": ("F32", scales)}
+    scheme = {"num_bits": 8, "type": "int", "strategy": "block", "block_structure": [32, 64]}
+    found = read(checkpoint_of(tmp_path, tensors, _compressed("int-quantized", **scheme)))
+    wide = scales[np.arange(out)[:, None] // 32, np.arange(width) // 64]
+    assert np.array_equal(found["a.weight"], codes * wide)
+
+
+def test_compressed_tensors_groups_of_8_bit_floats(tmp_path: Path) -> None:
+    codes, scales = RNG.integers(0, 0x7E, (4, 96), dtype=np.uint8), RNG.uniform(0.5, 1, (4, 2)).astype(np.float32)
+    tensors: Arrays = {"a.weight": ("F8_E4M3", codes), "a.weight_scale": ("F32", scales)}
+    scheme = {"num_bits": 8, "type": "float", "strategy": "group", "group_size": 48}
+    found = read(checkpoint_of(tmp_path, tensors, _compressed("float-quantized", **scheme)))
+    values = np.asarray(DTYPES["F8_E4M3"].table)[codes].reshape(4, 2, 48) * scales[..., None]
+    assert np.array_equal(found["a.weight"], values.reshape(4, 96))
+
+
+def _torchao(folder: Path, tensors: Arrays, **said: Any) -> Path:
+    """A checkpoint of torchao's, whose header says of its weight what `said` does."""
+    header: dict[str, Any] = {"__metadata__": {"tensor_names": '["a.weight"]', "a.weight": json.dumps(said)}}
+    data = b""
+    for name, (dtype, values) in tensors.items():
+        header[name] = entry(dtype, list(values.shape), [len(data), len(data) + values.nbytes])
+        data += np.ascontiguousarray(values).tobytes()
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(header, data))
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "torchao"}}))
+    return folder
+
+
+def _for_kernels(scales: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Scales in tiles of 128 rows and 4 groups, row i + 32 k and group g of one at 16 i + 4 k + g; none are zero."""
+    out, groups = scales.shape
+    high, broad = -(-out // 128), -(-groups // 4)
+    found = np.zeros((high * broad, 512), scales.dtype)
+    for row in range(out):
+        for group in range(groups):
+            inside = row % 128
+            found[row // 128 * broad + group // 4, inside % 32 * 16 + inside // 32 * 4 + group % 4] = scales[row, group]
+    return found.reshape(high * 32, broad * 16)
+
+
+@pytest.mark.parametrize("swizzled", [False, True])
+@pytest.mark.parametrize("shape", [(8, 64), (130, 192)])
+@pytest.mark.parametrize("kind", ["MXFP4", "MXFP8", "NVFP4"])
+def test_torchaos_small_floats(kind: str, shape: tuple[int, int], swizzled: bool, tmp_path: Path) -> None:
+    out, width = shape
+    run = 16 if kind == "NVFP4" else 32
+    fields = RNG.integers(0, 16, shape, dtype=np.uint8)
+    dtype = "F8_E4M3" if kind == "NVFP4" else "F8_E8M0"
+    octets = RNG.integers(100, 126, (out, width // run), dtype=np.uint8)
+    steps = np.asarray(DTYPES[dtype].table)[octets].astype(np.float64)
+    stored: tuple[str, Any] = ("U8", fields[:, 0::2] | fields[:, 1::2] << 4)
+    values = E2M1[fields].astype(np.float64)
+    if kind == "MXFP8":
+        stored = "F8_E4M3", RNG.integers(0, 0x7E, shape, dtype=np.uint8)
+        values = np.asarray(DTYPES["F8_E4M3"].table)[stored[1]].astype(np.float64)
+    tensors = {"a._weight_qdata": stored, "a._weight_scale": (dtype, _for_kernels(octets) if swizzled else octets)}
+    if kind == "NVFP4":
+        tensors["a._weight_per_tensor_scale"] = ("F32", np.array(0.75, np.float32))
+        steps *= 0.75
+    said = {"_type": "NVFP4Tensor" if kind == "NVFP4" else "MXTensor", "_data": {"is_swizzled_scales": swizzled}}
+    found = read(_torchao(tmp_path, tensors, **said))
+    exact = (values.reshape(out, -1, run) * steps[..., None]).reshape(shape)
+    assert list(found) == ["a.weight"]
+    assert np.array_equal(found["a.weight"], exact.astype(np.float32))
+
+
+def test_torchaos_header_says_how_wide_codes_are(tmp_path: Path) -> None:
+    """The configuration may say it by patterns, of several widths."""
+    codes, scales = RNG.integers(-8, 8, (4, 64)).astype(np.int8), RNG.uniform(0.5, 1, (4, 2)).astype(np.float16)
+    tensors: Arrays = {"a._weight_qdata": ("I8", codes), "a._weight_scale": ("F16", scales)}
+    width = {"target_dtype": {"_type": "torch.dtype", "_data": "int4"}}
+    folder = _torchao(tmp_path, tensors, _type="IntxUnpackedToInt8Tensor", _data=width)
+    assert _chosen(folder) == "Q4_0 lossless"
+
+
+def test_torchaos_one_scale_has_one_zero(tmp_path: Path) -> None:
+    codes = RNG.integers(-128, 128, (4, 32)).astype(np.int8)
+    tensors: Arrays = {
+        "a._weight_qdata": ("I8", codes),
+        "a._weight_scale": ("F32", np.array([[0.75]], np.float32)),
+        "a._weight_zero_point": ("I8", np.zeros((1, 1), np.int8)),
+    }
+    found = read(_torchao(tmp_path, tensors, _type="Int8Tensor", _data={}))
+    assert np.array_equal(found["a.weight"], codes * np.float32(0.75))
+
+
+def test_torchaos_tiles_of_8_bit_floats(tmp_path: Path) -> None:
+    codes, scales = RNG.integers(0, 0x7E, (6, 96), dtype=np.uint8), RNG.uniform(0.5, 1, (6, 2)).astype(np.float32)
+    tensors: Arrays = {"a._weight_qdata": ("F8_E4M3", codes), "a._weight_scale": ("F32", scales)}
+    found = read(_torchao(tmp_path, tensors, _type="Float8Tensor", _data={"block_size": [1, 48]}))
+    values = np.asarray(DTYPES["F8_E4M3"].table)[codes].reshape(6, 2, 48) * scales[..., None]
+    assert np.array_equal(found["a.weight"], values.reshape(6, 96))
+
+
+def test_torchaos_layouts_for_kernels_are_refused(tmp_path: Path) -> None:
+    tensors: Arrays = {
+        "a._weight_qdata": ("I32", np.zeros((2, 1, 32, 4), np.int32)),
+        "a._weight_scale": ("BF16", np.zeros((1, 16), np.uint16)),
+    }
+    folder = _torchao(tmp_path, tensors, _type="Int4TilePackedTo4dTensor", _data={})
+    with pytest.raises(CheckpointError, match=r'"a\._weight_qdata".*is Int4TilePackedTo4dTensor'):
+        read(folder)
+
+
+def test_mlxs_stacks_of_8_bit_floats_become_experts(tmp_path: Path) -> None:
+    """Whether MLX calls them switch_mlp, or experts as the families' own code does."""
+    codes, powers = RNG.integers(0, 0x7E, (3, 4, 64), dtype=np.uint8), RNG.integers(120, 130, (3, 4, 2), dtype=np.uint8)
+    said = {"group_size": 32, "bits": 8, "mode": "mxfp8"}
+    values = np.asarray(DTYPES["F8_E4M3"].table)[codes].reshape(3, 4, 2, 32)
+    exact = (values * np.exp2(powers.astype(np.float64) - 127)[..., None]).reshape(3, 4, 64).astype(np.float32)
+    for stack in ("switch_mlp", "experts"):
+        tensors: Arrays = {
+            f"m.mlp.{stack}.up_proj.weight": ("U32", codes.view("<u4")),
+            f"m.mlp.{stack}.up_proj.scales": ("U8", powers),
+        }
+        found = read(checkpoint_of(tmp_path, tensors, said, quantization=said))
+        assert list(found) == [f"m.mlp.experts.{number}.up_proj.weight" for number in range(3)]
+        assert np.array_equal(np.stack(list(found.values())), exact)
