@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gguf_forge.convert.files import convert_checkpoint as convert_checkpoint
     from gguf_forge.convert.files import quantize_file as quantize_file
     from gguf_forge.convert.job import Quantization as Quantization
+    from gguf_forge.convert.splitting import Splitting as Splitting
     from gguf_forge.convert.tokenizers import check_tokenizer as check_tokenizer
     from gguf_forge.convert.vocab.check import TokenizerCheck as TokenizerCheck
     from gguf_forge.errors import ChangedInputError as ChangedInputError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gguf_forge.format.reader import Metadata as Metadata
     from gguf_forge.format.reader import Tensor as Tensor
     from gguf_forge.format.reader import UnknownTensor as UnknownTensor
+    from gguf_forge.format.sets import Shard as Shard
     from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
-    from gguf_forge.whole.split import Shard as Shard
     from gguf_forge.whole.split import merge_files as merge_files
     from gguf_forge.whole.split import split_file as split_file
 
@@ -88,7 +89,8 @@ _PUBLIC = {
     "RequestError": "gguf_forge.errors",
     "RoundTrip": "gguf_forge.quant.roundtrip",
     "Sequential": "gguf_forge.quality.sequential",
-    "Shard": "gguf_forge.whole.split",
+    "Shard": "gguf_forge.format.sets",
+    "Splitting": "gguf_forge.convert.splitting",
     "TENSOR_TYPES": "gguf_forge.types",
     "Tensor": "gguf_forge.format.reader",
     "TensorType": "gguf_forge.types",

@@ -13,6 +13,7 @@ import click
 from gguf_forge.cli import plans
 from gguf_forge.cli.choosing import Asked, choosing
 from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, request, shared
+from gguf_forge.cli.shards import splitting, taken
 from gguf_forge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv"
     help="Look for weights that were quantized once and stored as floats (QAT, dequantized), and keep their grid.",
 )  # fmt: skip
 @click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
+@splitting
 @choosing
 @shared
 def command(
@@ -96,6 +98,7 @@ def command(
     named = [name for names in types for name in names] or ["auto"]
     if "COPY" in named:
         raise click.UsageError("COPY is a type for quantize; auto keeps a checkpoint's precision")
+    cut = taken(options)
     parts = _parts(options, mistral_format=mistral_format, base=merge_into, target=target_model_dir)
     wanted = request(named, options)
     imatrix, calibration = wanted.statistics()
@@ -124,6 +127,7 @@ def command(
             quantization=how,
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
+            splitting=cut,
             progress=progress,
         )
     plans.remark(terminal, done, imatrix)

@@ -35,7 +35,7 @@ def show(terminal: Terminal, plans: Iterable[Planned]) -> None:
             shape = " x ".join(map(str, c.shape)) or "scalar"
             tensors.add(c.name, shape, c.source, c.type, size(cost.nbytes), f"{cost.bpw:.3f}", c.reason)
         total = (
-            f"{planned.path}: {planned.type}, {size(planned.file.size)} ({planned.file.size} bytes), "
+            f"{planned.path}{_and_others(planned)}: {planned.type}, {size(planned.nbytes)} ({planned.nbytes} bytes), "
             f"{len(costs.rows)} tensors, {costs.weights} weights, {costs.bpw:.4f} bits per weight"
         )
         terminal.show(tensors, printable(total))
@@ -92,6 +92,10 @@ def made(terminal: Terminal, plans: Iterable[Planned], seconds: float) -> None:
     """A line for each file written."""
     for planned in plans:
         terminal.note(
-            f"{planned.path}: {planned.type}, {size(planned.file.size)}, {planned.bpw:.2f} bits per weight, "
-            f"in {seconds:.1f} s"
+            f"{planned.path}{_and_others(planned)}: {planned.type}, {size(planned.nbytes)}, "
+            f"{planned.bpw:.2f} bits per weight, in {seconds:.1f} s"
         )
+
+
+def _and_others(planned: Planned) -> str:
+    return f" and so on, {len(planned.shards)} shards" if planned.shards else ""

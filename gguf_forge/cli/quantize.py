@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from gguf_forge.cli import plans
 from gguf_forge.cli.choosing import Asked, choosing
 from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, recipe_name, request, shared
+from gguf_forge.cli.shards import splitting, taken
 from gguf_forge.cli.terminal import Terminal
 
 #: Stands for the recipe until types are chosen.
@@ -25,11 +26,13 @@ CHOSEN = "Q4_K_M"
 @click.argument("words", metavar="[OUT.gguf] [TYPE [THREADS]]", nargs=-1)
 @click.option("--type", "--outtype", "types", type=RECIPES, help="The recipe, or COPY to keep all types.")
 @click.option("--allow-requantize", is_flag=True, help="Quantize tensors again that are quantized already.")
+@splitting
+@click.option("--keep-split", is_flag=True, help="Write the shards that the input has.")
 @choosing
 @shared
 def command(
     source: Path, words: tuple[str, ...], types: tuple[str, ...] | None, allow_requantize: bool,
-    quiet: bool, verbose: bool, **options: Any,
+    keep_split: bool, quiet: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Quantize IN.gguf (F32, F16 or BF16; any shard of a set) with a recipe.
 
@@ -42,7 +45,7 @@ def command(
 
     terminal = Terminal(quiet, verbose)
     words, threads = _without_threads(words) if types is None else (words, None)
-    asked = Asked.take(options, types)
+    asked, cut = Asked.take(options, types), taken(options, keep=keep_split)
     output, name = _output_and_type(source, words, types, chooses=asked.chooses)
     wanted = request([name], options if threads is None else {**options, "threads": threads})
     imatrix, calibration = wanted.statistics()
@@ -66,6 +69,7 @@ def command(
             quantization=how,
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
+            splitting=cut,
             progress=progress,
         )
     plans.remark(terminal, [done], imatrix)

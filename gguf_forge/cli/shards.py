@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from gguf_forge.cli.choosing import read_size
-from gguf_forge.cli.options import Parsed
+from gguf_forge.cli.options import Command, Parsed
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal, size
 
 if TYPE_CHECKING:
-    from gguf_forge.whole.split import Shard
+    from gguf_forge.convert.splitting import Splitting
+    from gguf_forge.format.sets import Shard
 
 
 def _decimal_size(word: str) -> int:
@@ -21,6 +24,38 @@ def _decimal_size(word: str) -> int:
 
 #: A bound on a shard's size.
 SHARD_SIZE = Parsed("size", _decimal_size)
+
+
+#: The options of `splitting`, as click gives them.
+NAMES = ("split_max_size", "split_max_tensors", "no_tensor_first_split")
+
+
+def splitting(command: Command) -> Command:
+    """Adds the options that have an output written as a set of shards."""
+    for option in reversed(
+        (
+            click.option(
+                "--split-max-size", type=SHARD_SIZE, metavar="SIZE",
+                help="Write shards with tensors of this size at most: 2G, 500M (thousands), 2GiB.",
+            ),
+            click.option(
+                "--split-max-tensors", type=click.IntRange(min=1), help="Write shards of this many tensors at most."
+            ),
+            click.option("--no-tensor-first-split", is_flag=True, help="A first shard without tensors."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def taken(options: dict[str, Any], *, keep: bool = False) -> Splitting | None:
+    """What the options of `splitting` ask for, taken out of `options`. RequestError for what contradicts itself."""
+    from gguf_forge.convert.splitting import Splitting
+
+    max_size, max_tensors, bare = (options.pop(name) for name in NAMES)
+    if not (max_size or max_tensors or bare or keep):
+        return None
+    return Splitting(max_size, max_tensors, not bare, keep)
 
 
 def plain(shard: Shard) -> dict[str, Any]:

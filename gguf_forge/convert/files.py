@@ -23,12 +23,15 @@ from gguf_forge.convert.job import Job, Quantization, wanted_types
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Progress, Target, run
+from gguf_forge.convert.splitting import Splitting
 from gguf_forge.convert.wholes import with_wholes
 from gguf_forge.errors import UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import names_folder
 from gguf_forge.format.places import make_folder, remove_folders, require_other
-from gguf_forge.format.plan import FilePlan
+from gguf_forge.format.plan import Declared, FilePlan
+from gguf_forge.format.sets import SetWriter, Shard
+from gguf_forge.format.shards import shard_prefix
 from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
@@ -48,7 +51,8 @@ MOST_BLEMISHED = 8
 class Planned:
     """One output file: where, of which type, what is in it, and why each tensor has its type.
 
-    `imports` say of each weight that another tool quantized how well the file holds it.
+    `imports` say of each weight that another tool quantized how well the file holds it. `shards`, where it is written
+    as a set, are its files; `file` is then what the whole would be, and `path` the first of them.
     """
 
     path: Path
@@ -59,6 +63,12 @@ class Planned:
     dropped: Sequence[str] = ()
     notes: Sequence[str] = field(default=())
     imports: Sequence[Import] = ()
+    shards: Sequence[Shard] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file, or of all its shards."""
+        return sum(shard.nbytes for shard in self.shards) or self.file.size
 
     @property
     def bpw(self) -> float:
@@ -87,6 +97,7 @@ def convert_checkpoint(
     endian: str = "little",
     dry_run: bool = False,
     overwrite: bool = True,
+    splitting: Splitting | None = None,
     progress: Progress | None = None,
 ) -> list[Planned]:
     """Makes GGUF files, one for each type, from a checkpoint folder in one reading of its weights.
@@ -100,7 +111,8 @@ def convert_checkpoint(
     ...). `arch` names the architecture where the configuration's class is unknown; tensors that no rule uses are left
     out where a regular expression of `allow_unused` fits, and listed in the notes. `endian`: "little", or "big" for
     F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans only.
-    Raises ForgeError; files appear only whole.
+    `splitting` cuts each file into shards, NAME-00001-of-0000N.gguf and so on; a set that is there is not replaced.
+    Raises ForgeError; files and sets appear only whole.
     """
     with open_checkpoint(options.base or source, native=options.mistral_format) as checkpoint:
         refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
@@ -125,7 +137,8 @@ def convert_checkpoint(
         files = (file for folder in checkpoint.folders for file in folder.iterdir())
         require_other((file for file in files if file.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
-        return _execute([*jobs.values()], paths, model, how, threads, endian, dry_run, overwrite, progress, new)
+        outputs = Outputs(paths, endian, overwrite, splitting, folders=new)
+        return _execute([*jobs.values()], outputs, model, how, threads, dry_run, progress)
 
 
 def quantize_file(
@@ -139,35 +152,59 @@ def quantize_file(
     threads: int | None = None,
     dry_run: bool = False,
     overwrite: bool = True,
+    splitting: Splitting | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
 
     The result is llama-quantize's, byte for byte. `output`: a file, or a folder for ggml-model-TYPE.gguf; a folder that
     ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type, for which any GGUF file will
-    do. Tensors that are quantized already are quantized again only with `allow_requantize`. Raises ForgeError.
+    do. Tensors that are quantized already are quantized again only with `allow_requantize`. `splitting` cuts the file
+    into shards, or keeps those of the source; a set that is there is not replaced. Raises ForgeError.
     """
     with reader.open(source) as file:
-        model = gguf_model(file)
+        model = replace(gguf_model(file), as_stored=splitting is not None and splitting.keep)
         how, overrides = quantization or Quantization(), typed(metadata or {})
         job = with_wholes(Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize), model)
         path = quantized_path(output, job)
         require_other(file.paths, [path])
         new = [path.parent] if names_folder(output) else ()
-        return _execute([job], [path], model, how, threads, "little", dry_run, overwrite, progress, new)[0]
+        homes = {tensor.name: file.paths.index(tensor.path) for tensor in file.tensors.values()}
+        outputs = Outputs([path], "little", overwrite, splitting, homes, new)
+        return _execute([job], outputs, model, how, threads, dry_run, progress)[0]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where files go and how they are written; `folders` are those to be made. `homes`: see `Splitting.shards`."""
+
+    paths: Sequence[Path]
+    endian: str
+    overwrite: bool
+    splitting: Splitting | None
+    homes: Mapping[str, int] = field(default_factory=dict)
+    folders: Iterable[Path] = ()
+
+    def writers(self, path: Path, job: Job) -> tuple[GGUFWriter, SetWriter | None]:
+        """The job as one file, and as a set of shards where it is to be cut."""
+        whole = GGUFWriter(path, job.metadata, endian=self.endian, overwrite=self.overwrite)
+        tensors = [Declared(c.name, tuple(c.shape), c.type) for c in job.choices]
+        for tensor in tensors:
+            whole.declare(tensor.name, tensor.shape, tensor.type)
+        shards = [tensors] if self.splitting is None else self.splitting.shards(tensors, self.homes)
+        cut = len(shards) > 1
+        prefix = shard_prefix(path)
+        return whole, SetWriter(prefix, job.metadata, shards, endian=self.endian) if cut else None
 
 
 def _execute(
     jobs: Sequence[Job],
-    paths: Sequence[Path],
+    outputs: Outputs,
     model: Model,
     how: Quantization,
     threads: int | None,
-    endian: str,
     dry_run: bool,
-    overwrite: bool,
     progress: Progress | None,
-    new_folders: Iterable[Path],
 ) -> list[Planned]:
     """Plans every file; unless it is a dry run, also makes them all, and the folders they ask for, from one reading."""
     threads = thread_count(threads)
@@ -175,21 +212,21 @@ def _execute(
     plans: list[Planned] = []
     targets: list[Target] = []
     with ExitStack() as unfinished:
-        for job, path in zip(jobs, paths, strict=True):
-            writer = GGUFWriter(path, job.metadata, endian=endian, overwrite=overwrite)
-            for choice in job.choices:
-                writer.declare(choice.name, choice.shape, choice.type)
-            if endian == "big":
+        for job, path in zip(jobs, outputs.paths, strict=True):
+            whole, cut = outputs.writers(path, job)
+            if outputs.endian == "big":
                 _require_no_blocks(path, job.choices)
-            notes = (*model.notes, *job.notes)
-            plan, kinds = writer.plan(), {c.name: c.type for c in job.choices}
-            plans.append(Planned(path, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports))
-            targets.append(_target(writer, kinds, job, metrics))
+            notes, shards = (*model.notes, *job.notes), () if cut is None else cut.shards()
+            plan, first = whole.plan(), path if cut is None else cut.paths[0]
+            plans.append(
+                Planned(first, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports, shards)
+            )
+            targets.append(_target(cut or whole, {c.name: c.type for c in job.choices}, job, metrics))
         if dry_run:
             return plans
         made: list[Path] = []
         unfinished.callback(remove_folders, made)
-        for folder in new_folders:
+        for folder in outputs.folders:
             make_folder(folder, made)
         for target in targets:
             unfinished.callback(target.writer.abort)
@@ -210,7 +247,9 @@ def _execute(
     return plans
 
 
-def _target(writer: GGUFWriter, kinds: Mapping[str, TensorType], job: Job, metrics: Metrics | None) -> Target:
+def _target(
+    writer: GGUFWriter | SetWriter, kinds: Mapping[str, TensorType], job: Job, metrics: Metrics | None
+) -> Target:
     return Target(
         writer,
         kinds,

@@ -390,7 +390,8 @@ def _converters_choice(view: View, outtype: str, given: str | bool) -> Choice:
 def _specs_in_ggml(model: Model) -> list[TensorSpec]:
     """The tensors in llama-quantize's order, with the axes that ggml counts."""
     views = {v.name: v for v in model.views}
-    return [TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in names.quantize_order(views)]
+    order = views if model.as_stored else names.quantize_order(views)
+    return [TensorSpec(n, _shape_in_ggml(views[n].shape), views[n].type) for n in order]
 
 
 def _spec(view: View) -> TensorSpec:

@@ -49,7 +49,8 @@ class Model:
 
     `auto` is the checkpoint's own outtype; `types` what the family's rules say of the types of outputs (see
     `arch.Rule`), for the converter's outtypes; `packed` tells of outputs that another tool quantized, by name; `verify`
-    raises when the source changed since it was opened.
+    raises when the source changed since it was opened; `as_stored`: recipes take the tensors in the views' order, and
+    not in the one that llama-quantize brings them into.
     """
 
     views: Sequence[View]
@@ -60,6 +61,7 @@ class Model:
     notes: Sequence[str] = ()
     verify: Callable[[], None] = lambda: None
     packed: Mapping[str, Packing] = field(default_factory=dict)
+    as_stored: bool = False
 
 
 def checkpoint_model(

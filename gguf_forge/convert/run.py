@@ -24,6 +24,7 @@ from gguf_forge.convert.blemish import Blemish, first_blemish
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
+from gguf_forge.format.sets import SetWriter
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
 from gguf_forge.quant.floats8 import encode_floats8
@@ -63,7 +64,7 @@ class Target:
     tensors that the file holds already.
     """
 
-    writer: GGUFWriter
+    writer: GGUFWriter | SetWriter
     types: Mapping[str, TensorType]
     weights: Mapping[str, Weights]
     strict: bool = True

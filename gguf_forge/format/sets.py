@@ -6,21 +6,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gguf_forge.errors import InvalidError, LimitError, OutputError, escaped
 from gguf_forge.format.layout import ALIGNMENT_KEY
-from gguf_forge.format.plan import Declared, FilePlan
+from gguf_forge.format.plan import Declared
 from gguf_forge.format.shards import SPLIT_KEYS, shard_keys, shard_name
 from gguf_forge.format.values import Value
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.system import long_path
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 #: split.count and split.no are 16 bits wide, names have five digits.
 MOST_SHARDS = 65535
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file that was written, or would be: its tensors by name, in order, and its size in bytes."""
+
+    path: Path
+    tensors: Sequence[str]
+    nbytes: int
+
+    def __repr__(self) -> str:
+        return f"<Shard {escaped(self.path.name)}: {len(self.tensors)} tensors, {self.nbytes} bytes>"
 
 
 class SetWriter:
@@ -29,7 +46,7 @@ class SetWriter:
     prefix: what their names begin with, with a folder or without. metadata: goes into the first, without split.* keys;
     each gets its own of these. shards: the tensors of each, in order. endian, alignment: as of GGUFWriter; every shard
     has the first one's alignment. overwrite: False refuses names that are taken. True replaces an old set, which has
-    its first shard removed before others are replaced: no reader ever finds shards of both.
+    its first shard removed before others are replaced: no reader ever finds shards of both. key_order: of split.* keys.
 
     Raises what GGUFWriter raises; LimitError for more shards than can be numbered, or a tensor twice.
     """
@@ -42,6 +59,7 @@ class SetWriter:
         *,
         endian: str = "little",
         overwrite: bool = False,
+        key_order: Sequence[str] = SPLIT_KEYS,
     ) -> None:
         count = len(shards)
         if count > MOST_SHARDS:
@@ -55,7 +73,7 @@ class SetWriter:
         self._of: dict[str, GGUFWriter] = {}
         self._overwrite = overwrite
         for index, (path, declared) in enumerate(zip(self.paths, shards, strict=True)):
-            keys = shard_keys(index, count, total)
+            keys = shard_keys(index, count, total, key_order)
             if index == 0:
                 keys = rest | keys
             elif stated is not None:
@@ -67,18 +85,20 @@ class SetWriter:
                     raise InvalidError("in two shards", path=path, field=f'tensor "{escaped(tensor.name)}"')
             self.writers.append(writer)
 
-    def plans(self) -> list[FilePlan]:
-        """Each shard as it stands, as `GGUFWriter.plan`."""
-        return [writer.plan() for writer in self.writers]
+    def shards(self) -> list[Shard]:
+        """Each shard as it will be. Raises what `GGUFWriter.plan` raises."""
+        plans = [writer.plan() for writer in self.writers]
+        return [Shard(path, [*plan.tensors], plan.size) for path, plan in zip(self.paths, plans, strict=True)]
 
-    def begin(self) -> list[FilePlan]:
+    def begin(self) -> None:
         """Makes all temporary siblings with their space, writes their headers. Raises what GGUFWriter.begin does."""
         if not self._overwrite:
             for path in self.paths:
                 if os.path.lexists(long_path(path)):
                     raise OutputError("exists already, and a set is not replaced in one step", path=path)
         try:
-            return [writer.begin() for writer in self.writers]
+            for writer in self.writers:
+                writer.begin()
         except BaseException:
             self.abort()
             raise
@@ -132,6 +152,17 @@ class SetWriter:
         """Removes the temporary siblings; safe to call at any time before `publish`."""
         for writer in self.writers:
             writer.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.abort()
 
     def take_back(self) -> None:
         """Removes the shards, published or not."""

@@ -13,7 +13,9 @@ from gguf_forge.format.part import Part
 from gguf_forge.format.values import Value, i32, u16
 from gguf_forge.system import long_path
 
+#: In the order of converters and of llama-quantize, and in that of llama-gguf-split.
 SPLIT_KEYS = (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)
+SPLIT_TOOL_KEYS = (SPLIT_NO, SPLIT_TENSORS, SPLIT_COUNT)
 _NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 _INTEGERS = (
     ValueType.UINT8,
@@ -32,15 +34,21 @@ def shard_name(prefix: str, number: int, count: int) -> str:
     return f"{prefix}-{number:05d}-of-{count:05d}.gguf"
 
 
-def shard_keys(index: int, count: int, tensors: int) -> dict[str, Value]:
-    """The keys of shard `index` (from 0) of `count`, in llama-gguf-split's order; `tensors` of the whole set."""
-    return {SPLIT_NO: u16(index), SPLIT_TENSORS: i32(tensors), SPLIT_COUNT: u16(count)}
+def shard_keys(index: int, count: int, tensors: int, order: Sequence[str] = SPLIT_KEYS) -> dict[str, Value]:
+    """The keys of shard `index` (from 0) of `count`, in this order; `tensors` of the whole set."""
+    keys = {SPLIT_NO: u16(index), SPLIT_COUNT: u16(count), SPLIT_TENSORS: i32(tensors)}
+    return {key: keys[key] for key in order}
 
 
 def name_prefix(path: Path) -> str:
     """A file's name without what says that it is GGUF, or a shard."""
     match = _NAME.fullmatch(path.name)
     return match["prefix"] if match is not None else path.name.removesuffix(".gguf")
+
+
+def shard_prefix(path: Path) -> Path:
+    """What the shards' names begin with where one file would be called `path`."""
+    return path.with_name(path.name.removesuffix(".gguf"))
 
 
 def cut(sizes: Sequence[int], max_size: int | None, max_tensors: int | None, tensors_in_first: bool) -> list[range]:

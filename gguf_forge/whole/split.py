@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_forge.errors import InvalidError, OutputError, RequestError
@@ -18,8 +17,8 @@ from gguf_forge.format.atomic import names_folder
 from gguf_forge.format.layout import SPLIT_COUNT
 from gguf_forge.format.places import make_folder, remove_folders, require_other
 from gguf_forge.format.reader import GGUFFile
-from gguf_forge.format.sets import SetWriter
-from gguf_forge.format.shards import SPLIT_KEYS, cut, name_prefix
+from gguf_forge.format.sets import SetWriter, Shard
+from gguf_forge.format.shards import SPLIT_KEYS, SPLIT_TOOL_KEYS, cut, name_prefix
 from gguf_forge.format.validate import align
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.system import long_path
@@ -29,18 +28,6 @@ StrPath = str | os.PathLike[str]
 
 #: Tensors in a shard where nothing is said.
 USUAL_TENSORS = 128
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file that was written, or would be: its tensors by name, in order, and its size in bytes."""
-
-    path: Path
-    tensors: Sequence[str]
-    nbytes: int
-
-    def __repr__(self) -> str:
-        return f"<Shard {self.path.name}: {len(self.tensors)} tensors, {self.nbytes} bytes>"
 
 
 def split_file(
@@ -74,20 +61,20 @@ def split_file(
         sizes = [align(t.nbytes, file.alignment) for t in tensors]
         shards = [declared(tensors[i] for i in part) for part in cut(sizes, max_size, max_tensors, tensors_in_first)]
         target = _prefix(prefix, file)
-        out = SetWriter(target, stored_metadata(file), shards, endian=file.endian, overwrite=overwrite)
+        metadata = stored_metadata(file)
+        out = SetWriter(
+            target, metadata, shards, endian=file.endian, overwrite=overwrite, key_order=SPLIT_TOOL_KEYS
+        )
         require_other(file.paths, out.paths)
-        made = [
-            Shard(path, [*plan.tensors], plan.size) for path, plan in zip(out.paths, out.plans(), strict=True)
-        ]
+        made = out.shards()
         if dry_run:
             return made
         with ExitStack() as unfinished:
             make_parent(target, prefix, unfinished)
-            unfinished.callback(out.abort)
-            out.begin()
-            copy_tensors(file.tensors, out, progress)
-            file.check_unchanged()
-            out.commit()
+            with out:
+                out.begin()
+                copy_tensors(file.tensors, out, progress)
+                file.check_unchanged()
             unfinished.pop_all()
     return made
 

@@ -23,7 +23,7 @@ from gguf_forge import merge_files, split_file, system
 from gguf_forge.errors import ChangedInputError, ForgeError, IncompleteSetError, InvalidError, OutputError, RequestError
 from gguf_forge.format import reader, values
 from gguf_forge.format.plan import Declared
-from gguf_forge.format.shards import cut, shard_keys
+from gguf_forge.format.shards import SPLIT_TOOL_KEYS, cut, shard_keys
 from gguf_forge.format.values import Value
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.whole import copying, split
@@ -70,7 +70,7 @@ def test_what_the_reference_merges_splits_and_merges_as_the_original(q4: Path, t
     merged = tmp_path / "merged.gguf"
     with gguf_forge.open(q4) as file:
         metadata = {key: file.metadata.value(key) for key in file.metadata}
-        with GGUFWriter(merged, metadata | shard_keys(0, 0, len(file.tensors))) as out:
+        with GGUFWriter(merged, metadata | shard_keys(0, 0, len(file.tensors), SPLIT_TOOL_KEYS)) as out:
             for name, tensor in file.tensors.items():
                 out.add_tensor(name, tensor.data, tensor.type)
     assert digest(merged) == GOLDEN["merge"]["sha256"]
