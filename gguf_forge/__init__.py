@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
+    from gguf_forge.whole.hashing import FileHashes as FileHashes
+    from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.split import merge_files as merge_files
     from gguf_forge.whole.split import split_file as split_file
 
@@ -70,6 +72,7 @@ _PUBLIC = {
     "ConversionError": "gguf_forge.errors",
     "Evaluation": "gguf_forge.quality.evaluate",
     "EvaluationTask": "gguf_forge.quality.evaluate",
+    "FileHashes": "gguf_forge.whole.hashing",
     "ForgeError": "gguf_forge.errors",
     "FormatError": "gguf_forge.errors",
     "GGUFFile": "gguf_forge.format.reader",
@@ -106,6 +109,7 @@ _PUBLIC = {
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
     "evaluate": "gguf_forge.quality.evaluate",
+    "hash_file": "gguf_forge.whole.hashing",
     "load_imatrix": "gguf_forge.quant.imatrix",
     "make_imatrix": "gguf_forge.quality.calibrate",
     "merge_files": "gguf_forge.whole.split",

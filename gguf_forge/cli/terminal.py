@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -106,6 +106,10 @@ class Terminal:
                 fitted = page if isinstance(page, str) else page.fitted(console.width, console.options.ascii_only)
                 console.print(fitted, crop=False)
         sys.stdout.writelines(f"{line.rstrip()}\n" for line in shown.get().splitlines())
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Lines for programs on stdout, as long as they are."""
+        sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
 
     def json(self, value: Any) -> None:
         """A document on stdout, plain ASCII: safe on any terminal and in any locale."""
