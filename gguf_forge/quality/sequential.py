@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ BUDGET = 8 << 30
 WIDEST, STATES = 3, 8
 #: Of the difference that is in the residual stream already, how much a product makes up for.
 RESIDUAL = 0.5
+#: What is added to a token's size before it is divided by, of the median one.
+LEAST = 0.1
 #: Of the inputs' mean square, what is added to each square where a correction is solved for.
 DAMPING = 0.01
 #: Columns that are corrected together at most: an equation of as many unknowns is solved for them.
@@ -146,6 +149,9 @@ class _Work:
         """A matrix before its product: fitted to what the product shall give."""
         view, target = self._views[pair.weight], self._target
         kind = target.types[view.name]
+        weights = encode_rows(view.rows(0, view.count), view.type, F32).view(np.float32).reshape(view.count, view.width)
+        if pair.residuals is not None:
+            pair = relative(pair, weights)
         if self._inputs is None or self._inputs[0] != pair.key:
             seen = self._calibration.tokens(view.name)
             tokens, width = pair.inputs[1].shape
@@ -153,7 +159,6 @@ class _Work:
             known = target.metrics.moments(view.name, 0) if target.metrics and few else None
             self._inputs = pair.key, _Inputs.of(*pair.inputs, known)
         inputs = self._inputs[1]
-        weights = encode_rows(view.rows(0, view.count), view.type, F32).view(np.float32).reshape(view.count, view.width)
         corrected = inputs.corrected(weights, pair)
         if not np.isfinite(corrected).all():
             raise InvalidError("the model computes numbers that are not finite", field=f'tensor "{escaped(view.name)}"')
@@ -182,6 +187,29 @@ class _Work:
             self._progress(self._done, self._total)
         values = encode_rows(blocks, self._target.types[view.name], F32).view(np.float32)
         return values.reshape(-1, view.width)
+
+
+def relative(pair: Pair, weights: Floats) -> Pair:
+    """A product that is added to a residual stream, each token by how little the stream is after it.
+
+    The norm before the next layer divides by that size. Some tokens, often the first of a text, are many times as large
+    as others, and what they compute hardly changes: unweighed, others would be given up for them.
+    """
+    (first, second), residuals = pair.inputs, pair.residuals
+    assert residuals is not None
+    squares = np.concatenate(
+        [
+            np.square(residuals[0][at : at + PANEL] + first[at : at + PANEL] @ weights.T).sum(axis=1)
+            for at in range(0, len(first), PANEL)
+        ]
+    )
+    usual = max(float(np.median(squares)), 1e-30)
+    factors = np.sqrt(usual / (squares + LEAST * usual))[:, None].astype(np.float32)
+    return replace(
+        pair,
+        inputs=(first * factors, second * factors),
+        residuals=(residuals[0] * factors, residuals[1] * factors),
+    )
 
 
 class _Inputs:
