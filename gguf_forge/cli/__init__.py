@@ -1,7 +1,7 @@
 """The command line: the commands' group, and how a run ends. Knows exit codes; must not know files.
 
 Exit codes: 0 done, also when the reader of the results leaves early; 1 bad input or a failed write (one line on
-stderr), 2 wrong usage, 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated.
+stderr), 2 wrong usage, and what a command says of its own (`check`), 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ COMMANDS = {
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
     "hash": "gguf_forge.cli.hash",
+    "check": "gguf_forge.cli.check",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "recommend": "gguf_forge.cli.recommend",
     "types": "gguf_forge.cli.types",
