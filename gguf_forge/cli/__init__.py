@@ -1,7 +1,8 @@
 """The command line: the commands' group, and how a run ends. Knows exit codes; must not know files.
 
 Exit codes: 0 done, also when the reader of the results leaves early; 1 bad input or a failed write (one line on
-stderr), 2 wrong usage, and what a command says of its own (`check`), 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated.
+stderr), 2 wrong usage, 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated. A
+command may have others of its own (`check`).
 """
 
 from __future__ import annotations

@@ -24,12 +24,17 @@ FINDINGS, UNREADABLE = 1, 3
 @click.command("check")
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.option("--data", is_flag=True, help="Read all tensors' data, too.")
-@click.option("--severity", type=click.Choice(["warning", "error"]), default="warning", show_default=True,
-              help="The least that counts, and is shown.")
+@click.option(
+    "--severity",
+    type=click.Choice(["warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="The least that counts, and is shown.",
+)
 @click.option("--limit", "limits", multiple=True, metavar="NAME=NUMBER", help="Change a limit; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def command(  # fmt: skip
+def command(
     files: tuple[Path, ...], data: bool, severity: str, limits: tuple[str, ...], as_json: bool, quiet: bool
 ) -> None:
     """Check .gguf FILES: structure, keys, tensors, tokenizer and chat template, as llama.cpp wants them.

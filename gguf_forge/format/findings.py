@@ -17,7 +17,6 @@ from gguf_forge.format.part import Part
 from gguf_forge.format.reader import GGUFFile
 from gguf_forge.format.validate import Placed, align
 
-
 #: How bad a finding is. An error: llama.cpp refuses the file, or computes with it what its maker did not mean, or it is
 #: made to harm. A warning: all load it, but it is not as files are.
 ERROR, WARNING = "error", "warning"
@@ -224,7 +223,9 @@ def find_ranges(part: Part) -> _Found:
     for entry in part.checked.header.entries:
         arch, _, name = entry.key.partition(".")
         bounds = _RANGES.get(name.rpartition(".")[2])
-        if bounds is None or (arch in _HEADLESS and name == "attention.head_count") or entry.type in (ValueType.STRING, ValueType.ARRAY):
+        if bounds is None or (arch in _HEADLESS and name == "attention.head_count"):
+            continue
+        if entry.type in (ValueType.STRING, ValueType.ARRAY):
             continue
         value = part.value(entry).value
         if not bounds[0] <= value <= bounds[1]:

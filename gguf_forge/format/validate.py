@@ -208,20 +208,21 @@ def check_groups(checked: Checked) -> None:
 
     Told by where the tensors start: all fit the other layout without a gap, and at least one does not fit this.
     """
-    start = checked.data_start
-    ends = []
+    if checked.unsized:
+        return
+    start = end = checked.data_start
+    broken: Info | None = None
     for tensor in sorted(checked.tensors, key=lambda t: t.start):
-        other = tensor.type.name == _Q2_0 and not tensor.shape[-1] % 128
-        if tensor.start != start or checked.unsized:
+        if tensor.start != start:
             return
-        start = align(start + (tensor.nbytes // _Q2_0_BYTES * _OTHER_BYTES if other else tensor.nbytes), checked.alignment)
-        ends.append((tensor, other))
-    follow = [t.start for t, _ in ends[1:]] + [checked.header.size]
-    if start - checked.alignment < checked.header.size:
-        for (tensor, other), after in zip(ends, follow, strict=False):
-            if other and tensor.start + tensor.nbytes > after:
-                text = "Q2_0 in groups of 128 weights, as PrismML's llama.cpp writes; ggml's has groups of 64"
-                raise _error(UnsupportedError, checked.header, tensor.info, text)
+        other = tensor.type.name == _Q2_0 and not tensor.shape[-1] % 128
+        end = start + (tensor.nbytes // _Q2_0_BYTES * _OTHER_BYTES if other else tensor.nbytes)
+        start = align(end, checked.alignment)
+        if other and broken is None and align(tensor.start + tensor.nbytes, checked.alignment) > start:
+            broken = tensor.info
+    if broken is not None and end <= checked.header.size <= start:
+        text = "Q2_0 in groups of 128 weights, as PrismML's llama.cpp writes; ggml's has groups of 64"
+        raise _error(UnsupportedError, checked.header, broken, text)
 
 
 def check_extents(checked: Checked) -> None:

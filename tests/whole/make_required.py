@@ -218,7 +218,8 @@ def main() -> None:
         out += [f"#: {said}", f"{where}: Mapping[str, str] = {{", *_rows(tensors[where]), "}"]
     out += ["#: Types of single values, by the key without the architecture's name.", "TYPES: Mapping[str, str] = {"]
     out += [f'    "{name}": "{kind}",' for name, kind in sorted(types_of(reference).items())] + ["}"]
-    out += ["#: Keys that stand by themselves, not under the architecture's name.", f"ABSOLUTE = {absolute!r}".replace("'", '"')]
+    out += ["#: Keys that stand by themselves, not under the architecture's name."]
+    out += [f"ABSOLUTE = {absolute!r}".replace("'", '"')]
     for where, said in SAID_OF_ARRAYS.items():
         rows = {key: archs if len(archs) < len(classes) else ["*"] for key, archs in arrays[where].items()}
         out += [f"#: {said}", f"IN_{where}: Mapping[str, str] = {{", *_rows(rows), "}"]
@@ -226,7 +227,7 @@ def main() -> None:
     TABLE.write_text("\n".join(out), encoding="utf-8")
 
 
-HEAD = '''"""What llama.cpp's loaders ask for whatever else a file says. A table only, made by tests/whole/make_required.py.
+HEAD = '''"""What llama.cpp's loaders ask for whatever else a file says. A table, made by tests/whole/make_required.py.
 
 Names of architectures stand in one text, separated by blanks; `a|b` is either tensor; {l} the number of a layer.
 Source: the load_hparams, load_arch_hparams and load_arch_tensors of llama.cpp (release 11549).

@@ -1,4 +1,4 @@
-"""`gguf_forge.check`: whether a file is what others expect of it. Opens, asks the rules, gathers; knows none of them."""
+"""`gguf_forge.check`: whether a file is what others expect of it. Opens, asks the rules, gathers; knows none."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def check(
         for finding in report.findings:                      # .rule .severity .path .offset .field .text
             print(finding)
 
-    Looks at the structure, the names, the metadata and tensors as llama.cpp's loader of the architecture wants them, the
-    tokenizer, and chat templates by their syntax tree. `data`: reads all tensors' data, too, and looks for numbers that
-    are NaN or infinite, codes without a value, and matrices that are all alike. `limits` bounds what a file may declare
-    and how much of it is looked into. `progress` is told how many bytes of how many have been read of the data.
+    Looks at the structure, the names, the metadata and tensors as llama.cpp's loader of the architecture wants them,
+    the tokenizer, and chat templates by their syntax tree. `data`: reads all tensors' data, too, and looks for numbers
+    that are NaN or infinite, codes without a value, and matrices that are all alike. `limits` bounds what a file may
+    declare and how much of it is looked into. `progress` is told how many bytes of how many have been read of the data.
 
     A file that cannot be read gives a Report with its `error`, which is a ForgeError. A shard whose set is not whole or
     does not fit is checked alone, with a finding. Raises ChangedInputError when the file is changed meanwhile.

@@ -41,7 +41,9 @@ class Piece:
         row, block = divmod(at, self.rows.shape[1] // self.kind.block_bytes)
         column = block * self.kind.block_size
         where = f"row {self.first + row}, column"
-        return f"{where} {column}" if not self.kind.quantized else f"{where}s {column} to {column + self.kind.block_size - 1}"
+        if not self.kind.quantized:
+            return f"{where} {column}"
+        return f"{where}s {column} to {column + self.kind.block_size - 1}"
 
 
 def find_in_data(tensor: Tensor, order: str, told: Callable[[int], None]) -> Iterator[Said]:
@@ -52,10 +54,11 @@ def find_in_data(tensor: Tensor, order: str, told: Callable[[int], None]) -> Ite
     if not tensor.nbytes or (order == ">" and tensor.type.quantized):
         told(tensor.nbytes)
         return
-    rules: dict[str, Callable[[Piece], Said | None]] = {"not-finite": _not_finite, "lattice": _outside_lattice}
-    alike = _Alike(tensor)
+    rules: dict[str, Callable[[Piece], Said | None]] = {}
     if tensor.type.name == "Q2_0":
         rules["q2_0-groups"] = _Groups(tensor.nbytes)
+    rules |= {"not-finite": _not_finite, "lattice": _outside_lattice, "erased": _erased}
+    alike = _Alike(tensor)
     step = max(1, PIECE // tensor.row_bytes)
     for start in range(0, tensor.rows, step):
         rows = tensor.read_rows(start, min(start + step, tensor.rows))
@@ -65,6 +68,9 @@ def find_in_data(tensor: Tensor, order: str, told: Callable[[int], None]) -> Ite
             if found is not None:
                 yield found
                 del rules[name]
+                if name == "q2_0-groups":
+                    rules.clear()  # all else that is odd follows from it
+                    break
         found = alike.see(piece)
         if found is not None:
             yield found
@@ -87,7 +93,7 @@ def _outside_lattice(piece: Piece) -> Said | None:
     rule = LATTICES.get(piece.kind.name)
     if rule is None:
         return None
-    odd = rule(piece.rows.reshape(-1, piece.kind.block_bytes)).any(axis=1)
+    odd: npt.NDArray[Any] = np.any(rule(piece.rows.reshape(-1, piece.kind.block_bytes)), axis=1)
     at = int(odd.argmax())
     if not odd[at]:
         return None
@@ -113,6 +119,28 @@ LATTICES: dict[str, Callable[[Bytes], npt.NDArray[Any]]] = {
     "TQ2_0": lambda blocks: (blocks[:, :64] & blocks[:, :64] >> 1 & 0x55) != 0,
     "NVFP4": lambda blocks: blocks[:, :4] >= 0x7F,
 }
+
+
+#: Types none of whose encoders writes blocks with all bits of the codes set, and where in a block the codes stand.
+CODES: dict[str, tuple[int, int]] = {
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ4_XS"), (2, 0)),
+    **dict.fromkeys(("Q4_K", "Q5_K"), (4, 0)),
+    "Q2_K": (0, 80),
+    "Q3_K": (0, 108),
+    "Q6_K": (0, 208),
+}
+
+
+def _erased(piece: Piece) -> Said | None:
+    span = CODES.get(piece.kind.name)
+    if span is None:
+        return None
+    codes = piece.rows.reshape(-1, piece.kind.block_bytes)[:, span[0] : span[1] or None]
+    for at in (codes[:, 0] & codes[:, -1] == 0xFF).nonzero()[0].tolist():
+        if (codes[at] == 0xFF).all():
+            text = f"a block whose codes are ones throughout, as erased storage is, at {piece.place(at)}"
+            return "erased", text, ERROR
+    return None
 
 
 class _Alike:

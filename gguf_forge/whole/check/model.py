@@ -29,7 +29,7 @@ ELEMENTS = {
 WHOLE_ROTATION = {"llama", "llama-embed", "deci", "falcon"}
 #: Architectures of which single layers may hold nothing, or share the tensors of others.
 EMPTY_LAYERS = {"deci", "hrm_text"}
-#: Tensors of a layer without which others of it are of no use: where one stands, one of the others must. Whatever loads a
+#: Tensors of a layer, and others of it without which they are of no use: one of these must be there. Whatever loads a
 #: layer asks for them together, where it asks for any.
 MATES = {
     "ffn_up.weight": ("ffn_down.weight",),

@@ -18,8 +18,9 @@ SEVERITIES = (ERROR, WARNING)
 class Report:
     """The result of `check`.
 
-    path: what was checked. files: all files of the set. findings: file by file, in the order of the rules. error: why the
-    file could not be read, None where it could. data: whether tensors' data were read, too.
+    path: what was checked. files: all files of the set. findings: those of the format first, then of the model, of its
+    templates, and of data. error: why the file could not be read, None where it could. data: whether tensors' data were
+    read, too.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""What llama.cpp's loaders ask for whatever else a file says. A table only, made by tests/whole/make_required.py.
+"""What llama.cpp's loaders ask for whatever else a file says. A table, made by tests/whole/make_required.py.
 
 Names of architectures stand in one text, separated by blanks; `a|b` is either tensor; {l} the number of a layer.
 Source: the load_hparams, load_arch_hparams and load_arch_tensors of llama.cpp (release 11549).

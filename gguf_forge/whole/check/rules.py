@@ -1,4 +1,4 @@
-"""The rules of `check` by name, one function a rule, and how bad a finding of each is unless the rule says otherwise."""
+"""The rules of `check` by name, and how bad a finding of each is unless the rule says otherwise."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ RULES: dict[str, tuple[str, Callable[[Subject], Found]]] = {
 #: Rules over a chat template's syntax tree, over tensors' data, and over the files of a set: what they promise.
 OTHER_RULES: dict[str, tuple[str, str]] = {
     "template-syntax": (ERROR, "Chat templates are Jinja."),
-    "template-unsafe": (ERROR, "Chat templates reach for no internals, read no files, and do not exhaust who renders them."),
+    "template-unsafe": (ERROR, "Chat templates reach for no internals, read no files, and exhaust nobody."),
     "template-lacking": (WARNING, "Chat templates ask for nothing that llama.cpp's own engine lacks."),
     "template-size": (WARNING, "Chat templates are no longer than the limit up to which they are looked into."),
     "not-finite": (ERROR, "Numbers, and scales of blocks, are finite."),
     "lattice": (ERROR, "Codes are of the type's values."),
+    "erased": (ERROR, "Codes of a block are not ones throughout, as erased storage is."),
     "constant": (WARNING, "Not all weights of a matrix are the same, nor all of a norm zero."),
     "q2_0-groups": (ERROR, "Q2_0 is laid out in groups of 64 weights."),
     "set": (ERROR, "The files of a set are there, and belong together."),
@@ -83,7 +84,8 @@ def _templates(subject: Subject) -> list[Finding]:
             if entry.type is not ValueType.STRING or not entry.key.startswith(TEMPLATE):
                 continue
             if entry.longest > subject.limits.template_bytes:
-                said = [("template-size", f"{entry.longest} bytes, above {subject.limits.template_bytes}: not looked into")]
+                text = f"{entry.longest} bytes, above {subject.limits.template_bytes}: not looked into"
+                said = [("template-size", text)]
             else:
                 said = list(islice(find_in_template(part.value(entry).value), subject.limits.findings))
             for rule, text in said:

@@ -28,7 +28,7 @@ class CheckLimits(Limits):
     """Bounds on what a file may declare, and on what `check` does with it; each adjustable."""
 
     findings: int = 100  # of one rule that are reported, of each file
-    template_bytes: int = 1 << 20  # of a chat template whose tree is walked; the longest known has 20 KB
+    template_bytes: int = 1 << 17  # of a chat template whose tree is walked; the longest known has 17 KB
     layers: int = 512  # llama.cpp's bound
     experts: int = 1024  # llama.cpp's bound
 

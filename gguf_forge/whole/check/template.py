@@ -16,18 +16,17 @@ from jinja2.parser import Parser
 from gguf_forge.errors import escaped
 
 #: Filters of llama.cpp's engine, for values of any kind; methods are the same functions.
-FILTERS = set(
-    "abs append capitalize default dictsort endswith first float format get indent int items join keys last length list "
-    "lower lstrip map max min pop reject rejectattr replace reverse rsplit rstrip safe select selectattr slice sort "
-    "split startswith string strip title tojson upper values".split()
+FILTERS = (
+    "abs append capitalize default dictsort endswith first float format get indent int items join keys last "
+    "length list lower lstrip map max min pop reject rejectattr replace reverse rsplit rstrip safe select "
+    "selectattr slice sort split startswith string strip title tojson upper values"
 )
 ALIASES = {"count", "d", "trim"}
-TESTS = set(
-    "boolean callable odd even false true divisibleby string integer float number iterable sequence mapping lower upper "
-    "none defined undefined eq equalto ge gt greaterthan lt lessthan ne in test sameas escaped filter".split()
+TESTS = (
+    "boolean callable defined divisibleby eq equalto escaped even false filter float ge greaterthan gt in integer "
+    "iterable lessthan lower lt mapping ne none number odd sameas sequence string test true undefined upper"
 )
-#: Functions of llama.cpp's engine, and those of jinja2 that it lacks.
-GLOBALS = {"raise_exception", "dict", "namespace", "strftime_now", "range", "tojson", "caller", "loop", "super"}
+#: Functions of jinja2 that llama.cpp's engine lacks.
 LACKING = {"cycler", "joiner", "lipsum"}
 #: Statements that llama.cpp's engine lacks, by the node they make.
 STATEMENTS: dict[type[nodes.Node], str] = {
@@ -44,15 +43,17 @@ READING: dict[type[nodes.Node], str] = {
     nodes.Extends: "extends",
 }
 #: Attributes by which templates reach Python's internals; the names are those that jinja2's sandbox forbids.
-INTERNALS = set(
-    "mro func_code func_dict func_defaults func_globals func_closure gi_frame gi_code cr_frame cr_code ag_code ag_frame "
-    "tb_frame tb_next f_globals f_locals f_builtins f_code f_back co_code im_class im_func im_self".split()
+INTERNALS = (
+    "ag_code ag_frame co_code cr_code cr_frame f_back f_builtins f_code f_globals f_locals func_closure func_code "
+    "func_defaults func_dict func_globals gi_code gi_frame im_class im_func im_self mro tb_frame tb_next"
 )
 #: Names of objects that web frameworks give to templates; none of them has a meaning in a chat.
-REACHING = {"self", "config", "request", "session", "g", "url_for", "get_flashed_messages", "lipsum", "cycler", "joiner"}
+REACHING = {"self", "config", "request", "session", "url_for", "get_flashed_messages", "lipsum", "cycler", "joiner"}
 _DUNDER = re.compile(r"__\w+__|__\w+|\w+__$")
 #: Numbers above which a loop or a repetition is made to exhaust who renders it.
 MOST_REPEATED = 1_000_000
+
+_FILTERS, _TESTS, _INTERNALS = frozenset(FILTERS.split()), frozenset(TESTS.split()), frozenset(INTERNALS.split())
 
 #: A finding: the rule, and its text.
 Said = tuple[str, str]
@@ -111,7 +112,7 @@ def _judged(node: nodes.Node, own: set[str]) -> Iterator[Said]:
 
 
 def _attribute(node: nodes.Getattr, own: set[str]) -> Iterator[Said]:
-    if _DUNDER.fullmatch(node.attr) or node.attr in INTERNALS:
+    if _DUNDER.fullmatch(node.attr) or node.attr in _INTERNALS:
         yield "template-unsafe", f"reaches for .{escaped(node.attr, 40)}"
 
 
@@ -133,21 +134,19 @@ def _has_text(node: nodes.Node) -> bool:
 
 
 def _name(node: nodes.Name, own: set[str]) -> Iterator[Said]:
-    if node.ctx == "load" and node.name in REACHING - own:
-        yield "template-unsafe", f"reaches for {escaped(node.name, 40)}"
-    elif _DUNDER.fullmatch(node.name):
+    if (node.ctx == "load" and node.name in REACHING - own) or _DUNDER.fullmatch(node.name):
         yield "template-unsafe", f"reaches for {escaped(node.name, 40)}"
 
 
 def _filter(node: nodes.Filter, own: set[str]) -> Iterator[Said]:
     if node.name == "attr":
         yield "template-unsafe", "reaches for attributes by the filter attr"
-    elif node.name not in FILTERS | ALIASES:
+    elif node.name not in _FILTERS | ALIASES:
         yield "template-lacking", f"llama.cpp's engine has no filter {escaped(node.name, 40)}"
 
 
 def _test(node: nodes.Test, own: set[str]) -> Iterator[Said]:
-    if node.name not in TESTS:
+    if node.name not in _TESTS:
         yield "template-lacking", f"llama.cpp's engine has no test {escaped(node.name, 40)}"
 
 
@@ -156,13 +155,13 @@ def _call(node: nodes.Call, own: set[str]) -> Iterator[Said]:
         yield from _repeated(node.args)
     if isinstance(node.node, nodes.Name) and node.node.name in LACKING - own:
         yield "template-lacking", f"llama.cpp's engine has no function {node.node.name}"
-    if isinstance(node.node, nodes.Getattr) and node.node.attr not in FILTERS | own and not _reached(node.node):
+    if isinstance(node.node, nodes.Getattr) and node.node.attr not in _FILTERS | own and not _reached(node.node):
         yield "template-lacking", f"llama.cpp's engine has no method {escaped(node.node.attr, 40)}"
 
 
 def _reached(node: nodes.Getattr) -> bool:
     """Whether it is unsafe already, or a function that a namespace holds."""
-    return bool(_DUNDER.fullmatch(node.attr)) or node.attr in INTERNALS
+    return bool(_DUNDER.fullmatch(node.attr)) or node.attr in _INTERNALS
 
 
 def _product(node: nodes.Mul, own: set[str]) -> Iterator[Said]:
