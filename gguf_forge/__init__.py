@@ -58,13 +58,13 @@ if TYPE_CHECKING:
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
+    from gguf_forge.whole.check import check as check
+    from gguf_forge.whole.check.report import Report as Report
+    from gguf_forge.whole.check.subject import CheckLimits as CheckLimits
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.split import merge_files as merge_files
     from gguf_forge.whole.split import split_file as split_file
-    from gguf_forge.whole.check import check as check
-    from gguf_forge.whole.check.report import Report as Report
-    from gguf_forge.whole.check.subject import CheckLimits as CheckLimits
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
 _PUBLIC = {

@@ -1,8 +1,8 @@
 """llama.cpp's own verdict on a file, through the library of the `xllamacpp` wheel, which exports its whole C interface.
 
 `python -m tests.convert.llama_cpp` answers questions, one JSON a line: {"load": PATH} loads a file's tensors without
-their data, {"derive": PATH} makes a model of a file's metadata alone, {"parse": PATH} reads a header. A process of its own, as llama.cpp aborts on some
-files. `Loader` starts it, and starts it anew when it fell.
+their data, {"derive": PATH} makes a model of a file's metadata alone, {"parse": PATH} reads a header. A process of its
+own, as llama.cpp aborts on some files. `Loader` starts it, and starts it anew when it fell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the tokenizer's keys are what llama.cpp's vocabularies ask for; types and lengths of arrays are format's rule.
+"""Whether the tokenizer's keys are what llama.cpp's vocabularies ask for; arrays' types and lengths are format's rule.
 
 One function a rule over a Subject. Source: llama_vocab::impl::load of llama.cpp's src/llama-vocab.cpp (release 11549).
 """
