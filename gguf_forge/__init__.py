@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
+    from gguf_forge.whole.check import check as check
+    from gguf_forge.whole.check.report import Report as Report
+    from gguf_forge.whole.check.subject import CheckLimits as CheckLimits
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.split import merge_files as merge_files
@@ -68,6 +71,7 @@ _PUBLIC = {
     "Calibration": "gguf_forge.quant.calibration",
     "CalibrationRun": "gguf_forge.quality.calibrate",
     "ChangedInputError": "gguf_forge.errors",
+    "CheckLimits": "gguf_forge.whole.check.subject",
     "CheckpointError": "gguf_forge.errors",
     "ConversionError": "gguf_forge.errors",
     "Evaluation": "gguf_forge.quality.evaluate",
@@ -89,6 +93,7 @@ _PUBLIC = {
     "QuantError": "gguf_forge.errors",
     "Quantization": "gguf_forge.convert.job",
     "RecipeError": "gguf_forge.errors",
+    "Report": "gguf_forge.whole.check.report",
     "RequestError": "gguf_forge.errors",
     "RoundTrip": "gguf_forge.quant.roundtrip",
     "Sequential": "gguf_forge.quality.sequential",
@@ -105,6 +110,7 @@ _PUBLIC = {
     "Value": "gguf_forge.format.values",
     "ValueType": "gguf_forge.format.layout",
     "calibrate": "gguf_forge.quality.calibrate",
+    "check": "gguf_forge.whole.check",
     "check_tokenizer": "gguf_forge.convert.tokenizers",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",

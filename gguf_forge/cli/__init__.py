@@ -1,7 +1,8 @@
 """The command line: the commands' group, and how a run ends. Knows exit codes; must not know files.
 
 Exit codes: 0 done, also when the reader of the results leaves early; 1 bad input or a failed write (one line on
-stderr), 2 wrong usage, 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated.
+stderr), 2 wrong usage, 128 and the signal's number for one that ended the run: 130 interrupted, 143 terminated. A
+command may have others of its own (`check`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ COMMANDS = {
     "calibrate": "gguf_forge.cli.calibrate",
     "evaluate": "gguf_forge.cli.evaluate",
     "inspect": "gguf_forge.cli.inspect",
+    "check": "gguf_forge.cli.check",
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
     "hash": "gguf_forge.cli.hash",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from gguf_forge.errors import escaped
 from gguf_forge.format.layout import WRITE_NAME_BYTES, ValueType
@@ -17,33 +17,44 @@ from gguf_forge.format.part import Part
 from gguf_forge.format.reader import GGUFFile
 from gguf_forge.format.validate import Placed, align
 
+#: How bad a finding is. An error: llama.cpp refuses the file, or computes with it what its maker did not mean, or it is
+#: made to harm. A warning: all load it, but it is not as files are.
+ERROR, WARNING = "error", "warning"
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One oddity: the rule's name, the file, the byte offset and field if there is one, and what was found."""
+    """One oddity: the rule's name, the file, what was found, the byte offset and field if there is one; how bad it is.
+
+    `text` is fit for a terminal, whatever a file says.
+    """
 
     rule: str
     path: str
     text: str
     offset: int | None = None
     field: str | None = None
+    severity: str = WARNING
 
     def __str__(self) -> str:
         place = [None if self.offset is None else f"offset {self.offset:#x}", self.field]
         return ": ".join(p for p in (escaped(self.path, 4096), ", ".join(p for p in place if p), self.text) if p)
 
 
-#: What a rule yields: text, offset, field.
-_Found = Iterator[tuple[str, int | None, str | None]]
+#: What a rule yields: text, offset, field; and how bad it is, where not all that the rule finds is alike.
+_Found = Iterator[tuple[str, int | None, str | None] | tuple[str, int | None, str | None, str]]
 
 
-def findings(file: GGUFFile) -> list[Finding]:
-    """All findings of an open file, of every shard. Raises ChangedInputError when it was changed meanwhile."""
+def findings(file: GGUFFile, most: int | None = None) -> list[Finding]:
+    """All findings of an open file, of every shard; of each rule the first `most` in a shard, if that is given.
+
+    Raises ChangedInputError when the file was changed meanwhile.
+    """
     return [
-        Finding(name, str(part.path), *found)
+        Finding(name, str(part.path), text, offset, field, *(severity or (SEVERITY.get(name, WARNING),)))
         for part in file.parts
         for name, rule in RULES.items()
-        for found in rule(part)
+        for text, offset, field, *severity in islice(rule(part), most)
     ]
 
 
@@ -104,7 +115,7 @@ def find_tensor_names(part: Part) -> _Found:
     for info in part.checked.header.infos:
         if len(info.raw_name) > WRITE_NAME_BYTES:
             text = f"name of {len(info.raw_name)} bytes, ggml refuses more than {WRITE_NAME_BYTES}"
-            yield text, info.offset, info.field
+            yield text, info.offset, info.field, ERROR
         if not info.name.isprintable():
             yield "name holds control characters", info.offset, info.field
         for digits in _INDEX.findall(info.name):
@@ -135,9 +146,9 @@ def find_layout(part: Part) -> _Found:
     end, last = max(ends, key=lambda e: e[0]) if ends else (checked.header.end, None)
     padded = align(end, checked.alignment)
     if last is not None and part.size < padded:
-        yield f"the last tensor is not padded to {checked.alignment} bytes", end, last.info.field
+        yield f"the last tensor is not padded to {checked.alignment} bytes", end, last.info.field, WARNING
     if part.size > padded:
-        yield f"{part.size - padded} bytes after the data", padded, None
+        yield f"{part.size - padded} bytes after the data", padded, None, WARNING
 
 
 def find_padding(part: Part) -> _Found:
@@ -203,11 +214,18 @@ _RANGES = {
 }
 
 
+#: Architectures without attention, which have no heads.
+_HEADLESS = ("arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7")
+
+
 def find_ranges(part: Part) -> _Found:
     """Hyperparameters are within what any model has."""
     for entry in part.checked.header.entries:
-        bounds = _RANGES.get(entry.key.rpartition(".")[2])
-        if bounds is None or entry.type in (ValueType.STRING, ValueType.ARRAY):
+        arch, _, name = entry.key.partition(".")
+        bounds = _RANGES.get(name.rpartition(".")[2])
+        if bounds is None or (arch in _HEADLESS and name == "attention.head_count"):
+            continue
+        if entry.type in (ValueType.STRING, ValueType.ARRAY):
             continue
         value = part.value(entry).value
         if not bounds[0] <= value <= bounds[1]:
@@ -241,3 +259,7 @@ RULES: dict[str, Callable[[Part], _Found]] = {
     "range": find_ranges,
     "template": find_template,
 }
+#: The rules whose findings are errors, but where they say otherwise.
+SEVERITY: dict[str, str] = dict.fromkeys(
+    ("big-endian", "nested-array", "layout", "tokenizer", "range", "template"), ERROR
+)

@@ -199,6 +199,32 @@ def align(position: int, alignment: int) -> int:
     return (position + alignment - 1) & -alignment
 
 
+#: Q2_0: bytes of 128 weights as ggml lays them out, in groups of 64, and in the groups of 128 of PrismML's llama.cpp.
+_Q2_0, _Q2_0_BYTES, _OTHER_BYTES = "Q2_0", 36, 34
+
+
+def check_groups(checked: Checked) -> None:
+    """Q2_0 is laid out in groups of 64 weights, not in those of 128 that PrismML's llama.cpp writes by the same number.
+
+    Told by where the tensors start: all fit the other layout without a gap, and at least one does not fit this.
+    """
+    if checked.unsized:
+        return
+    start = end = checked.data_start
+    broken: Info | None = None
+    for tensor in sorted(checked.tensors, key=lambda t: t.start):
+        if tensor.start != start:
+            return
+        other = tensor.type.name == _Q2_0 and not tensor.shape[-1] % 128
+        end = start + (tensor.nbytes // _Q2_0_BYTES * _OTHER_BYTES if other else tensor.nbytes)
+        start = align(end, checked.alignment)
+        if other and broken is None and align(tensor.start + tensor.nbytes, checked.alignment) > start:
+            broken = tensor.info
+    if broken is not None and end <= checked.header.size <= start:
+        text = "Q2_0 in groups of 128 weights, as PrismML's llama.cpp writes; ggml's has groups of 64"
+        raise _error(UnsupportedError, checked.header, broken, text)
+
+
 def check_extents(checked: Checked) -> None:
     """A tensor's bytes lie within the file."""
     header = checked.header
@@ -242,4 +268,4 @@ HEADER_RULES = (
     check_types,
     check_dims,
 )
-DATA_RULES = (check_extents, check_offsets_aligned, check_overlap)
+DATA_RULES = (check_groups, check_extents, check_offsets_aligned, check_overlap)

@@ -1,8 +1,8 @@
 """llama.cpp's own verdict on a file, through the library of the `xllamacpp` wheel, which exports its whole C interface.
 
 `python -m tests.convert.llama_cpp` answers questions, one JSON a line: {"load": PATH} loads a file's tensors without
-their data, {"derive": PATH} makes a model of a file's metadata alone. A process of its own, as llama.cpp aborts on some
-files. `Loader` starts it, and starts it anew when it fell.
+their data, {"derive": PATH} makes a model of a file's metadata alone, {"parse": PATH} reads a header. A process of its
+own, as llama.cpp aborts on some files. `Loader` starts it, and starts it anew when it fell.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Loader:
     def derive(self, path: Path) -> Verdict:
         """The tensors that llama.cpp would look for in a file of this metadata, optional ones too."""
         return self._ask({"derive": str(path)})
+
+    def parse(self, path: Path) -> Verdict:
+        """Whether llama.cpp's parser (gguf_init_from_file) takes a file's header."""
+        return self._ask({"parse": str(path)})
 
     def _ask(self, question: dict[str, str]) -> Verdict:
         if self._process is None or self._process.poll() is not None:
@@ -149,6 +153,10 @@ class _Library:
         self.dims.clear()
         params = self.lib.llama_model_default_params()
         params.gpu_layers, params.load_mode, params.extra, params.load_mtp = 0, 0, False, True
+        if "parse" in question:
+            header = self.lib.gguf_init_from_file(question["parse"].encode(), _InitParams(True, None))
+            self.lib.gguf_free(header)
+            return {"ok": bool(header), "errors": self.errors, "dims": {}}
         if "load" in question:
             params.no_alloc = True
             model = self.lib.llama_model_load_from_file(question["load"].encode(), params)

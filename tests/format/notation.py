@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STR, ARR, U64, I64, F64 = range(13)
-Q4_0, Q4_K, IQ2_XXS, BYTES = 2, 12, 16, 24  # tensor types; BYTES is I8
+Q4_0, Q4_K, IQ2_XXS, BYTES, Q2_0 = 2, 12, 16, 24, 42  # tensor types; BYTES is I8
 
 
 class Order:

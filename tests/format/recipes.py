@@ -12,6 +12,7 @@ from tests.format.notation import (
     F32,
     I32,
     OK,
+    Q2_0,
     Q4_0,
     Q4_K,
     STR,
@@ -182,6 +183,9 @@ TENSORS = [
     Refused("T45", t(ti("a", [4]), data=0), T, 24, A, "the file has 0 there"),
     Refused("T46", h(1, 0) + ti("a", [4]), T, 24, A, "the file has 0 there"),
     Refused("T48", pad(h(2, 0) + ti("a", [4])) + bytes(32), I, 57, 'tensor ""', "empty name"),
+    Refused("T56", t(ti("a", [1280], Q2_0), ti("b", [4], 0, 352), data=384), U, 24, A, "in groups of 128 weights"),
+    Refused("T56b", t(ti("a", [1280], Q2_0), data=340), U, 24, A, "in groups of 128 weights"),
+    Refused("T56c", t(ti("a", [1280], Q2_0), data=353), T, 24, A, "360 bytes at data offset 0, the file has 353"),
     Refused("T50", t(ti("a", [2**63 - 64], BYTES), ti("b", [2**63 - 64], BYTES, 2**63 - 64)), T, 24, A, "has 32 there"),
 ]
 
@@ -219,6 +223,7 @@ ODD = [
     Opens("T36", t(ti("a", [4], 0, 32), data=64), ("layout",)),
     Opens("T42", t(ti("a", [4]), ti("b", [4], 0, 64), data=96), ("layout",)),
     Opens("T41", t(ti("a", [4], 0, 32), ti("b", [4]), data=64), ("layout", "layout")),
+    Opens("T57", t(ti("a", [1280], Q2_0), ti("b", [4], 0, 384), data=416)),
     Opens("T47", OK + b"PK\3\4" + bytes(20), ("layout",)),
     Opens("T49", t(ti("a", [0]), ti("b", [4])), ("empty-tensor",)),
     Opens("T52", OK[:-1] + b"\1", ("padding",)),

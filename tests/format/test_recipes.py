@@ -59,6 +59,7 @@ def test_every_rule_refuses_something() -> None:
         "check_tensor_unique": "T07",
         "check_types": "T30",
         "check_dims": "T20",
+        "check_groups": "T56",
         "check_extents": "T44",
         "check_offsets_aligned": "T35",
         "check_overlap": "T39",
