@@ -205,3 +205,78 @@ def test_mlxs_stacks_of_8_bit_floats_become_experts(tmp_path: Path) -> None:
         found = read(checkpoint_of(tmp_path, tensors, said, quantization=said))
         assert list(found) == [f"m.mlp.experts.{number}.up_proj.weight" for number in range(3)]
         assert np.array_equal(np.stack(list(found.values())), exact)
+
+
+def test_mlxs_experts_have_a_scale_of_their_own(tmp_path: Path) -> None:
+    fields = RNG.integers(0, 16, (3, 4, 64), dtype=np.uint8)
+    octets, wholes = RNG.integers(0x30, 0x60, (3, 4, 4), dtype=np.uint8), np.array([2688.0, 1344.0, 672.0], np.float32)
+    tensors: Arrays = {
+        "m.switch_mlp.up_proj.weight": ("U32", (fields[..., 0::2] | fields[..., 1::2] << 4).view("<u4")),
+        "m.switch_mlp.up_proj.scales": ("U8", octets),
+        "m.switch_mlp.up_proj.global_scale": ("F32", wholes),
+    }
+    said = {"group_size": 16, "bits": 4, "mode": "nvfp4"}
+    found = read(checkpoint_of(tmp_path, tensors, said, quantization=said))
+    assert list(found) == [f"m.experts.{number}.up_proj.weight" for number in range(3)]
+    steps = np.asarray(DTYPES["F8_E4M3"].table)[octets] * (wholes / 2688)[:, None, None]
+    exact = (E2M1[fields].reshape(3, 4, 4, 16) * steps[..., None]).reshape(3, 4, 64)
+    assert np.array_equal(np.stack(list(found.values())), exact)
+
+
+@pytest.mark.parametrize("dtype", ["I32", "F16"])
+def test_hqqs_three_bits_under_any_element_type(dtype: str, tmp_path: Path) -> None:
+    """`view_as_float` stores the same bytes as halves."""
+    codes = RNG.integers(0, 8, (12, 32))  # of (6, 64) in groups of 32; ten groups to a word
+    padded = np.concatenate([codes, np.zeros((8, 32), np.int64)]).reshape(10, 2, 32)
+    words = (padded << (27 - 3 * np.arange(10))[:, None, None]).sum(axis=0).astype(np.int32)
+    scale, zero = RNG.uniform(0.1, 1, (2, 12, 1)).astype(np.float16)
+    said = {"nbits": 3, "group_size": 32, "axis": 1}
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {
+        "a.W_q": (dtype, words if dtype == "I32" else words.view(np.float16)),
+        "a.scale": ("F16", scale),
+        "a.zero": ("F16", zero),
+        "a.shape": ("I64", np.array([6, 64])),
+        **{f"a.{key}": ("I32", np.array(value, np.int32)) for key, value in said.items()},
+    }
+    found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "hqq"}))
+    exact = (codes - zero.astype(np.float64)) * scale
+    assert np.array_equal(found["a.weight"], exact.reshape(6, 64).astype(np.float32))
+
+
+def _modelopt(folder: Path, tensors: Arrays) -> np.ndarray[Any, Any]:
+    return read(checkpoint_of(folder, tensors, {"quant_method": "modelopt"}))["a.weight"]
+
+
+def test_modelopts_tiles_of_8_bit_floats(tmp_path: Path) -> None:
+    """Scales have an axis of one for the rows and the columns of a tile (fp8_pb_wo)."""
+    codes = RNG.integers(0, 0x7E, (256, 384), dtype=np.uint8)
+    scales = RNG.uniform(0.5, 1, (2, 1, 3, 1)).astype(np.float32)
+    found = _modelopt(tmp_path, {"a.weight": ("F8_E4M3", codes), "a.weight_scale": ("F32", scales)})
+    wide = scales[np.arange(256)[:, None] // 128, 0, np.arange(384) // 128, 0]
+    assert np.array_equal(found, np.asarray(DTYPES["F8_E4M3"].table)[codes] * wide)
+
+
+@pytest.mark.parametrize("kind", ["MXFP4", "NVFP4", "NVFP4 of 32"])
+def test_modelopts_4_bit_floats(kind: str, tmp_path: Path) -> None:
+    run, dtype = 16 if kind == "NVFP4" else 32, "U8" if kind == "MXFP4" else "F8_E4M3"
+    fields, octets = RNG.integers(0, 16, (6, 128), dtype=np.uint8), RNG.integers(100, 126, (6, 128 // run), np.uint8)
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {
+        "a.weight": ("U8", fields[:, 0::2] | fields[:, 1::2] << 4),
+        "a.weight_scale": (dtype, octets),
+    }
+    steps = np.asarray(DTYPES["F8_E8M0" if kind == "MXFP4" else "F8_E4M3"].table)[octets].astype(np.float64)
+    if kind != "MXFP4":
+        tensors["a.weight_scale_2"] = ("F32", np.array(0.75, np.float32))
+        steps *= 0.75
+    exact = (E2M1[fields].reshape(6, -1, run) * steps[..., None]).reshape(6, 128)
+    assert np.array_equal(_modelopt(tmp_path, tensors), exact.astype(np.float32))
+    assert _chosen(tmp_path) in ("MXFP4 lossless", "floats dequantized")  # NVFP4 wants a place for its scale
+
+
+def test_modelopts_8_bits_and_what_scales_inputs(tmp_path: Path) -> None:
+    codes, scales = RNG.integers(-128, 128, (4, 64)).astype(np.int8), RNG.uniform(0.5, 1, 4).astype(np.float32)
+    before = RNG.uniform(0.5, 2, 64).astype(np.float32)
+    tensors: Arrays = {"a.weight": ("I8", codes), "a.weight_scale": ("F32", scales)}
+    assert np.array_equal(_modelopt(tmp_path, tensors), codes * scales[:, None])
+    tensors = {**tensors, "a.pre_quant_scale": ("F32", before)}
+    assert np.array_equal(_modelopt(tmp_path, tensors), codes * scales[:, None] * before)
