@@ -205,3 +205,199 @@ def test_mlxs_stacks_of_8_bit_floats_become_experts(tmp_path: Path) -> None:
         found = read(checkpoint_of(tmp_path, tensors, said, quantization=said))
         assert list(found) == [f"m.mlp.experts.{number}.up_proj.weight" for number in range(3)]
         assert np.array_equal(np.stack(list(found.values())), exact)
+
+
+def test_mlxs_experts_have_a_scale_of_their_own(tmp_path: Path) -> None:
+    fields = RNG.integers(0, 16, (3, 4, 64), dtype=np.uint8)
+    octets, wholes = RNG.integers(0x30, 0x60, (3, 4, 4), dtype=np.uint8), np.array([2688.0, 1344.0, 672.0], np.float32)
+    tensors: Arrays = {
+        "m.switch_mlp.up_proj.weight": ("U32", (fields[..., 0::2] | fields[..., 1::2] << 4).view("<u4")),
+        "m.switch_mlp.up_proj.scales": ("U8", octets),
+        "m.switch_mlp.up_proj.global_scale": ("F32", wholes),
+    }
+    said = {"group_size": 16, "bits": 4, "mode": "nvfp4"}
+    found = read(checkpoint_of(tmp_path, tensors, said, quantization=said))
+    assert list(found) == [f"m.experts.{number}.up_proj.weight" for number in range(3)]
+    steps = np.asarray(DTYPES["F8_E4M3"].table)[octets] * (wholes / 2688)[:, None, None]
+    exact = (E2M1[fields].reshape(3, 4, 4, 16) * steps[..., None]).reshape(3, 4, 64)
+    assert np.array_equal(np.stack(list(found.values())), exact)
+
+
+@pytest.mark.parametrize("dtype", ["I32", "F16"])
+def test_hqqs_three_bits_under_any_element_type(dtype: str, tmp_path: Path) -> None:
+    """`view_as_float` stores the same bytes as halves."""
+    codes = RNG.integers(0, 8, (12, 32))  # of (6, 64) in groups of 32; ten groups to a word
+    padded = np.concatenate([codes, np.zeros((8, 32), np.int64)]).reshape(10, 2, 32)
+    words = (padded << (27 - 3 * np.arange(10))[:, None, None]).sum(axis=0).astype(np.int32)
+    scale, zero = RNG.uniform(0.1, 1, (2, 12, 1)).astype(np.float16)
+    said = {"nbits": 3, "group_size": 32, "axis": 1}
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {
+        "a.W_q": (dtype, words if dtype == "I32" else words.view(np.float16)),
+        "a.scale": ("F16", scale),
+        "a.zero": ("F16", zero),
+        "a.shape": ("I64", np.array([6, 64])),
+        **{f"a.{key}": ("I32", np.array(value, np.int32)) for key, value in said.items()},
+    }
+    found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "hqq"}))
+    exact = (codes - zero.astype(np.float64)) * scale
+    assert np.array_equal(found["a.weight"], exact.reshape(6, 64).astype(np.float32))
+
+
+def _modelopt(folder: Path, tensors: Arrays) -> np.ndarray[Any, Any]:
+    return read(checkpoint_of(folder, tensors, {"quant_method": "modelopt"}))["a.weight"]
+
+
+def test_modelopts_tiles_of_8_bit_floats(tmp_path: Path) -> None:
+    """Scales have an axis of one for the rows and the columns of a tile (fp8_pb_wo)."""
+    codes = RNG.integers(0, 0x7E, (256, 384), dtype=np.uint8)
+    scales = RNG.uniform(0.5, 1, (2, 1, 3, 1)).astype(np.float32)
+    found = _modelopt(tmp_path, {"a.weight": ("F8_E4M3", codes), "a.weight_scale": ("F32", scales)})
+    wide = scales[np.arange(256)[:, None] // 128, 0, np.arange(384) // 128, 0]
+    assert np.array_equal(found, np.asarray(DTYPES["F8_E4M3"].table)[codes] * wide)
+
+
+@pytest.mark.parametrize("kind", ["MXFP4", "NVFP4", "NVFP4 of 32"])
+def test_modelopts_4_bit_floats(kind: str, tmp_path: Path) -> None:
+    run, dtype = 16 if kind == "NVFP4" else 32, "U8" if kind == "MXFP4" else "F8_E4M3"
+    fields, octets = RNG.integers(0, 16, (6, 128), dtype=np.uint8), RNG.integers(100, 126, (6, 128 // run), np.uint8)
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {
+        "a.weight": ("U8", fields[:, 0::2] | fields[:, 1::2] << 4),
+        "a.weight_scale": (dtype, octets),
+    }
+    steps = np.asarray(DTYPES["F8_E8M0" if kind == "MXFP4" else "F8_E4M3"].table)[octets].astype(np.float64)
+    if kind != "MXFP4":
+        tensors["a.weight_scale_2"] = ("F32", np.array(0.75, np.float32))
+        steps *= 0.75
+    exact = (E2M1[fields].reshape(6, -1, run) * steps[..., None]).reshape(6, 128)
+    assert np.array_equal(_modelopt(tmp_path, tensors), exact.astype(np.float32))
+    assert _chosen(tmp_path) in ("MXFP4 lossless", "floats dequantized")  # NVFP4 wants a place for its scale
+
+
+def test_modelopts_8_bits_and_what_scales_inputs(tmp_path: Path) -> None:
+    codes, scales = RNG.integers(-128, 128, (4, 64)).astype(np.int8), RNG.uniform(0.5, 1, 4).astype(np.float32)
+    before = RNG.uniform(0.5, 2, 64).astype(np.float32)
+    tensors: Arrays = {"a.weight": ("I8", codes), "a.weight_scale": ("F32", scales)}
+    assert np.array_equal(_modelopt(tmp_path, tensors), codes * scales[:, None])
+    tensors = {**tensors, "a.pre_quant_scale": ("F32", before)}
+    assert np.array_equal(_modelopt(tmp_path, tensors), codes * scales[:, None] * before)
+
+
+def _quark(folder: Path, tensors: Arrays, kind: str) -> np.ndarray[Any, Any]:
+    settings = {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": kind}}}
+    return read(checkpoint_of(folder, tensors, settings))["a.weight"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "low", "high", "chosen"),
+    [
+        ("int2", "I32", -2, 1, "Q4_0 lossless"),
+        ("int8", "I8", -128, 127, "Q8_0 lossless"),
+        ("uint8", "U8", 0, 255, "floats dequantized"),
+    ],
+)
+def test_quarks_codes_by_groups_lie_along_the_outputs(
+    kind: str, dtype: str, low: int, high: int, chosen: str, tmp_path: Path
+) -> None:
+    stored = {"I32": np.int32, "I8": np.int8, "U8": np.uint8}[dtype]
+    codes, zeros = RNG.integers(low, high + 1, (64, 6)).astype(stored), np.zeros((2, 6), stored)
+    if kind == "uint8":
+        zeros += RNG.integers(100, 140, (2, 6)).astype(stored)
+    scales = RNG.uniform(0.5, 1, (2, 6)).astype(np.float16)
+    tensors: Arrays = {
+        "a.weight": (dtype, codes),
+        "a.weight_scale": ("F16", scales),
+        "a.weight_zero_point": (dtype, zeros),
+    }
+    steps = codes.astype(np.float64).reshape(2, 32, 6) - zeros[:, None].astype(np.float64)
+    exact = (steps * scales[:, None]).reshape(64, 6).T
+    assert np.array_equal(_quark(tmp_path, tensors, kind), exact.astype(np.float32))
+    assert _chosen(tmp_path) == chosen
+
+
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("kind", ["int3", "int4", "uint8"])
+def test_quarks_codes_by_rows_or_beside_one_scale(kind: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    low, high = {"int3": (-4, 3), "int4": (-8, 7), "uint8": (0, 255)}[kind]
+    codes = RNG.integers(low, high + 1, (8, 64))
+    scales, zeros = RNG.uniform(0.5, 1, (8,) if shape else ()).astype(np.float32), np.zeros(8, np.int64)
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {"a.weight_scale": ("F32", scales)}
+    if kind == "int4":
+        order = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+        fields = ((codes & 15).reshape(8, 8, 8)[..., order] << 4 * np.arange(8)).sum(axis=2)
+        tensors["a.weight"] = "I32", fields.astype(np.uint32).view(np.int32)
+        tensors["a.weight_zero_point"] = "I32", np.zeros((1,) if shape else (), np.int32)
+    elif kind == "int3":
+        bits = (codes & 7)[..., None] >> np.arange(3) & 1
+        tensors["a.weight"] = "U8", np.packbits(bits.reshape(8, -1).astype(np.uint8), axis=1, bitorder="little")
+    else:
+        zeros = RNG.integers(100, 140, 8) if shape else np.full(8, 130)
+        tensors["a.weight"] = "U8", codes.astype(np.uint8)
+        tensors["a.weight_zero_point"] = "U8", zeros.astype(np.uint8) if shape else np.array(130, np.uint8)
+    exact = (codes - zeros[:, None]) * scales.reshape(-1, 1)
+    assert np.array_equal(_quark(tmp_path, tensors, kind), exact.astype(np.float32))
+
+
+def test_quarks_wider_exponents_of_6_bits_are_refused(tmp_path: Path) -> None:
+    tensors: Arrays = {
+        "a.weight": ("U8", np.zeros((4, 24), np.uint8)),
+        "a.weight_scale": ("U8", np.full((4, 1), 127, np.uint8)),
+    }
+    assert not _quark(tmp_path, tensors, "fp6_e2m3").any()
+    with pytest.raises(CheckpointError, match=r'"a\.weight".*codes of fp6_e3m2 are not read'):
+        _quark(tmp_path, tensors, "fp6_e3m2")
+
+
+def _gptq(module: str, bits: int, group: int) -> dict[str, tuple[str, np.ndarray[Any, Any]]]:
+    """Any codes of 64 inputs and 32 outputs."""
+    words, groups = 64 * bits // 32, 64 // group
+    return {
+        f"{module}.qweight": ("I32", RNG.integers(0, 2**31, (words, 32)).astype(np.int32)),
+        f"{module}.qzeros": ("I32", np.zeros((groups, bits), np.int32)),
+        f"{module}.scales": ("F16", np.ones((groups, 32), np.float16)),
+    }
+
+
+def test_autorounds_own_widths_are_by_name_or_by_pattern(tmp_path: Path) -> None:
+    """A pattern is looked for anywhere in a name; the name itself comes first (inference/utils.py)."""
+    tensors: Arrays = {
+        **_gptq("model.layers.0.mlp.up_proj", 4, 32),
+        **_gptq("model.layers.0.mlp.down_proj", 8, 64),
+        **_gptq("model.layers.1.mlp.down_proj", 2, 32),
+    }
+    settings: dict[str, Any] = {
+        "quant_method": "auto-round",
+        "packing_format": "auto_round:auto_gptq",
+        "bits": 4,
+        "group_size": 32,
+        "extra_config": {"model.layers.1.mlp.down_proj": {"bits": 2}, r".*down_proj": {"bits": 8, "group_size": 64}},
+    }
+    assert len(read(checkpoint_of(tmp_path, tensors, settings))) == 3
+    settings["extra_config"] = {}
+    with pytest.raises(CheckpointError, match=r"down_proj.*holds (?:2|8) bits, and the configuration says 4"):
+        read(checkpoint_of(tmp_path, tensors, settings))
+
+
+def test_autorounds_8_bit_floats(tmp_path: Path) -> None:
+    codes, scales = RNG.integers(0, 0x7E, (4, 32), dtype=np.uint8), RNG.uniform(0.5, 1, (4, 1)).astype(np.float32)
+    tensors: Arrays = {"a.weight": ("F8_E4M3", codes), "a.weight_scale": ("F32", scales)}
+    settings = {"quant_method": "auto-round", "packing_format": "auto_round:fp8_static", "data_type": "fp"}
+    found = read(checkpoint_of(tmp_path, tensors, settings))
+    assert np.array_equal(found["a.weight"], np.asarray(DTYPES["F8_E4M3"].table)[codes] * scales)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"quant_method": "auto-round", "packing_format": "auto_round:llm_compressor_nvfp4_e5m3"},
+        {"quant_method": "compressed-tensors", "format": "nvfp4-e5m3-pack-quantized"},
+    ],
+)
+def test_scales_of_another_8_bit_float_are_refused(said: dict[str, Any], tmp_path: Path) -> None:
+    """They are bytes, as E4M3's are in some files, and mean other numbers."""
+    tensors: Arrays = {
+        "a.weight_packed": ("U8", np.zeros((4, 32), np.uint8)),
+        "a.weight_scale": ("U8", np.full((4, 4), 0x38, np.uint8)),
+        "a.weight_global_scale": ("F32", np.ones(1, np.float32)),
+    }
+    with pytest.raises(CheckpointError, match="e5m3"):
+        read(checkpoint_of(tmp_path, tensors, said))

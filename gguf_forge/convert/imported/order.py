@@ -48,7 +48,10 @@ def put_together(view: View, views: Mapping[str, View]) -> dict[str, View] | str
     if match is None:
         made = "are the state that all of the layer reads, in one order"
         if _VALUES.fullmatch(view.name):
-            made = "are the values of attention heads, which stay apart"
+            # Queries weigh whole heads, so that only rows within a head of attn_v could move. Groups of one head alone
+            # would do, but act-order sorts all inputs at once; groups made in the order of inputs lie together anyway.
+            made = "are the values of attention heads, which could change places only within a head, and alike in all "
+            made += "heads that share them, while groups are made across heads"
         return f"{_WHY}the inputs of {name} {made}"
     layer, suffix = match.groups()
     makers = [views[n] for part in _MAKERS if (n := f"{layer}{part}{suffix}.weight") in views]

@@ -29,6 +29,7 @@ from gguf_forge.source.packed.form import (
     scale_columns,
     scale_rows,
 )
+from gguf_forge.source.packed.gptq import own_rule
 from gguf_forge.source.packed.slabs import columns
 from gguf_forge.source.tensor import SourceTensor
 
@@ -89,12 +90,12 @@ def _gemm(
 
 
 def _bits_of(module: str, config: Mapping[str, Any]) -> int:
-    own = (config.get("extra_config") or {}).get(module) or {}
+    own = own_rule(config.get("extra_config") or {}, module)
     return int(own.get("bits") or config.get("bits") or config.get("w_bit") or 4)
 
 
 def _group_of(module: str, config: Mapping[str, Any]) -> object:
-    own = (config.get("extra_config") or {}).get(module) or {}
+    own = own_rule(config.get("extra_config") or {}, module)
     return own.get("group_size") or config.get("group_size") or config.get("q_group_size")
 
 

@@ -48,6 +48,9 @@ REFUSED = ("marlin-24", "sparse-24-bitmask", "sparse-bitmask")
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
     """One layer's weight; None where it is plain. CheckpointError where tensors and configuration disagree."""
     layout = config.get("format")
+    said = f"{layout} {config.get('packing_format')}"
+    if "e5m3" in said:
+        raise CheckpointError("quantization_config: scales of 8 bits with five of an exponent (e5m3) are not read")
     if layout in REFUSED or (config.get("sparsity_config") or {}).get("format") in REFUSED:
         raise CheckpointError(f"quantization_config: the layout {layout} of compressed-tensors is not read")
     if (config.get("transform_config") or {}).get("config_groups"):
@@ -117,7 +120,7 @@ def _integers(
     require(zeros is not None or scheme.get("symmetric") is not False, codes, "needs zeros, as it is not symmetric")
     offsets = None
     if zeros is not None and whole and zeros.size == 1:
-        offsets = Part(1, _of_all(whole_zeros(as_column(zeros), bits)(0, 1)))
+        offsets = Part(1, of_all(whole_zeros(as_column(zeros), bits)(0, 1)))
     elif zeros is not None:
         offsets = Part(groups, _zeros(zeros, bits, out, groups, unpack is dense))
 
@@ -129,7 +132,7 @@ def _integers(
     two = Part(inputs // 2, lambda start, stop: codes.stored_rows(start, stop).view(np.uint8))
     grid = Grid(
         two if packed else Part(inputs, signed),
-        Part(groups, _of_all(float_values(scale)) if whole else scale_rows(scale)),
+        Part(groups, of_all(float_values(scale)) if whole else scale_rows(scale)),
         group,
         -half,
         half - 1,
@@ -203,14 +206,14 @@ def whole_zeros(zeros: SourceTensor, bits: int) -> Rows:
     return rows
 
 
-def _of_all(number: Array) -> Rows:
+def of_all(number: Array) -> Rows:
     """Rows of the one number that is every row's."""
     one = number.reshape(1, 1)
     return lambda start, stop: np.repeat(one, stop - start, axis=0)
 
 
 def _of_tiles(scale: SourceTensor, matrix: tuple[int, int], tile: tuple[int, int]) -> tuple[Rows, int]:
-    """Rows of the scales of a matrix's tiles, whose last ones may be smaller, and how many runs of columns there are."""
+    """Rows of the scales of a matrix's tiles, the last of which may be smaller, and how many runs a row has."""
     (out, width), (high, broad) = matrix, tile
     wanted = (-(-out // high), -(-width // broad))
     require(scale.shape == wanted, scale, f"must be {list(wanted)}, one for each tile of {list(tile)}")
@@ -240,14 +243,14 @@ def integers8(
     if tile is not None:
         scales, groups = _of_tiles(scale, (out, width), tile)
     elif scale.size == 1:
-        scales, groups = _of_all(float_values(scale)), 1
+        scales, groups = of_all(float_values(scale)), 1
     else:
         flat = scale if len(scale.shape) == 2 else as_column(scale)
         require(flat.shape[0] == out and width % flat.shape[1] == 0, scale, f"must be a scale for each of {out} rows")
         scales, groups = floats(flat), flat.shape[1]
     offsets = None
     if zeros is not None and zeros.size == scale.size == 1:
-        offsets = Part(1, _of_all(whole_zeros(as_column(zeros), bits)(0, 1)))
+        offsets = Part(1, of_all(whole_zeros(as_column(zeros), bits)(0, 1)))
     elif zeros is not None:
         column = zeros if len(zeros.shape) == 2 else as_column(zeros)
         require(tile is None and column.shape == (out, groups), zeros, f"must be {[out, groups]}")

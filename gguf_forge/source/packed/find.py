@@ -192,9 +192,9 @@ def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def _format(method: str, settings: Mapping[str, Any]) -> Format | None:
     packing = str(settings.get("packing_format") or "")
     if method == "auto-round":
-        if packing.endswith("auto_awq"):
-            return AWQ
-        return COMPRESSED if packing.endswith("llm_compressor") else GPTQ
+        if any(word in packing for word in ("llm_compressor", "mx_fp", "nv_fp")):
+            return COMPRESSED
+        return AWQ if "awq" in packing else FP8 if "fp8" in packing else GPTQ
     return METHODS.get(method)
 
 

@@ -70,9 +70,13 @@ class Grid:
             wide = codes.reshape(shape) * scales.astype(np.float64)[..., None]
             wide += self.minima.rows(start, stop)[..., None]
             return wide.astype(np.float32).reshape(stop - start, -1)
+        zeros = None if self.zeros is None else self.zeros.rows(start, stop)[..., None]
+        if zeros is not None and zeros.dtype.kind == "f":
+            wide = (codes.reshape(shape) - zeros.astype(np.float64)) * scales[..., None]
+            return wide.astype(np.float32).reshape(stop - start, -1)
         steps = codes.reshape(shape).astype(np.float32)
-        if self.zeros is not None:
-            steps -= self.zeros.rows(start, stop)[..., None]
+        if zeros is not None:
+            steps -= zeros
         # A scale of 24 bits times a small whole number is rounded once, here.
         steps *= scales[..., None]
         return steps.reshape(stop - start, -1)

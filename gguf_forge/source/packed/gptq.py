@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,14 @@ class Settings:
     planar: bool
     dynamic: Mapping[str, Any]
     group: object = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, module: str) -> tuple[int, object] | None:
         """Width and size of groups that the configuration gives a layer; None where it is said not to be quantized."""
         bits, group = self.bits, self.group
+        own = own_rule(self.extra, module)
+        if own:
+            return own.get("bits", bits), own.get("group_size", group)
         for pattern, rule in self.dynamic.items():
             sign, text = (pattern[0], pattern[2:]) if pattern[:2] in ("+:", "-:") else ("+", pattern)
             if re.match(text, module):
@@ -79,8 +83,22 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     by_word = str(first).startswith("gptqmodel")
     zeros = "as stored" if layout != "gptq" else "word less one" if by_word else "less one"
     dynamic = config.get("dynamic") or {}
-    extra = {f"{re.escape(name)}$": rule for name, rule in (config.get("extra_config") or {}).items()}
-    return Settings(int(config["bits"]), zeros, layout == "gptq_p", {**extra, **dynamic}, config.get("group_size"))
+    extra = config.get("extra_config") or {}
+    return Settings(int(config["bits"]), zeros, layout == "gptq_p", dynamic, config.get("group_size"), extra)
+
+
+def own_rule(extra: Mapping[str, Any], module: str) -> Mapping[str, Any]:
+    """What AutoRound's extra_config says of a module: under its name, or under a pattern found in it; else nothing."""
+    if module in extra:
+        return extra[module] or {}
+    for pattern, rule in extra.items():
+        try:
+            found = re.search(pattern, module)
+        except re.error:
+            continue
+        if found and rule:
+            return dict(rule)
+    return {}
 
 
 def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor:

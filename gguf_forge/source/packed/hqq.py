@@ -97,7 +97,7 @@ def _said(parts: Mapping[str, SourceTensor], config: Mapping[str, Any], own: Map
 
 def _lines(weight: SourceTensor, bits: int, lines: int, across: int) -> Rows:
     """Codes of lines start..stop-1 of the matrix of groups."""
-    wide = weight.dtype in ("I32", "U32") and bits == 3
+    wide = bits == 3 and weight.nbytes == -(-lines // 10) * across * 4
     size = 4 if wide else 1
     per = 10 if wide else 8 // bits if bits in (1, 2, 4) else 1
     height = -(-lines // per)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,28 @@ def packed(
 
     CheckpointError where tensors and configuration disagree.
     """
-    made = _packed(module, parts, config)
     found = _STACK.fullmatch(module)
+    whole = parts.get("global_scale")
+    if found is not None and whole is not None and whole.shape == parts["weight"].shape[:1]:
+        before, after = found.groups()
+        names = [f"{before}.experts.{number}.{after}" for number in range(whole.size)]
+        each = [_packed(module, _part(parts, number), config) for number in range(whole.size)]
+        return [replace(one, name=f"{name}.weight") for name, one in zip(names, each, strict=True) if one is not None]
+    made = _packed(module, parts, config)
     if made is None or found is None or len(made.shape) < 3:
         return made
     before, after = found.groups()
     return [made.part(number, f"{before}.experts.{number}.{after}.weight") for number in range(made.shape[0])]
+
+
+def _part(parts: Mapping[str, SourceTensor], number: int) -> dict[str, SourceTensor]:
+    """The tensors of one of the matrices of a stack."""
+
+    def of(tensor: SourceTensor) -> SourceTensor:
+        at = tensor.offset + number * (tensor.nbytes // tensor.shape[0])
+        return SourceTensor(tensor.name, tensor.element, tensor.shape[1:], tensor.file, at, None)
+
+    return {end: of(tensor) for end, tensor in parts.items()}
 
 
 def _packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, Any]) -> PackedTensor | None:
