@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
+    from gguf_forge.whole.diff import Differences as Differences
+    from gguf_forge.whole.diff import diff_files as diff_files
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.split import merge_files as merge_files
@@ -70,6 +72,7 @@ _PUBLIC = {
     "ChangedInputError": "gguf_forge.errors",
     "CheckpointError": "gguf_forge.errors",
     "ConversionError": "gguf_forge.errors",
+    "Differences": "gguf_forge.whole.diff",
     "Evaluation": "gguf_forge.quality.evaluate",
     "EvaluationTask": "gguf_forge.quality.evaluate",
     "FileHashes": "gguf_forge.whole.hashing",
@@ -108,6 +111,7 @@ _PUBLIC = {
     "check_tokenizer": "gguf_forge.convert.tokenizers",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
+    "diff_files": "gguf_forge.whole.diff",
     "evaluate": "gguf_forge.quality.evaluate",
     "hash_file": "gguf_forge.whole.hashing",
     "load_imatrix": "gguf_forge.quant.imatrix",

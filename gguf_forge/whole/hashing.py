@@ -188,7 +188,7 @@ class Manifest:
         return verdicts + [Verdict(algorithm, "", name, None) for algorithm, name in lacking]
 
     def _of(self, found: FileHashes) -> dict[tuple[str, str], str]:
-        """Hashes by algorithm and tensor ("" of the whole): of the model of the file's path or name, or the only one."""
+        """Hashes by algorithm and tensor, "" of the whole: of the model of this path or name, or of the only one."""
         for model in (str(found.path), found.path.name):
             known: dict[tuple[str, str], str] = {}
             for algorithm, digest, name in self.lines:
