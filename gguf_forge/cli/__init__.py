@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": "gguf_forge.cli.inspect",
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
+    "edit": "gguf_forge.cli.edit",
     "diff": "gguf_forge.cli.diff",
     "hash": "gguf_forge.cli.hash",
     "roundtrip": "gguf_forge.cli.roundtrip",

@@ -5,6 +5,7 @@ Exit codes as of diff: 0 nothing differs, 1 something does, 2 trouble.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +67,7 @@ def _show(terminal: Terminal, a: Path, b: Path, found: Differences) -> None:
     terminal.show(printable(f"- {a}"), printable(f"+ {b}"))
     if found.endian is not None:
         terminal.show(f"byte order: {found.endian[0]}, {found.endian[1]}")
-    if found.keys:
-        keys = Table("key", "", "type", "~value", spare=("type",))
-        for key in found.keys:
-            for sign, value in (("-", key.old), ("+", key.new)):
-                if value is not None:
-                    keys.add(key.key, sign, _type(value), _value(value, key))
-        terminal.show("", keys)
-    for key in found.keys:
-        lines = _text_lines(key)
-        if lines:
-            terminal.show("", printable(f"{key.key}:"), *(printable(line) for line in lines))
+    show_keys(terminal, found.keys)
     if found.tensors:
         tensors = Table("tensor", "", "type", ">shape", ">size", "~differs in", spare=("size",))
         for tensor in found.tensors:
@@ -85,6 +76,21 @@ def _show(terminal: Terminal, a: Path, b: Path, found: Differences) -> None:
             facts = (" -> ".join(dict.fromkeys(fact)) for fact in zip(*sides, strict=True))
             tensors.add(tensor.name, sign, *facts, _what(tensor))
         terminal.show("", tensors)
+
+
+def show_keys(terminal: Terminal, keys: Sequence[KeyDifference]) -> None:
+    """Keys that differ: a table, and the lines of texts of several lines."""
+    if keys:
+        table = Table("key", "", "type", "~value", spare=("type",))
+        for key in keys:
+            for sign, value in (("-", key.old), ("+", key.new)):
+                if value is not None:
+                    table.add(key.key, sign, _type(value), _value(value, key))
+        terminal.show("", table)
+    for key in keys:
+        lines = _text_lines(key)
+        if lines:
+            terminal.show("", printable(f"{key.key}:"), *(printable(line) for line in lines))
 
 
 def _type(value: Value) -> str:
@@ -147,12 +153,13 @@ def _document(a: Path, b: Path, found: Differences) -> dict[str, Any]:
         "compared": found.compared,
         "endian": None if found.endian is None else list(found.endian),
         "same_order": dict(found.same_order),
-        "keys": [_key_document(key) for key in found.keys],
+        "keys": [key_document(key) for key in found.keys],
         "tensors": [_tensor_document(tensor) for tensor in found.tensors],
     }
 
 
-def _key_document(key: KeyDifference) -> dict[str, Any]:
+def key_document(key: KeyDifference) -> dict[str, Any]:
+    """A key that differs, as JSON has it."""
     where = key.elements
     document = {"key": key.key, "old": _value_document(key.old), "new": _value_document(key.new)}
     return document if where is None else document | {"differing": where[0], "first": where[1]}

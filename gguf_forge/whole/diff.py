@@ -1,6 +1,6 @@
 """Where two models differ: keys, tensors by shape, type and bytes, and how far apart their values are. Must not print.
 
-How files are laid out does not count: shards, padding, versions, the order of keys and tensors.
+How files are laid out does not count: shards, padding and slack, versions, the order of keys and tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import UnsupportedError
-from gguf_forge.format.layout import LIMITS, Limits
+from gguf_forge.format.layout import LIMITS, SLACK_KEY, Limits
 from gguf_forge.format.reader import GGUFFile, Tensor, UnknownTensor
 from gguf_forge.format.values import Value
 from gguf_forge.opening import open as open_file
@@ -115,7 +115,7 @@ def diff_files(
     """
     with ExitStack() as stack:
         one, two = (stack.enter_context(open_file(path, limits=limits, unknown_types=True)) for path in (a, b))
-        every = dict.fromkeys((*one.metadata, *two.metadata))
+        every = [key for key in dict.fromkeys((*one.metadata, *two.metadata)) if key != SLACK_KEY]
         keys = [KeyDifference(key, _value(one, key), _value(two, key)) for key in every]
         keys = [found for found in keys if found.old != found.new]
         tensors = _tensors(one, two, headers_only, values, progress)
