@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count, product
 from pathlib import Path
@@ -21,6 +19,7 @@ from gguf_forge.whole import inplace
 from gguf_forge.whole.inplace import journal_path, pending, recover, replace_header
 from tests.cli.conftest import Forge
 from tests.conftest import PLATFORM
+from tests.whole.killing import killed, needs_fork
 from tests.whole.test_edit import make
 
 CALLS = ["create", "open_itself", "lock", "reserve", "write_at", "flush", "replace", "read_at"]
@@ -42,67 +41,18 @@ def edited(path: Path) -> bytes:
     return raw
 
 
-_KILLED = """
-import os, sys
-from gguf_forge import Edits, edit_file, system
-from gguf_forge.whole.inplace import recover
-path, name = sys.argv[1:3]
-edits = Edits(set={"name": "new" * 20})
-with open(path, "rb") as file:
-    old = file.read()
-for step in range(1000):
-    with open(path, "wb") as file:
-        file.write(old)
-    for other in os.listdir(os.path.dirname(path)):
-        if other.startswith("."):
-            os.unlink(os.path.join(os.path.dirname(path), other))
-    child = os.fork()
-    if not child:
-        left = step
-        def dying(real):
-            def call(*given, **named):
-                global left
-                left -= 1
-                if left == -1:
-                    os._exit(9)
-                return real(*given, **named)
-            return call
-        for call in sys.argv[3:]:
-            setattr(system, call, dying(getattr(system, call)))
-        os.unlink = dying(os.unlink)
-        edit_file(path, edits=edits)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    folder = os.path.join(name, str(step))
-    os.mkdir(folder)
-    for other in os.listdir(os.path.dirname(path)):
-        with open(os.path.join(os.path.dirname(path), other), "rb") as source:
-            with open(os.path.join(folder, other), "wb") as copy:
-                copy.write(source.read())
-    recovered = recover(path)
-    with open(path, "rb") as source, open(os.path.join(folder, f"recovered {recovered}"), "wb") as copy:
-        copy.write(source.read())
-    if status == 0:
-        break
-"""
-
-
-@pytest.mark.skipif(PLATFORM == "win32", reason="processes do not fork")
+@needs_fork
 def test_killed_before_every_call(path: Path, tmp_path: Path) -> None:
     old, new = path.read_bytes(), edited(path)
-    work, states = tmp_path / "work", tmp_path / "states"
-    work.mkdir()
-    states.mkdir()
-    (work / "a.gguf").write_bytes(old)
-    words = [sys.executable, "-c", _KILLED, str(work / "a.gguf"), str(states), *CALLS, "flush_entry"]
-    subprocess.run(words, check=True)
+    start = tmp_path / "start"
+    start.mkdir()
+    path.rename(start / "a.gguf")
     outcomes = []
-    for step in range(len(os.listdir(states))):
-        found = states / str(step) / "a.gguf"
+    work = "edit_file(work / 'a.gguf', edits=Edits(set={'name': 'new' * 20}))"
+    for folder in killed(start, work, tmp_path):
+        found = folder / "a.gguf"
         raw = found.read_bytes()
-        (after,) = found.parent.glob("recovered *")
-        left = {*os.listdir(found.parent)} - {"a.gguf", after.name}
-        assert left <= {".a.gguf.edit", "..a.gguf.edit.part"}
+        assert {*os.listdir(folder)} <= {"a.gguf", ".a.gguf.edit", "..a.gguf.edit.part"}
         outcomes.append("old" if raw == old else "new" if raw == new else "closed")
         if outcomes[-1] == "closed":
             with pytest.raises(FormatError, match="gguf-forge edit --recover finishes it"):
@@ -111,12 +61,13 @@ def test_killed_before_every_call(path: Path, tmp_path: Path) -> None:
         if pending(found):
             with pytest.raises(ForgeError, match="edit --recover"):
                 edit_file(found, edits=EDITS)
-            assert (after.name, after.read_bytes()) == ("recovered True", new)
+            assert recover(found)
         else:
-            assert (after.name, after.read_bytes()) == ("recovered False", raw)
+            assert not recover(found)
+            assert found.read_bytes() == raw
             edit_file(found, edits=EDITS)  # takes over what is left of a journal that was not whole
-            assert found.read_bytes() == new
-            assert {*os.listdir(found.parent)} == {"a.gguf", after.name}
+        assert found.read_bytes() == new
+        assert os.listdir(folder) == ["a.gguf"]
     assert list(dict.fromkeys(outcomes)) == ["old", "closed", "new"]
     assert outcomes.count("closed") >= 4
 
