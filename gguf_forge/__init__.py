@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     from gguf_forge.whole.check import check as check
     from gguf_forge.whole.check.report import Report as Report
     from gguf_forge.whole.check.subject import CheckLimits as CheckLimits
+    from gguf_forge.whole.diff import Differences as Differences
+    from gguf_forge.whole.diff import diff_files as diff_files
+    from gguf_forge.whole.edit import Edited as Edited
+    from gguf_forge.whole.edit import Edits as Edits
+    from gguf_forge.whole.edit import edit_file as edit_file
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.split import merge_files as merge_files
@@ -74,6 +79,9 @@ _PUBLIC = {
     "CheckLimits": "gguf_forge.whole.check.subject",
     "CheckpointError": "gguf_forge.errors",
     "ConversionError": "gguf_forge.errors",
+    "Differences": "gguf_forge.whole.diff",
+    "Edited": "gguf_forge.whole.edit",
+    "Edits": "gguf_forge.whole.edit",
     "Evaluation": "gguf_forge.quality.evaluate",
     "EvaluationTask": "gguf_forge.quality.evaluate",
     "FileHashes": "gguf_forge.whole.hashing",
@@ -114,6 +122,8 @@ _PUBLIC = {
     "check_tokenizer": "gguf_forge.convert.tokenizers",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
+    "diff_files": "gguf_forge.whole.diff",
+    "edit_file": "gguf_forge.whole.edit",
     "evaluate": "gguf_forge.quality.evaluate",
     "hash_file": "gguf_forge.whole.hashing",
     "load_imatrix": "gguf_forge.quant.imatrix",

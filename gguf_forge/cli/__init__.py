@@ -31,6 +31,8 @@ COMMANDS = {
     "check": "gguf_forge.cli.check",
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
+    "edit": "gguf_forge.cli.edit",
+    "diff": "gguf_forge.cli.diff",
     "hash": "gguf_forge.cli.hash",
     "roundtrip": "gguf_forge.cli.roundtrip",
     "recommend": "gguf_forge.cli.recommend",

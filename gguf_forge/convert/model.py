@@ -32,6 +32,7 @@ from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.convert.wrapped import unwrapped
 from gguf_forge.errors import ConversionError, UnsupportedError, listed
 from gguf_forge.format import reader
+from gguf_forge.format.layout import SLACK_KEY
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.quant.header import QUANTIZATION_VERSION
 from gguf_forge.quant.outtype import auto_outtype
@@ -187,7 +188,7 @@ def _sound_config(checkpoint: Checkpoint, arch_name: str | None) -> Iterator[Non
 def gguf_model(file: reader.GGUFFile) -> Model:
     """The tensors and metadata of an open GGUF file, or of a set of shards, as they stand."""
     views = [stored_view(tensor, file.endian) for tensor in file.tensors.values()]
-    return Model(views, {key: file.metadata.value(key) for key in file.metadata})
+    return Model(views, {key: file.metadata.value(key) for key in file.metadata if key != SLACK_KEY})
 
 
 def stored_view(tensor: reader.Tensor, endian: str) -> View:

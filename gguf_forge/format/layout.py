@@ -17,11 +17,15 @@ from enum import IntEnum
 from types import MappingProxyType
 
 MAGIC = b"GGUF"
+#: In its place while a header is replaced where it stands: no reader takes it.
+EDITING = b"EDIT"
 READ_VERSIONS = (2, 3)
 WRITE_VERSION = 3
 HEADER_BYTES = 24
 ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32
+#: A key without meaning, an array of zeros: room for a header that grows. See whole/edit.py.
+SLACK_KEY = "gguf_forge.slack"
 SPLIT_NO = "split.no"
 SPLIT_COUNT = "split.count"
 SPLIT_TENSORS = "split.tensors.count"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from gguf_forge.errors import FormatError, InvalidError, LimitError, TruncatedError, escaped
 from gguf_forge.format.cursor import Buffer, Cursor, number
 from gguf_forge.format.layout import (
+    EDITING,
     HEADER_BYTES,
     LIMITS,
     MAGIC,
@@ -203,6 +204,7 @@ def _parse_info(cursor: Cursor, index: int, limits: Limits) -> Info:
 
 #: Starts of files often met under a .gguf name.
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
+    (EDITING, "a GGUF file whose editing was cut off: gguf-forge edit --recover finishes it"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run git lfs pull"),
     (b"<!DOCTYPE", "an HTML page, not a model: the download failed or needs a login"),
     (b"<!doctype", "an HTML page, not a model: the download failed or needs a login"),

@@ -99,6 +99,11 @@ class Tensor:
         self.path = part.path
 
     @property
+    def order(self) -> str:
+        """The byte order of its file's numbers, "<" or ">"."""
+        return self._part.checked.header.order
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one row of the last axis."""
         return self.type.row_bytes(self.shape[-1] if self.shape else 1)
@@ -148,22 +153,35 @@ class Tensor:
 
         Raises UnsupportedError for a type without a decoder, and for quantized types of big-endian files.
         """
+        return self._decoded(self.data).reshape(self.shape)
+
+    def read_values(self, start: int, stop: int) -> Floats:
+        """The values number `start` to `stop`, counted over all axes, as `dequantize` gives them: flat, float32.
+
+        Both must be multiples of the type's block, or the end. Reads as `read_rows` does, and raises what that and
+        `dequantize` raise.
+        """
+        first, last = (self.type.nbytes((at,)) for at in (start, stop))
+        raw = np.empty(last - first, dtype=np.uint8)
+        self.read_bytes(raw, first)
+        return self._decoded(raw).reshape(-1)
+
+    def _decoded(self, data: Bytes) -> Floats:
+        """The values of blocks, in the blocks' shape or flat."""
         field = f'tensor "{escaped(self.name)}"'
         dtype = _PLAIN.get(self.type.name)
-        order = self._part.checked.header.order
-        data = self.data
         if dtype is not None:
-            plain = data.view(np.dtype(order + dtype)).reshape(self.shape)
+            plain = data.view(np.dtype(self.order + dtype))
             if self.type.name == "BF16":
                 return (plain.astype(np.uint32) << 16).view(np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
                 return plain.astype(np.float32)
-        if order == ">" and self.type.quantized:
+        if self.order == ">" and self.type.quantized:
             text = f"{self.type.name} blocks of a big-endian file are not decoded; rewrite the file as little-endian"
             raise UnsupportedError(text, path=self.path, field=field)
         if self._decode_rows is None or not self.type.decodes:
             raise UnsupportedError(f"no decoder for {self.type.name}", path=self.path, field=field)
-        return self._decode_rows(data, self.type).reshape(self.shape)
+        return self._decode_rows(data, self.type)
 
     def __repr__(self) -> str:
         return f'<Tensor "{escaped(self.name)}" {self.type} {self.shape}>'

@@ -57,8 +57,11 @@ def copy_tensors(tensors: Mapping[str, Tensor], sink: Sink, progress: Progress |
                 progress(done, total)
 
 
-def first_difference(one: Tensor, other: Tensor) -> int | None:
-    """The number of the first byte in which two tensors differ; None where they are of one size and the same."""
+def first_difference(one: Tensor, other: Tensor, swap: int = 1) -> int | None:
+    """The number of the first byte in which two tensors differ; None where they are of one size and the same.
+
+    `swap`: bytes of a number where the two are in other byte orders; it is then the first byte of such a number.
+    """
     if one.nbytes != other.nbytes:
         return min(one.nbytes, other.nbytes)
     a, b = (np.empty(min(PIECE, one.nbytes), np.uint8) for _ in range(2))
@@ -66,8 +69,10 @@ def first_difference(one: Tensor, other: Tensor) -> int | None:
         size = min(PIECE, one.nbytes - start)
         one.read_bytes(a[:size], start)
         other.read_bytes(b[:size], start)
-        if not np.array_equal(a[:size], b[:size]):
-            return start + int((a[:size] != b[:size]).argmax())
+        x, y = a[:size].view(f"u{swap}"), b[:size].view(f"u{swap}")
+        unlike = x != (y.byteswap() if swap > 1 else y)
+        if unlike.any():
+            return start + swap * int(unlike.argmax())
     return None
 
 

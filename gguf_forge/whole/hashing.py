@@ -88,16 +88,17 @@ def hash_file(
     whole = {name: _hasher(name) for name in wanted}
     each = [name for name in wanted if name != UUID5] if tensors else []
     found: dict[str, dict[str, str]] = {}
-    with reader.open(path, limits=limits) as file, ThreadPoolExecutor(len(wanted)) as pool:
+    with reader.open(path, limits=limits) as file, ThreadPoolExecutor(len(wanted) + len(each)) as pool:
         total = sum(tensor.nbytes for tensor in file.tensors.values())
         piece, done = np.empty(min(PIECE, total), np.uint8), 0
         for tensor in file.tensors.values():
             own = {name: _hasher(name) for name in each}
-            work = [[hasher for hasher in (own.get(name), whole[name]) if hasher is not None] for name in wanted]
+            every = [*own.values(), *whole.values()]  # each at work on the same piece
             for start in range(0, tensor.nbytes, PIECE):
                 part = piece[: min(PIECE, tensor.nbytes - start)]
                 tensor.read_bytes(part, start)
-                list(pool.map(_update, work, [part.data] * len(work)))
+                for _ in pool.map(_update, every, [part.data] * len(every)):
+                    pass
                 done += len(part)
                 if progress is not None:
                     progress(done, total)
@@ -107,9 +108,8 @@ def hash_file(
     return FileHashes(Path(path), found, {name: _written(name, hasher) for name, hasher in whole.items()})
 
 
-def _update(hashers: Sequence[Hasher], data: memoryview) -> None:
-    for hasher in hashers:
-        hasher.update(data)
+def _update(hasher: Hasher, data: memoryview) -> None:
+    hasher.update(data)
 
 
 def _hasher(name: str) -> Hasher:
@@ -188,7 +188,7 @@ class Manifest:
         return verdicts + [Verdict(algorithm, "", name, None) for algorithm, name in lacking]
 
     def _of(self, found: FileHashes) -> dict[tuple[str, str], str]:
-        """Hashes by algorithm and tensor ("" of the whole): of the model of the file's path or name, or the only one."""
+        """Hashes by algorithm and tensor, "" of the whole: of the model of this path or name, or of the only one."""
         for model in (str(found.path), found.path.name):
             known: dict[tuple[str, str], str] = {}
             for algorithm, digest, name in self.lines:
