@@ -182,6 +182,7 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
     const int64_t chunks = fit_chunks(fit->width);
     float *units = (float *)(void *)(panel + 1);
     int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
+    far_product_fn *product = far_product();
     uint8_t place[256] = {0};
     for (int i = 15; s->values && i >= 0; i--) {
         place[(int)s->values[i] + 128] = (uint8_t)i;
@@ -194,9 +195,9 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
-            far_product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK, fit->width,
-                        fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK / 2,
-                        units + before * FIT_ROWS, columns);
+            product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
+                    fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
+                    units + before * FIT_ROWS, columns);
         }
         for (int p = 0; p < rows; p += VN) {
             FitWork *k = &panel->work;
@@ -225,7 +226,7 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
                 panel->w[i * FIT_ROWS + p] = 0.f;
             }
         }
-        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FIT_CHUNK / 2, units + chunk * FIT_ROWS);
+        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FAR_DEEP, units + chunk * FIT_ROWS);
     }
 }
 
@@ -260,7 +261,7 @@ static int64_t fit_prepare(float *h, const forge_fit *fit)
         float *inner = fit->inner + j * FIT_CHUNK;
         memset(inner, 0, FIT_CHUNK * sizeof *inner);
         memcpy(inner, h + j * n + at, (size_t)(j - at) * sizeof *inner);
-        far_pack(h + j * n, at, fit->outer + j * n, fit->outer_unit + j * chunks);
+        far_pack(h + j * n, at, fit->outer + j / FAR_TALL * FAR_TALL * n + j % FAR_TALL * 2, fit->outer_unit + j * chunks);
     }
     return bad;
 }
