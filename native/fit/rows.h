@@ -74,26 +74,39 @@ typedef struct {
 static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, int at, const FitOut *to,
                       const uint8_t place[256])
 {
-    FitBlock block;
+    const VI least = vi_set1(s->values ? -128 : s->least);
+    FitBlock block[VN];
+    float d[VN], dmin[VN];
+    int32_t scale[16][VN], min[16][VN];
+    for (int i = 0; i < s->block; i += 16) {
+        VI level[16];
+        uint8_t *lane[VN];
+        for (int j = 0; j < 16; j++) {
+            level[j] = vi_sub(vf_trunc(k->best[at + i + j]), least);
+        }
+        for (int l = 0; l < VN; l++) {
+            lane[l] = block[l].level + i;
+        }
+        vi_store_lanes_u8(lane, level, 16);
+    }
+    vf_store(d, best->d);
+    vf_store(dmin, best->dmin);
+    for (int i = 0; i < s->block / s->sub; i++) {
+        vi_store(scale[i], best->scale[i]);
+        vi_store(min[i], best->min[i]);
+    }
     for (int l = 0; l < to->rows; l++) {
-        float lanes[VN];
-        int32_t whole[VN];
-        vf_store(lanes, best->d);
-        block.d = lanes[l];
-        vf_store(lanes, best->dmin);
-        block.dmin = lanes[l];
+        FitBlock *f = &block[l];
+        f->d = d[l];
+        f->dmin = dmin[l];
         for (int i = 0; i < s->block / s->sub; i++) {
-            vi_store(whole, best->scale[i]);
-            block.scale[i] = whole[l];
-            vi_store(whole, best->min[i]);
-            block.min[i] = whole[l];
+            f->scale[i] = scale[i][l];
+            f->min[i] = min[i][l];
         }
-        for (int i = 0; i < s->block; i++) {
-            const float *unit = (const float *)(const void *)&k->best[at + i];
-            const int level = (int)unit[l];
-            block.level[i] = s->values ? place[level + 128] : level;
+        for (int i = 0; s->values && i < s->block; i++) {
+            f->level[i] = place[f->level[i]];
         }
-        s->close(&block, to->out + l * to->stride);
+        s->close(f, to->out + l * to->stride);
     }
 }
 
@@ -192,6 +205,9 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         const int columns = left < FIT_CHUNK ? (int)left : FIT_CHUNK;
         if (type.lattice) {
             fit_metric(type.lattice, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
+        }
+        if (s->form == FIT_D_MIN || s->form == FIT_INTS_MIN) {
+            fit_sums(s, fit->inner + at * FIT_CHUNK, columns, panel->work.sums);
         }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
