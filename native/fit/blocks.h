@@ -6,7 +6,7 @@
 typedef struct {
     float d, dmin;      /* as a reader of the block sees them; dmin is subtracted */
     int scale[16], min[16];
-    int level[256];     /* what the scale multiplies, or in types with uneven levels the place in the sorted table */
+    uint8_t level[256]; /* counted from the least of them, or in types with uneven levels the place in the sorted table */
 } FitBlock;
 
 /* Level i of `n` in fields of `bits`, the fields of one byte lying `apart` levels apart. */
@@ -22,6 +22,19 @@ static inline void fit_set_field(uint8_t *q, int i, int bits, int apart, int val
     q[i / group * apart + i % apart] |= (uint8_t)(value << (i % group / apart * bits));
 }
 
+/* Bits from `from` on of n levels, added to fields as above. */
+V_FN void fit_set_fields(uint8_t *restrict q, const uint8_t *restrict level, int n, int from, int bits, int apart)
+{
+    const int per = 8 / bits, mask = (1 << bits) - 1;
+    for (int group = 0; group < n; group += per * apart, q += apart) {
+        for (int k = 0; k < per; k++) {
+            for (int i = 0; i < apart; i++) {
+                q[i] |= (uint8_t)((level[group + k * apart + i] >> from & mask) << k * bits);
+            }
+        }
+    }
+}
+
 static inline void fit_store_f16(uint8_t *p, float a)
 {
     store_u16(p, f32_to_f16(a));
@@ -34,9 +47,7 @@ static void q4_0_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 18);
     fit_store_f16(out, f->d);
-    for (int i = 0; i < 32; i++) {
-        fit_set_field(out + 2, i, 4, 16, f->level[i] + 8);
-    }
+    fit_set_fields(out + 2, f->level, 32, 0, 4, 16);
 }
 
 static void q4_1_open(const uint8_t *in, FitBlock *f)
@@ -49,37 +60,32 @@ static void q4_1_close(const FitBlock *f, uint8_t *out)
     memset(out, 0, 20);
     fit_store_f16(out, f->d);
     fit_store_f16(out + 2, -f->dmin);
-    for (int i = 0; i < 32; i++) {
-        fit_set_field(out + 4, i, 4, 16, f->level[i]);
-    }
+    fit_set_fields(out + 4, f->level, 32, 0, 4, 16);
 }
 
-static void five_bits_close(const FitBlock *f, int least, uint8_t *h)
+static void five_bits_close(const FitBlock *f, uint8_t *h)
 {
     memset(h, 0, 20);
-    for (int i = 0; i < 32; i++) {
-        const int q = f->level[i] - least;
-        h[i / 8] |= (uint8_t)(q >> 4 << i % 8);
-        fit_set_field(h + 4, i, 4, 16, q & 15);
-    }
+    fit_set_fields(h, f->level, 32, 4, 1, 1);
+    fit_set_fields(h + 4, f->level, 32, 0, 4, 16);
 }
 static void q5_0_close(const FitBlock *f, uint8_t *out)
 {
     fit_store_f16(out, f->d);
-    five_bits_close(f, -16, out + 2);
+    five_bits_close(f, out + 2);
 }
 static void q5_1_close(const FitBlock *f, uint8_t *out)
 {
     fit_store_f16(out, f->d);
     fit_store_f16(out + 2, -f->dmin);
-    five_bits_close(f, 0, out + 4);
+    five_bits_close(f, out + 4);
 }
 
 static void q8_0_close(const FitBlock *f, uint8_t *out)
 {
     fit_store_f16(out, f->d);
     for (int i = 0; i < 32; i++) {
-        out[2 + i] = (uint8_t)f->level[i];
+        out[2 + i] = (uint8_t)(f->level[i] - 128);
     }
 }
 
@@ -87,9 +93,7 @@ static void iq4_nl_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 18);
     fit_store_f16(out, f->d);
-    for (int i = 0; i < 32; i++) {
-        fit_set_field(out + 2, i, 4, 16, f->level[i]);
-    }
+    fit_set_fields(out + 2, f->level, 32, 0, 4, 16);
 }
 
 /* ------------------------------------------------------------------ E2M1 */
@@ -137,7 +141,7 @@ static void tq1_0_close(const FitBlock *f, uint8_t *out)
         for (int i = 0; i < parts[k].apart; i++) {
             int q = 0;
             for (int n = 0; n < 5; n++) {
-                q = 3 * q + (n < parts[k].digits ? f->level[parts[k].first + n * parts[k].apart + i] + 1 : 0);
+                q = 3 * q + (n < parts[k].digits ? f->level[parts[k].first + n * parts[k].apart + i] : 0);
             }
             *out++ = (uint8_t)((q * 256 + 242) / 243);
         }
@@ -148,9 +152,7 @@ static void tq1_0_close(const FitBlock *f, uint8_t *out)
 static void tq2_0_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 64);
-    for (int i = 0; i < 256; i++) {
-        fit_set_field(out, i, 2, 32, f->level[i] + 1);
-    }
+    fit_set_fields(out, f->level, 256, 0, 2, 32);
     fit_store_f16(out + 64, f->d);
 }
 
@@ -168,9 +170,7 @@ static void q2_0_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 18);
     fit_store_f16(out, f->d);
-    for (int i = 0; i < 64; i++) {
-        fit_set_field(out + 2, i, 2, 1, f->level[i] + 1);
-    }
+    fit_set_fields(out + 2, f->level, 64, 0, 2, 1);
 }
 
 /* ------------------------------------------------------------------ superblocks of 256 */
@@ -190,9 +190,7 @@ static void q2_k_close(const FitBlock *f, uint8_t *out)
     for (int j = 0; j < 16; j++) {
         out[j] = (uint8_t)(f->scale[j] | f->min[j] << 4);
     }
-    for (int i = 0; i < 256; i++) {
-        fit_set_field(out + 16, i, 2, 32, f->level[i]);
-    }
+    fit_set_fields(out + 16, f->level, 256, 0, 2, 32);
     fit_store_f16(out + 80, f->d);
     fit_store_f16(out + 82, f->dmin);
 }
@@ -207,11 +205,8 @@ static void q3_k_open(const uint8_t *in, FitBlock *f)
 static void q3_k_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 110);
-    for (int i = 0; i < 256; i++) {
-        const int q = f->level[i] + 4;
-        out[i % 32] |= (uint8_t)(q >> 2 << i / 32);
-        fit_set_field(out + 32, i, 2, 32, q & 3);
-    }
+    fit_set_fields(out, f->level, 256, 2, 1, 32);
+    fit_set_fields(out + 32, f->level, 256, 0, 2, 32);
     for (int j = 0; j < 16; j++) {
         const int s = f->scale[j] + 32;
         out[96 + j % 8] |= (uint8_t)((s & 15) << j / 8 * 4);
@@ -242,18 +237,14 @@ static void q4_k_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 144);
     six_bits_close(f, out);
-    for (int i = 0; i < 256; i++) {
-        fit_set_field(out + 16, i, 4, 32, f->level[i]);
-    }
+    fit_set_fields(out + 16, f->level, 256, 0, 4, 32);
 }
 static void q5_k_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 176);
     six_bits_close(f, out);
-    for (int i = 0; i < 256; i++) {
-        out[16 + i % 32] |= (uint8_t)(f->level[i] >> 4 << i / 32);
-        fit_set_field(out + 48, i, 4, 32, f->level[i] & 15);
-    }
+    fit_set_fields(out + 16, f->level, 256, 4, 1, 32);
+    fit_set_fields(out + 48, f->level, 256, 0, 4, 32);
 }
 
 static void q6_k_open(const uint8_t *in, FitBlock *f)
@@ -266,11 +257,8 @@ static void q6_k_open(const uint8_t *in, FitBlock *f)
 static void q6_k_close(const FitBlock *f, uint8_t *out)
 {
     memset(out, 0, 192);
-    for (int i = 0; i < 256; i++) {
-        const int q = f->level[i] + 32;
-        fit_set_field(out, i, 4, 64, q & 15);
-        fit_set_field(out + 128, i, 2, 32, q >> 4);
-    }
+    fit_set_fields(out, f->level, 256, 0, 4, 64);
+    fit_set_fields(out + 128, f->level, 256, 4, 2, 32);
     for (int j = 0; j < 16; j++) {
         out[192 + j] = (uint8_t)f->scale[j];
     }
@@ -295,9 +283,7 @@ static void iq4_xs_close(const FitBlock *f, uint8_t *out)
     }
     fit_store_f16(out, f->d);
     store_u16(out + 2, high);
-    for (int i = 0; i < 256; i++) {
-        fit_set_field(out + 8, i, 4, 16, f->level[i]);
-    }
+    fit_set_fields(out + 8, f->level, 256, 0, 4, 16);
 }
 
 #endif

@@ -30,7 +30,7 @@ typedef struct {
     VF w[FIT_CHUNK];      /* weights */
     VF base[FIT_CHUNK];   /* weights and what earlier columns ask for */
     VF error[FIT_CHUNK];  /* value - weight, of columns done */
-    VF left[FIT_CHUNK];   /* base while a round runs */
+    VF left[FIT_CHUNK];   /* base while a round runs, y of the columns that it has done */
     VF unit[FIT_CHUNK];   /* what scales multiply */
     VF bad[FIT_CHUNK];    /* error of the round */
     VF best[FIT_CHUNK];   /* unit of the best round */
@@ -38,6 +38,7 @@ typedef struct {
     VF times_d[FIT_CHUNK], times_min[FIT_CHUNK];
     VF tried[FIT_CHUNK][FIT_TRIES]; /* errors, where a sub-block is too long for the stack */
     float rows[VN * FIT_CHUNK];
+    float sums[FIT_CHUNK][16]; /* where there are minimums, of U's rows over the sub-blocks of the column's block */
 } FitWork;
 
 typedef struct {
@@ -120,7 +121,7 @@ V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
 }
 
 /* Rounds the sub-block of `sub` columns at `at` with each of `count` scales and minimums. total[k] gets the error; of a
- * single one unit and error are kept. */
+ * single one unit, error and y are kept. */
 V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork *k, int at, const float *u, const float *d,
                     const VF *scale, const VF *less, VF *total)
 {
@@ -152,6 +153,7 @@ V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork 
             if (count == 1) {
                 k->unit[at + j] = unit;
                 k->bad[at + j] = e[j][0];
+                k->left[at + j] = y;
             }
         }
     }
@@ -233,50 +235,64 @@ V_FN void fit_choose_floats(const FitShape *s, const FitLevels *f, int uneven, i
     now->dmin = min_best;
 }
 
+/* Sums of each column's row of U, with the 1 on its diagonal, over the sub-blocks of its block. */
+static void fit_sums(const FitShape *s, const float *u, int columns, float sums[][16])
+{
+    for (int j = 0; j < columns; j++) {
+        const int block = j / s->block * s->block;
+        for (int from = block; from <= j; from += s->sub) {
+            const int end = from + s->sub < j ? from + s->sub : j;
+            float sum = from + s->sub > j ? 1.f : 0.f;
+            for (int i = from; i < end; i++) {
+                sum += u[j * FIT_CHUNK + i];
+            }
+            sums[j][(from - block) / s->sub] = sum;
+        }
+    }
+}
+
 /* d and dmin by least squares, given what they multiply, rounded as they are stored; what they were where there is no
- * answer, or a minimum below 0 in types that have none. */
-V_FN void fit_refit(const FitShape *s, FitWork *k, FitScales *now, int at, const float *u, const float *d)
+ * answer, or a minimum below 0 in types that have none. k->left: the block's y. */
+V_FN void fit_refit(const FitShape *s, FitWork *k, FitScales *now, int at, const float *d)
 {
     const int mins = s->form == FIT_D_MIN || s->form == FIT_INTS_MIN, ints = s->form >= FIT_INTS;
-    const VF zero = vf_set1(0.f);
-    VF *scaled = k->left, *lower = k->bad; /* free between rounds */
-    for (int i = 0; i < s->block; i++) {
-        const int n = i / s->sub;
-        scaled[at + i] = ints ? vf_mul(vi_to_f(now->scale[n]), k->unit[at + i]) : k->unit[at + i];
-        lower[at + i] = ints ? vi_to_f(now->min[n]) : vf_set1(1.f);
+    const VF zero = vf_set1(0.f), one = vf_set1(1.f);
+    VF dd = zero, dm = zero, mm = zero, dt = zero, mt = zero, min[16];
+    for (int n = 0; mins && n < s->block / s->sub; n++) {
+        min[n] = ints ? vi_to_f(now->min[n]) : one;
     }
-    fit_times(k->times_d, u, scaled, at, at + s->block);
-    if (mins) {
-        fit_times(k->times_min, u, lower, at, at + s->block);
-    }
-    VF dd = zero, dm = zero, mm = zero, dt = zero, mt = zero;
     for (int i = at; i < at + s->block; i++) {
-        const VF weight = vf_set1(d[i]), a = vf_mul(weight, k->times_d[i]);
-        dd = vf_add(dd, vf_mul(a, k->times_d[i]));
+        /* U times the values is target - y, and what of it d makes is that and U times the minimums. */
+        const VF weight = vf_set1(d[i]);
+        VF scaled = vf_sub(k->target[i], k->left[i]), lower = zero;
+        for (int n = 0; mins && n <= (i - at) / s->sub; n++) {
+            lower = vf_add(lower, vf_mul(vf_set1(k->sums[i][n]), min[n]));
+        }
+        scaled = mins ? vf_add(scaled, vf_mul(now->dmin, lower)) : scaled;
+        const VF a = vf_mul(weight, scaled);
+        dd = vf_add(dd, vf_mul(a, scaled));
         dt = vf_add(dt, vf_mul(a, k->target[i]));
         if (mins) {
-            const VF b = vf_mul(weight, k->times_min[i]);
-            dm = vf_add(dm, vf_mul(a, k->times_min[i]));
-            mm = vf_add(mm, vf_mul(b, k->times_min[i]));
+            const VF b = vf_mul(weight, lower);
+            dm = vf_add(dm, vf_mul(a, lower));
+            mm = vf_add(mm, vf_mul(b, lower));
             mt = vf_add(mt, vf_mul(b, k->target[i]));
         }
     }
-    /* y = target - d times_d + dmin times_min */
-    const VM some = vf_gt(dd, zero);
-    const VF one = vf_set1(1.f), safe = vf_select(some, dd, one);
-    VF scale = vf_div(vf_add(dt, vf_mul(now->dmin, dm)), safe), least = now->dmin;
+    /* y = target - times scaled + dmin lower */
+    const VM some = vm_and(vf_gt(dd, zero), vf_neq(now->d, zero));
+    VF times = vf_div(vf_add(dt, vf_mul(now->dmin, dm)), vf_select(some, dd, one)), least = now->dmin;
     if (mins) {
         const VF whole = vf_sub(vf_mul(dd, mm), vf_mul(dm, dm));
         const VM both = vf_gt(whole, vf_mul(vf_set1(1e-4f), vf_mul(dd, mm)));
         const VF over = vf_select(both, whole, one);
-        const VF new_d = vf_div(vf_sub(vf_mul(dt, mm), vf_mul(mt, dm)), over);
+        const VF new_times = vf_div(vf_sub(vf_mul(dt, mm), vf_mul(mt, dm)), over);
         const VF new_min = vf_div(vf_sub(vf_mul(dt, dm), vf_mul(mt, dd)), over);
-        const VM good = ints ? vm_and(both, vm_and(vf_ge(new_min, zero), vf_gt(new_d, zero))) : both;
-        scale = vf_select(good, new_d, scale);
+        const VM good = ints ? vm_and(both, vm_and(vf_ge(new_min, zero), vf_gt(new_times, zero))) : both;
+        times = vf_select(good, new_times, times);
         least = vf_select(good, new_min, least);
     }
-    const VF limit = vf_set1(65504.f);
-    scale = vf_through_f16(scale);
+    const VF limit = vf_set1(65504.f), scale = vf_through_f16(vf_mul(now->d, times));
     least = vf_through_f16(least);
     const VM held = vm_and(some, vm_and(vf_le(vf_abs(scale), limit), vf_le(vf_abs(least), limit)));
     now->d = vf_select(held, scale, now->d);
@@ -429,7 +445,7 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
         }
         fit_keep(s, k, &now, best, at);
         if (round + 1 < rounds && !fixed) {
-            fit_refit(s, k, &now, at, u, d);
+            fit_refit(s, k, &now, at, d);
         }
     }
 }

@@ -74,26 +74,39 @@ typedef struct {
 static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, int at, const FitOut *to,
                       const uint8_t place[256])
 {
-    FitBlock block;
+    const VI least = vi_set1(s->values ? -128 : s->least);
+    FitBlock block[VN];
+    float d[VN], dmin[VN];
+    int32_t scale[16][VN], min[16][VN];
+    for (int i = 0; i < s->block; i += 16) {
+        VI level[16];
+        uint8_t *lane[VN];
+        for (int j = 0; j < 16; j++) {
+            level[j] = vi_sub(vf_trunc(k->best[at + i + j]), least);
+        }
+        for (int l = 0; l < VN; l++) {
+            lane[l] = block[l].level + i;
+        }
+        vi_store_lanes_u8(lane, level, 16);
+    }
+    vf_store(d, best->d);
+    vf_store(dmin, best->dmin);
+    for (int i = 0; i < s->block / s->sub; i++) {
+        vi_store(scale[i], best->scale[i]);
+        vi_store(min[i], best->min[i]);
+    }
     for (int l = 0; l < to->rows; l++) {
-        float lanes[VN];
-        int32_t whole[VN];
-        vf_store(lanes, best->d);
-        block.d = lanes[l];
-        vf_store(lanes, best->dmin);
-        block.dmin = lanes[l];
+        FitBlock *f = &block[l];
+        f->d = d[l];
+        f->dmin = dmin[l];
         for (int i = 0; i < s->block / s->sub; i++) {
-            vi_store(whole, best->scale[i]);
-            block.scale[i] = whole[l];
-            vi_store(whole, best->min[i]);
-            block.min[i] = whole[l];
+            f->scale[i] = scale[i][l];
+            f->min[i] = min[i][l];
         }
-        for (int i = 0; i < s->block; i++) {
-            const float *unit = (const float *)(const void *)&k->best[at + i];
-            const int level = (int)unit[l];
-            block.level[i] = s->values ? place[level + 128] : level;
+        for (int i = 0; s->values && i < s->block; i++) {
+            f->level[i] = place[f->level[i]];
         }
-        s->close(&block, to->out + l * to->stride);
+        s->close(f, to->out + l * to->stride);
     }
 }
 
@@ -182,6 +195,7 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
     const int64_t chunks = fit_chunks(fit->width);
     float *units = (float *)(void *)(panel + 1);
     int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
+    far_product_fn *product = far_product();
     uint8_t place[256] = {0};
     for (int i = 15; s->values && i >= 0; i--) {
         place[(int)s->values[i] + 128] = (uint8_t)i;
@@ -192,11 +206,14 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         if (type.lattice) {
             fit_metric(type.lattice, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
         }
+        if (s->form == FIT_D_MIN || s->form == FIT_INTS_MIN) {
+            fit_sums(s, fit->inner + at * FIT_CHUNK, columns, panel->work.sums);
+        }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
-            far_product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK, fit->width,
-                        fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FIT_CHUNK / 2,
-                        units + before * FIT_ROWS, columns);
+            product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
+                    fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
+                    units + before * FIT_ROWS, columns);
         }
         for (int p = 0; p < rows; p += VN) {
             FitWork *k = &panel->work;
@@ -225,7 +242,7 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
                 panel->w[i * FIT_ROWS + p] = 0.f;
             }
         }
-        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FIT_CHUNK / 2, units + chunk * FIT_ROWS);
+        far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FAR_DEEP, units + chunk * FIT_ROWS);
     }
 }
 
@@ -260,7 +277,7 @@ static int64_t fit_prepare(float *h, const forge_fit *fit)
         float *inner = fit->inner + j * FIT_CHUNK;
         memset(inner, 0, FIT_CHUNK * sizeof *inner);
         memcpy(inner, h + j * n + at, (size_t)(j - at) * sizeof *inner);
-        far_pack(h + j * n, at, fit->outer + j * n, fit->outer_unit + j * chunks);
+        far_pack(h + j * n, at, fit->outer + j / FAR_TALL * FAR_TALL * n + j % FAR_TALL * 2, fit->outer_unit + j * chunks);
     }
     return bad;
 }

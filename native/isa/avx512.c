@@ -193,6 +193,23 @@ V_FN void vi_store_lanes_u8(uint8_t *const *p, const VI *v, int n)
 #define FORGE_BACKEND forge_avx512
 #define FORGE_BACKEND_NAME "avx512"
 #include "vocabulary.h"
+
+#if __has_include(<avx512vnniintrin.h>)
+TARGET_END
+TARGET_BEGIN("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+TARGET_TUNE("prefer-vector-width=512")
+#define FAR_PRODUCT far_product_fused
+#define FAR_ADD_PAIRS(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
+#include "../fit/far_product.h"
+#undef FAR_ADD_PAIRS
+#undef FAR_PRODUCT
+#define FAR_PRODUCT_FUSED far_product_fused
+static int far_is_fused(void) { return cpu_has_avx512_vnni(); }
+TARGET_END
+TARGET_BEGIN("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl")
+TARGET_TUNE("prefer-vector-width=512")
+#endif
+
 #include "table.h"
 
 TARGET_END

@@ -25,6 +25,14 @@ static inline uint32_t cpu_extensions(uint64_t state)
     return r[1];
 }
 
+/* Whether AVX-512 adds up products of 16-bit pairs in one instruction. */
+static inline int cpu_has_avx512_vnni(void)
+{
+    uint32_t r[4];
+    cpu_id(7, r);
+    return r[2] >> 11 & 1;
+}
+
 static inline int cpu_has_avx2(void) { return cpu_extensions(0x06) >> 5 & 1; }
 
 static inline int cpu_has_avx512(void)

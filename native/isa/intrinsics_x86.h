@@ -13,4 +13,7 @@
 #include <avx512vlintrin.h>
 #include <avx512vlbwintrin.h>
 #include <avx512vldqintrin.h>
+#if __has_include(<avx512vnniintrin.h>)
+#include <avx512vnniintrin.h>
+#endif
 #endif

@@ -1,0 +1,55 @@
+/* FAR_PRODUCT: the product of far.h, with FAR_ADD_PAIRS(sum, a, b) = sum + vi_pairs(a, b). Included once for each way an
+ * instruction set has of adding. */
+#ifndef FORGE_FIT_FAR_PRODUCT_H
+#define FORGE_FIT_FAR_PRODUCT_H
+
+enum { FIT_CHUNK = 256, FIT_ROWS = 128 }; /* columns at a time, rows at a time */
+
+/* U's integers lie as they are read: of FAR_TALL of its rows side by side two columns each, then the next two. */
+enum { FAR_TALL = 8, FAR_DEEP = FIT_CHUNK / 2 };
+
+/* Sums in the type that additions have, which VI need not be: GCC copies them from register to register otherwise. */
+#if VN > 1
+typedef int32_t FarSum __attribute__((vector_size(4 * VN)));
+#else
+typedef VI FarSum;
+#endif
+
+#endif
+
+/* c[j][p] -= unit_u[j] * unit_e[p] * sum over a chunk's pairs, for rows j of a chunk and FIT_ROWS columns p.
+ *
+ * u: pairs of integers as far_pack leaves them, FAR_TALL rows at u + j * stride; units_u: that of row j at
+ * units_u[j * units_stride]; pairs, unit_e: of far_errors. */
+static void FAR_PRODUCT(float *c, const int16_t *u, int64_t stride, const float *units_u, int64_t units_stride,
+                        const int32_t *pairs, const float *unit_e, int64_t rows)
+{
+    enum { TALL = VN == 16 ? FAR_TALL : FAR_TALL / 2 }; /* as many sums as there are registers for */
+    for (int64_t p = 0; p < FIT_ROWS; p += 2 * VN, pairs += 2 * VN * FAR_DEEP) {
+        for (int64_t j = 0; j < rows; j += TALL) {
+            const int16_t *two = u + j / FAR_TALL * FAR_TALL * stride + j % FAR_TALL * 2;
+            FarSum sum[TALL][2];
+            for (int r = 0; r < TALL; r++) {
+                sum[r][0] = sum[r][1] = (FarSum)vi_set1(0);
+            }
+            for (int k = 0; k < FAR_DEEP; k++, two += 2 * FAR_TALL) {
+                const VI b0 = vi_load(pairs + k * 2 * VN), b1 = vi_load(pairs + k * 2 * VN + VN);
+                for (int r = 0; r < TALL; r++) {
+                    int32_t both;
+                    memcpy(&both, two + 2 * r, sizeof both);
+                    const VI a = vi_set1(both);
+                    sum[r][0] = (FarSum)FAR_ADD_PAIRS((VI)sum[r][0], a, b0);
+                    sum[r][1] = (FarSum)FAR_ADD_PAIRS((VI)sum[r][1], a, b1);
+                }
+            }
+            for (int r = 0; r < TALL; r++) {
+                const VF unit = vf_set1(units_u[(j + r) * units_stride]);
+                for (int v = 0; v < 2; v++) {
+                    float *at = c + (j + r) * FIT_ROWS + p + v * VN;
+                    const VF times = vf_mul(unit, vf_load(unit_e + p + v * VN));
+                    vf_store(at, vf_sub(vf_load(at), vf_mul(times, vi_to_f((VI)sum[r][v]))));
+                }
+            }
+        }
+    }
+}
