@@ -243,8 +243,8 @@ def test_hqqs_three_bits_under_any_element_type(dtype: str, tmp_path: Path) -> N
     assert np.array_equal(found["a.weight"], exact.reshape(6, 64).astype(np.float32))
 
 
-def _modelopt(folder: Path, tensors: Arrays) -> np.ndarray[Any, Any]:
-    return read(checkpoint_of(folder, tensors, {"quant_method": "modelopt"}))["a.weight"]
+def _modelopt(folder: Path, tensors: Arrays, **said: str) -> np.ndarray[Any, Any]:
+    return read(checkpoint_of(folder, tensors, {"quant_method": "modelopt", **said}))["a.weight"]
 
 
 def test_modelopts_tiles_of_8_bit_floats(tmp_path: Path) -> None:
@@ -269,7 +269,8 @@ def test_modelopts_4_bit_floats(kind: str, tmp_path: Path) -> None:
         tensors["a.weight_scale_2"] = ("F32", np.array(0.75, np.float32))
         steps *= 0.75
     exact = (E2M1[fields].reshape(6, -1, run) * steps[..., None]).reshape(6, 128)
-    assert np.array_equal(_modelopt(tmp_path, tensors), exact.astype(np.float32))
+    said = {"quant_algo": "W4A8_NVFP4_FP8"} if kind == "NVFP4 of 32" else {}
+    assert np.array_equal(_modelopt(tmp_path, tensors, **said), exact.astype(np.float32))
     assert _chosen(tmp_path) in ("MXFP4 lossless", "floats dequantized")  # NVFP4 wants a place for its scale
 
 
@@ -283,7 +284,8 @@ def test_modelopts_8_bits_and_what_scales_inputs(tmp_path: Path) -> None:
 
 
 def _quark(folder: Path, tensors: Arrays, kind: str) -> np.ndarray[Any, Any]:
-    settings = {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": kind}}}
+    scheme = "per_channel" if tensors["a.weight_scale"][1].shape else "per_tensor"
+    settings = {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": kind, "qscheme": scheme}}}
     return read(checkpoint_of(folder, tensors, settings))["a.weight"]
 
 
@@ -401,3 +403,69 @@ def test_scales_of_another_8_bit_float_are_refused(said: dict[str, Any], tmp_pat
     }
     with pytest.raises(CheckpointError, match="e5m3"):
         read(checkpoint_of(tmp_path, tensors, said))
+
+
+def test_transformers_metal_is_mlxs_grid_under_other_names(tmp_path: Path) -> None:
+    codes = RNG.integers(0, 16, (4, 64)).astype(np.uint32)
+    words = (codes.reshape(4, 8, 8) << (4 * np.arange(8, dtype=np.uint32))).sum(axis=2).astype(np.uint32)
+    scales, biases = RNG.uniform(-1, 1, (2, 4, 2)).astype(np.float16)
+    tensors: Arrays = {"a.weight": ("U32", words), "a.scales": ("F16", scales), "a.qbiases": ("F16", biases)}
+    found = read(checkpoint_of(tmp_path, tensors, {"quant_method": "metal", "bits": 4, "group_size": 32}))
+    exact = codes.reshape(4, 2, 32) * scales[..., None].astype(np.float64) + biases[..., None]
+    assert np.array_equal(found["a.weight"], exact.reshape(4, 64).astype(np.float32))
+
+
+def test_gemmas_rows_of_2_4_and_8_bits(tmp_path: Path) -> None:
+    tensors: dict[str, tuple[str, np.ndarray[Any, Any]]] = {}
+    exact = {}
+    for name, bits, ends in (("a.q", 2, "weight"), ("a.k", 4, "weight"), ("a.v", 8, "weight"), ("e", 2, "embedding")):
+        half = 1 << bits - 1
+        codes, scales = RNG.integers(-half, half, (6, 64)), RNG.uniform(0.5, 1, (6, 1)).astype(np.float32)
+        fields = (codes + half)[..., None] >> np.arange(bits) & 1
+        stored = np.packbits(fields.reshape(6, -1).astype(np.uint8), axis=1, bitorder="little")
+        tensors[f"{name}.{'embedding_quantized' if ends == 'embedding' else ends}"] = (
+            ("I8", codes.astype(np.int8)) if bits == 8 else ("U8", stored)
+        )
+        tensors[f"{name}.{ends}_scale"] = "F32", scales
+        exact[f"{name}.weight"] = codes.astype(np.float32) * scales
+    tensors["a.q.input_activation_scale"] = "F32", np.array(0, np.float32)
+    widths = {"q$": {"num_bits": 2}, "^e": {"num_bits": 2}}
+    settings = {"quant_method": "gemma", "num_bits": 4, "module_quant_configs": widths}
+    found = read(checkpoint_of(tmp_path, tensors, settings))
+    assert found.keys() == exact.keys()
+    assert all(np.array_equal(found[name], values) for name, values in exact.items())
+
+
+def test_codes_of_an_unknown_method_are_no_plain_weights(tmp_path: Path) -> None:
+    tensors: Arrays = {"a.weight": ("U8", np.zeros((4, 32), np.uint8)), "a.steps": ("F16", np.ones(4, np.float16))}
+    with pytest.raises(CheckpointError, match=r"quantized by newest \(as 'a\.weight' shows\), which is not read"):
+        read(checkpoint_of(tmp_path, tensors, {"quant_method": "newest"}))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"quant_method": "gptq", "rotation": "hadamard"},
+        {"quant_method": "gptq", "meta": {"rotation": "random"}},
+        {"quant_method": "auto-round", "packing_format": "auto_round:llm_compressor", "rotation_config": {"a": 1}},
+        {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "spinquant_config": {"r4": True}},
+        {"quant_method": "quark", "algo_config": [{"name": "rotation", "r1": True, "r4": True}]},
+        {"quant_method": "quark", "algo_config": [{"name": "rotation", "r4": False, "online_r1_rotation": True}]},
+    ],
+)
+def test_rotated_inputs_are_refused(said: dict[str, Any], tmp_path: Path) -> None:
+    """GPTQModel's rotation turns the inputs of down_proj while the model runs (models/loader.py); others say which."""
+    tensors: Arrays = _gptq("model.layers.0.mlp.down_proj", 4, 32)
+    with pytest.raises(CheckpointError, match=r"(rotation|_config) asks for rotations while the model runs"):
+        read(checkpoint_of(tmp_path, tensors, {"bits": 4, "group_size": 32, **said}))
+
+
+def test_rotations_of_weights_alone_need_nothing(tmp_path: Path) -> None:
+    tensors: Arrays = {"a.weight": ("I8", np.ones((4, 32), np.int8)), "a.weight_scale": ("F32", np.ones(4, np.float32))}
+    step = {"name": "rotation", "r1": True, "r2": True, "r3": True, "r4": False, "online_r1_rotation": False}
+    settings = {
+        "quant_method": "quark",
+        "algo_config": [step, {"name": "gptq"}],
+        "global_quant_config": {"weight": {"dtype": "int8"}},
+    }
+    assert (read(checkpoint_of(tmp_path, tensors, settings))["a.weight"] == 1).all()

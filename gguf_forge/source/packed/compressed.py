@@ -106,7 +106,7 @@ def _integers(
         codes.shape in ((out, tight), (out, loose)), codes, f"{bits} bits of {[out, inputs]} are {[out, tight]} words"
     )
     unpack, half = (dense if codes.shape[1] == tight else spaced), 1 << (bits - 1)
-    whole = scheme.get("strategy") == "tensor" or not scale.shape
+    whole = scheme.get("strategy") == "tensor"
     if whole:
         require(scale.size == 1, scale, "must be one number, the scale of all")
     else:

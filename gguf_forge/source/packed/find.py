@@ -15,6 +15,7 @@ from gguf_forge.source.packed import (
     compressed,
     exl2,
     fp8,
+    gemma,
     gptq,
     hqq,
     mlx,
@@ -66,6 +67,11 @@ def _native(module: str, parts: Parts, config: Mapping[str, Any]) -> PackedTenso
     return fp8.scaled(module, weight, parts["qscale_weight"], method="FP8") if weight.dtype.startswith("F8_") else None
 
 
+def _metal(module: str, parts: Parts, config: Mapping[str, Any]) -> Made:
+    """MLX's affine grids under transformers' names."""
+    return mlx.packed(module, {"biases" if end == "qbiases" else end: tensor for end, tensor in parts.items()}, config)
+
+
 _SCALED = (("weight",), ("weight_scale",))
 GPTQ = Format(gptq.ENDINGS, (("qweight",), ("qzeros",), ("scales",)), gptq.packed)
 AWQ = Format(awq.ENDINGS, (("qweight",), ("scales",), ("qzeros", "scaled_zeros")), awq.packed)
@@ -78,6 +84,10 @@ FP8 = Format(
 NATIVE = Format(("weight", "qscale_weight", "qscale_act"), (("weight",), ("qscale_weight",)), _native)
 BITSANDBYTES = Format(bitsandbytes.ENDINGS, (("weight",), ("weight.absmax", "SCB")), bitsandbytes.packed)
 MLX = Format(mlx.ENDINGS, (("weight",), ("scales",)), mlx.packed)
+METAL = Format(("weight", "scales", "qbiases"), (("weight",), ("scales",), ("qbiases",)), _metal)
+GEMMA = Format(
+    gemma.ENDINGS, (("weight", "embedding_quantized"), ("weight_scale", "embedding_scale")), gemma.packed
+)
 HQQ = Format(hqq.ENDINGS, (("W_q",), ("scale", "scale_q"), ("zero", "zero_q")), hqq.packed)
 QUANTO = Format(quanto.ENDINGS, (("weight._data", "weight._data._data"), ("weight._scale",)), quanto.packed)
 TORCHAO = Format(torchao.ENDINGS, (("_weight_qdata",), ("_weight_scale",)), torchao.packed)
@@ -101,6 +111,9 @@ METHODS: Mapping[str, Format] = {
     "bitnet": BITNET,
     "modelopt": MODELOPT,
     "mlx": MLX,
+    "metal": METAL,
+    "gemma": GEMMA,
+    "mxfp8": FP8,
     "quanto": QUANTO,
     "mistral": NATIVE,
 }
@@ -121,7 +134,9 @@ REFUSED: Mapping[str, str] = {
 }
 #: Read by the rules of the families that have it.
 OWN = ("mxfp4",)
-_FORMS = (GPTQ, AWQ, COMPRESSED, FP8, NATIVE, BITSANDBYTES, HQQ, QUANTO, TORCHAO, EXL2, MODELOPT)
+_FORMS = (GPTQ, AWQ, COMPRESSED, FP8, NATIVE, BITSANDBYTES, HQQ, QUANTO, TORCHAO, EXL2, MODELOPT, METAL)
+#: Element types that no weights have but quantized ones.
+_CODES = ("I8", "U8", "U32", "F8_E4M3", "F8_E5M2")
 #: Endings of names that only a quantized weight's tensors have.
 _PLAIN = {".weight", ".scale", ".scales", ".zero"}
 #: Endings of scales that only matter to who quantizes what goes into and out of a layer while the model runs.
@@ -145,9 +160,16 @@ def unpacked(checkpoint: Checkpoint, keep: Iterable[str] = ()) -> dict[str, AnyT
             "convert the original checkpoint",
             path=checkpoint.path,
         )
+    rotation = _rotation(settings)
+    if rotation is not None:
+        raise CheckpointError(
+            f"quantization_config: {rotation} asks for rotations while the model runs, which llama.cpp has not",
+            path=checkpoint.path,
+        )
     form = _format(method, settings)
     if form is None:
-        packed = next((name for name in checkpoint.tensors if name.endswith(_MARKS) and name not in set(keep)), None)
+        kept = frozenset(keep)
+        packed = next((n for n, t in checkpoint.tensors.items() if n not in kept and _is_quantized(n, t)), None)
         if packed is not None and method not in OWN:
             raise CheckpointError(
                 f"weights are quantized by {escaped(method, 40)} (as {packed!r} shows), which is not read; convert the "
@@ -156,6 +178,31 @@ def unpacked(checkpoint: Checkpoint, keep: Iterable[str] = ()) -> dict[str, AnyT
             )
         return dict(checkpoint.tensors)
     return _gathered(checkpoint, form, settings, frozenset(keep))
+
+
+def _rotation(settings: Mapping[str, Any]) -> str | None:
+    """The setting by which inputs of layers are rotated while the model runs; None where none are.
+
+    What is rotated in the weights alone, and in those before them, needs nothing: Quark's r1 and r2, unless online. Of
+    GPTQModel, any rotation turns the inputs of down_proj (models/loader.py).
+    """
+    meta = settings.get("meta")
+    if settings.get("rotation") or (isinstance(meta, dict) and meta.get("rotation")):
+        return "rotation"
+    for name in ("rotation_config", "spinquant_config"):
+        if settings.get(name):
+            return name
+    said = settings.get("algo_config")
+    steps: list[dict[str, Any]] = [s for s in (said if isinstance(said, list) else [said]) if isinstance(s, dict)]
+    for step in steps:
+        if step.get("name") in ("rotation", "quarot") and (step.get("r4") or step.get("online_r1_rotation")):
+            return "algo_config"
+    return None
+
+
+def _is_quantized(name: str, tensor: SourceTensor) -> bool:
+    """Whether a name, or a matrix's element type, is one that only quantized weights have."""
+    return name.endswith(_MARKS) or (tensor.dtype in _CODES and len(tensor.shape) > 1 and name.endswith(".weight"))
 
 
 def settings_of(checkpoint: Checkpoint) -> dict[str, Any] | None:

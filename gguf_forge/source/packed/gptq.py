@@ -78,7 +78,8 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
         layout = "gptq" if packing.endswith("auto_gptq") else "gptq_v2"
     if layout not in ("gptq", "gptq_v2", "gptq_p"):
         raise CheckpointError(f"quantization_config: the layout {layout!r} of GPTQ is not read: it is made for kernels")
-    quantizer = (config.get("meta") or {}).get("quantizer") or ""
+    meta = config.get("meta") or {}
+    quantizer = meta.get("quantizer") or ""
     first = quantizer[0] if isinstance(quantizer, list) and quantizer else quantizer
     by_word = str(first).startswith("gptqmodel")
     zeros = "as stored" if layout != "gptq" else "word less one" if by_word else "less one"

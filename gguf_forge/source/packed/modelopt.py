@@ -21,6 +21,8 @@ from gguf_forge.source.packed.compressed import integers8
 from gguf_forge.source.packed.form import Array, Grid, PackedTensor, Part, Rows, float_values, floats, require
 from gguf_forge.source.tensor import SourceTensor
 
+#: The algorithm that has a scale for each 32 inputs.
+_OF_32 = "W4A8_NVFP4_FP8"
 ENDINGS = ("weight", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale")
 
 
@@ -30,19 +32,28 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     if weight.dtype.startswith("F8_"):
         made = fp8.scaled(module, weight, _of_tiles(scale), method="ModelOpt FP8")
     elif weight.dtype == "I8":
+        algorithm = str(_algorithm(module, config)).upper()
+        require("FP" not in algorithm, weight, f"the configuration says {algorithm}, which are no whole numbers")
         made = integers8(module, weight, scale, None, method="ModelOpt")
     elif weight.dtype != "U8":
         return None
     elif scale.dtype == "F8_E4M3":
         whole = parts.get("weight_scale_2")
         require(whole is not None, weight, "needs a weight_scale_2 beside its scales")
-        twice = scale.shape == (weight.shape[0], weight.shape[-1] // 16)
+        twice = _algorithm(module, config) == _OF_32 and scale.shape == (weight.shape[0], weight.shape[-1] // 16)
         made = fp4.nv(module, weight, scale, whole, method="ModelOpt NVFP4", rows=_twice(scale) if twice else None)
     elif scale.dtype in ("U8", "F8_E8M0"):
         made = fp4.mx(module, weight, scale, method="ModelOpt MXFP4")
     else:
         made = _int4(module, weight, scale)
     return made if before is None else _scaled_inputs(made, before)
+
+
+def _algorithm(module: str, config: Mapping[str, Any]) -> object:
+    """What the configuration calls a module's way of quantizing."""
+    said = {**(config.get("quantization") or {}), **config}
+    own = (said.get("quantized_layers") or {}).get(module) or {}
+    return own.get("quant_algo") or said.get("quant_algo")
 
 
 def _of_tiles(scale: SourceTensor) -> SourceTensor:

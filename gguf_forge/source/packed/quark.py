@@ -43,6 +43,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     weight, scale, zeros = parts["weight"], parts["weight_scale"], parts.get("weight_zero_point")
     said = str(_scheme(module, config).get("dtype") or "")
     eight = weight.dtype.startswith("F8_")
+    whole = _scheme(module, config).get("qscheme") == "per_tensor"
     require(not said.startswith("fp8") or eight or weight.dtype not in ("I8", "U8"), weight, f"must be {said}")
     if eight:
         return fp8.scaled(module, weight, scale, method="Quark FP8")
@@ -51,7 +52,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     if weight.dtype == "I8":
         return integers8(module, weight, scale, zeros, method="Quark")
     if weight.dtype == "U8" and said in ("uint8", "int3"):
-        return _octets(module, weight, scale, zeros, said)
+        return _octets(module, weight, scale, zeros, said, whole)
     require(said != "fp6_e3m2", weight, "codes of fp6_e3m2 are not read")
     if weight.dtype == "U8" and said == "fp6_e2m3":
         return fp4.mx6(module, weight, scale, method="Quark MXFP6")
@@ -66,7 +67,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     require(zeros is not None or scheme.get("symmetric") is not False, weight, "needs zeros, as it is not symmetric")
     order = None if (config.get("export") or {}).get("pack_method") == "order" else "awq"
     if len(scale.shape) < 2:
-        return _by_rows(module, weight, scale, zeros, signed, order)
+        return _by_rows(module, weight, scale, zeros, signed, order, whole)
     groups, out = scale.shape
     inputs = weight.shape[0]
     require(weight.shape[1] * 8 == out, weight, f"scales say {out} outputs")
@@ -86,10 +87,17 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
 
 
 def _by_rows(
-    module: str, weight: SourceTensor, scale: SourceTensor, zeros: SourceTensor | None, signed: bool, order: str | None
+    module: str,
+    weight: SourceTensor,
+    scale: SourceTensor,
+    zeros: SourceTensor | None,
+    signed: bool,
+    order: str | None,
+    whole: bool,
 ) -> PackedTensor:
+    """Words of eight codes, row after row; `whole`: one scale for all."""
     out, width = weight.shape[0], weight.shape[1] * 8
-    require(scale.size == 1 or scale.shape == (out,), scale, f"must be a scale for each of {out} rows")
+    require(scale.shape == (out,) or (whole and scale.size == 1), scale, f"must be a scale for each of {out} rows")
     fields = np.asarray(_FIELDS[order])
 
     def codes(start: int, stop: int) -> Array:
@@ -122,21 +130,21 @@ _RANGES = {"int2": (-2, 1), "int3": (-4, 3), "int8": (-128, 127), "uint8": (0, 2
 
 
 def _octets(
-    module: str, weight: SourceTensor, scale: SourceTensor, zeros: SourceTensor | None, kind: str
+    module: str, weight: SourceTensor, scale: SourceTensor, zeros: SourceTensor | None, kind: str, whole: bool
 ) -> PackedTensor:
     """Rows of bytes, or of fields of 3 bits in two's complement from the lowest on; scales of rows, or one."""
     require(len(weight.shape) == 2, weight, "must be a matrix")
     out, width = weight.shape[0], weight.shape[1] if kind == "uint8" else weight.shape[1] * 8 // 3
-    require(scale.size == 1 or scale.shape == (out,), scale, f"must be a scale for each of {out} rows")
+    require(scale.shape == (out,) or (whole and scale.size == 1), scale, f"must be a scale for each of {out} rows")
 
     def fields(stored: Array) -> Array:
         return stored if kind == "uint8" else ((dense(stored, 3) ^ np.uint8(4)) - np.uint8(4)).view(np.int8)
 
     offsets = None
     if zeros is not None:
-        whole = fields(zeros.read().astype(np.uint8).reshape(1, -1)).astype(np.int16).reshape(-1, 1)
-        require(whole.size == scale.size, zeros, f"must be as many as scales, {scale.size}")
-        offsets = Part(1, of_all(whole) if scale.size == 1 else lambda start, stop: whole[start:stop].copy())
+        each = fields(zeros.read().astype(np.uint8).reshape(1, -1)).astype(np.int16).reshape(-1, 1)
+        require(each.size == scale.size, zeros, f"must be as many as scales, {scale.size}")
+        offsets = Part(1, of_all(each) if scale.size == 1 else lambda start, stop: each[start:stop].copy())
     low, high = _RANGES[kind]
     grid = Grid(
         Part(width, lambda start, stop: fields(weight.stored_rows(start, stop))),
