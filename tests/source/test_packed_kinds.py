@@ -469,3 +469,15 @@ def test_rotations_of_weights_alone_need_nothing(tmp_path: Path) -> None:
         "global_quant_config": {"weight": {"dtype": "int8"}},
     }
     assert (read(checkpoint_of(tmp_path, tensors, settings))["a.weight"] == 1).all()
+
+
+def test_scales_that_divide_are_refused(tmp_path: Path) -> None:
+    """GPTQModel's, under the name of those that multiply."""
+    tensors: Arrays = {
+        "a.weight": ("F8_E4M3", np.full((4, 32), 0x38, np.uint8)),
+        "a.weight_scale_inv": ("F32", np.full(4, 2, np.float32)),
+    }
+    assert (read(checkpoint_of(tmp_path, tensors, {"quant_method": "fp8"}))["a.weight"] == 2).all()
+    for said in ({"weight_scale_semantics": "inverse"}, {"meta": {"weight_scale_semantics": "inverse"}}):
+        with pytest.raises(CheckpointError, match=r'"a\.weight_scale_inv".*divides'):
+            read(checkpoint_of(tmp_path, tensors, {"quant_method": "fp8", **said}))

@@ -50,6 +50,9 @@ def _fp8(module: str, parts: Parts, config: Mapping[str, Any]) -> PackedTensor |
     scale = next(parts[end] for end in ("weight_scale_inv", "weight_scale") if end in parts)
     if not weight.dtype.startswith("F8_"):
         return None
+    # GPTQModel's weight_scale_inv divides (nn_modules/qlinear/fp8.py); everybody else's, of the same name, multiplies.
+    told = {**(config.get("meta") or {}), **config}.get("weight_scale_semantics")
+    require(told != "inverse", scale, "divides, as weight_scale_semantics says (inverse): such scales are not read")
     by_rows = config.get("quant_method") == "fbgemm_fp8" and weight.shape
     require(not by_rows or scale.size == weight.shape[0], scale, "must be a scale for each row")
     tile = fp8.tile_of(config.get("weight_block_size"))
