@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gguf_forge
+from gguf_forge.convert.vocab.check import Difference
 from gguf_forge.format import values
 from gguf_forge.format.layout import ValueType
 from gguf_forge.whole.verify.metadata import alike
@@ -222,3 +223,12 @@ def test_on_the_command_line(forge: Forge, made: Made, tmp_path: Path) -> None:
     assert document["tensors"][0].keys() >= {"tensor", "type", "status", "equal_blocks", "blocks", "error", "usual"}
     assert forge("verify", made("f32"), "--against", tmp_path / "none.gguf").code == 1
     assert forge("verify", made("f32"), "--against", MODEL, "--mtp", "--no-mtp").code == 2
+
+
+def test_texts_that_llama_cpp_itself_cuts_in_another_way_are_a_warning(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    difference = gguf_forge.TokenizerCheck("tokenizer.json", 9, (Difference("a", (1,), (2,)),))
+    monkeypatch.setattr("gguf_forge.whole.verify.check_tokenizer", lambda *given, **more: difference)
+    found = gguf_forge.verify(made("q8_0"), MODEL)
+    assert ([(f.rule, f.severity) for f in found.findings], found.verified) == ([("tokenizer", "warning")], True)
