@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.split import merge_files as merge_files
     from gguf_forge.whole.split import split_file as split_file
+    from gguf_forge.whole.verify import Verification as Verification
+    from gguf_forge.whole.verify import verify as verify
 
 #: Public name -> the module that defines it, imported when the name is first used. All else may move.
 _PUBLIC = {
@@ -117,6 +119,7 @@ _PUBLIC = {
     "UnsupportedError": "gguf_forge.errors",
     "Value": "gguf_forge.format.values",
     "ValueType": "gguf_forge.format.layout",
+    "Verification": "gguf_forge.whole.verify",
     "calibrate": "gguf_forge.quality.calibrate",
     "check": "gguf_forge.whole.check",
     "check_tokenizer": "gguf_forge.convert.tokenizers",
@@ -134,6 +137,7 @@ _PUBLIC = {
     "quantize_file": "gguf_forge.convert.files",
     "roundtrip": "gguf_forge.quant.roundtrip",
     "split_file": "gguf_forge.whole.split",
+    "verify": "gguf_forge.whole.verify",
 }
 #: Public modules.
 _MODULES = ("values",)

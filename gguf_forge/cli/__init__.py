@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "gguf_forge.cli.evaluate",
     "inspect": "gguf_forge.cli.inspect",
     "check": "gguf_forge.cli.check",
+    "verify": "gguf_forge.cli.verify",
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
     "edit": "gguf_forge.cli.edit",
