@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_forge.cli.choosing import read_size
-from gguf_forge.cli.options import OUTPUT, PATH, Parsed, speaking
+from gguf_forge.cli.options import PATH, STREAMABLE, Parsed, destination, speaking
 from gguf_forge.cli.terminal import Terminal, size
 from gguf_forge.errors import printable
 
@@ -75,7 +75,7 @@ _PAIR = Parsed("old=new", _pair)
 
 @click.command("edit")
 @click.argument("file", type=PATH)
-@click.option("-o", "--output", type=OUTPUT, help="The file that is made. [default: FILE itself is changed]")
+@click.option("-o", "--output", type=STREAMABLE, help="The file that is made, or -. [default: FILE itself is changed]")
 @click.option(
     "--set", "--metadata", "sets", type=_KEY_VALUE, multiple=True, metavar="KEY=TYPE:VALUE",
     help="Set a key, new or old; TYPE: str, bool, int, float, u8 ... f64, with [] an array as JSON. Repeatable.",
@@ -135,7 +135,8 @@ def command(
         raise click.UsageError("nothing to change: name a key or a tensor")
     start = time.monotonic()
     with terminal.progress(file.name) as progress:
-        done = edit_file(file, output, edits, dry_run=dry_run, overwrite=not no_overwrite, progress=progress)
+        target = destination(output, as_json or dry_run)
+        done = edit_file(file, target, edits, dry_run=dry_run, overwrite=not no_overwrite, progress=progress)
     how = "its header alone" if done.in_place else "written anew"
     if as_json:
         terminal.json(

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from gguf_forge.cli import shards
-from gguf_forge.cli.options import OUTPUT, PATH, speaking
+from gguf_forge.cli.options import PATH, STREAMABLE, destination, speaking
 from gguf_forge.cli.terminal import Terminal, size
 
 
 @click.command("merge")
 @click.argument("source", metavar="SHARD.gguf", type=PATH)
-@click.argument("words", metavar="[OUT.gguf]", type=OUTPUT, required=False)
-@click.option("-o", "--output", type=OUTPUT, help="The file that is made, or its folder. [default: the set's name]")
+@click.argument("words", metavar="[OUT.gguf]", type=STREAMABLE, required=False)
+@click.option("-o", "--output", type=STREAMABLE, help="The file that is made, its folder, or -. [default: the set's]")
 @click.option(
     "--delete-splits", is_flag=True, help="Remove the shards, once the file was read again and holds all of them."
 )
@@ -41,7 +41,7 @@ def command(
     with terminal.progress(source.name) as progress:
         made = merge_files(
             source,
-            words or output,
+            destination(words or output, as_json or dry_run),
             dry_run=dry_run,
             overwrite=not no_overwrite,
             delete=delete_splits,

@@ -6,10 +6,11 @@ on the command line.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 import click
 
@@ -159,9 +160,31 @@ class OutputPath(NamedPath):
         return super().convert(value, param, ctx)
 
 
-#: What every argument and option that names a file or folder is: one that is read, and one that is made.
+class StreamablePath(NamedPath):
+    """As OutputPath, of commands that write in order: `-` is the standard output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error for `-` where the standard output is a terminal."""
+        if value == STREAM and sys.stdout.isatty():
+            self.fail("a model is not written to a terminal; a file called - is ./-", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+#: Stands for the standard output.
+STREAM = "-"
+#: What every argument and option that names a file or folder is: one that is read, one that is made, or streamed to.
 PATH = NamedPath(path_type=Path)
 OUTPUT = OutputPath(path_type=str)
+STREAMABLE = StreamablePath(path_type=str)
+
+
+def destination(output: str | None, results: bool) -> str | BinaryIO | None:
+    """Where an output of STREAMABLE goes. click.UsageError where other `results` would get between its bytes."""
+    if output != STREAM:
+        return output
+    if results:
+        raise click.UsageError("the file goes to the standard output: there is no place there for --json or --dry-run")
+    return sys.stdout.buffer
 
 
 class Parsed(ParamType):

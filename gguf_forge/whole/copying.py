@@ -13,6 +13,7 @@ import numpy as np
 from gguf_forge.errors import escaped
 from gguf_forge.format.plan import Declared
 from gguf_forge.format.reader import GGUFFile, Tensor
+from gguf_forge.format.stream import StreamWriter
 from gguf_forge.format.values import Value
 
 #: Bytes moved at a time.
@@ -55,6 +56,16 @@ def copy_tensors(tensors: Mapping[str, Tensor], sink: Sink, progress: Progress |
             done += len(part)
             if progress is not None:
                 progress(done, total)
+
+
+def stream(
+    out: StreamWriter, file: GGUFFile, tensors: Mapping[str, Tensor], progress: Progress | None = None
+) -> None:
+    """Writes a file in order. Raises what `copy_tensors` raises: what was written until then is no file."""
+    out.begin()
+    copy_tensors(tensors, out, progress)
+    file.check_unchanged()
+    out.seal()
 
 
 def first_difference(one: Tensor, other: Tensor, swap: int = 1) -> int | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,12 +33,14 @@ from gguf_forge.format.layout import ALIGNMENT_KEY, LIMITS, MAGIC, SLACK_KEY, WR
 from gguf_forge.format.parse import Info, parse
 from gguf_forge.format.part import Part
 from gguf_forge.format.places import require_other
-from gguf_forge.format.reader import GGUFFile
+from gguf_forge.format.plan import Declared
+from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.format.shards import SPLIT_KEYS
+from gguf_forge.format.stream import StreamWriter
 from gguf_forge.format.validate import validate
 from gguf_forge.format.values import Value, array, encode, encode_string, typed
 from gguf_forge.format.writer import GGUFWriter
-from gguf_forge.whole.copying import Progress, copy_tensors
+from gguf_forge.whole.copying import Progress, copy_tensors, stream
 from gguf_forge.whole.diff import KeyDifference
 from gguf_forge.whole.inplace import FINISHED_BY, pending, replace_header
 
@@ -85,7 +87,7 @@ class Edited:
 
 def edit_file(
     source: StrPath,
-    output: StrPath | None = None,
+    output: StrPath | BinaryIO | None = None,
     edits: Edits = Edits(),
     *,
     dry_run: bool = False,
@@ -97,8 +99,8 @@ def edit_file(
 
     Without `output` the file itself changes: its header alone where the new one has room, which a crash leaves old or
     new, or closed to all readers until `gguf-forge edit --recover` finishes it; else the file is replaced by a new one
-    in one step. With `output` that is made, and the source stays. `dry_run` writes nothing. Of a set, keys change in
-    the first shard, names in any; tensors are not dropped.
+    in one step. With `output`, a path or a stream that takes bytes, that is made, and the source stays. `dry_run`
+    writes nothing. Of a set, keys change in the first shard, names in any; tensors are not dropped.
 
     Raises RequestError for edits that contradict each other, RecipeError for names that are not there, InvalidError for
     a result that would break a rule of the format, OutputError, and what `open` raises.
@@ -117,18 +119,16 @@ def edit_file(
         header = None
         if output is None and edits.slack is None and None not in tensors.values():
             header = _header_in_place(part, metadata, tensors, limits)
-        done = Edited(
-            path if output is None else Path(output),
-            header is not None,
-            _differences(part, metadata),
-            {old: new for old, new in tensors.items() if old != new},
-            part.size,
-        )
+        renamed = {old: new for old, new in tensors.items() if old != new}
+        done = Edited(path, header is not None, _differences(part, metadata), renamed, part.size)
         if header is None:
-            out = _anew(file, part, done.path, metadata, tensors, edits.slack, overwrite)
-            done = replace(done, nbytes=out.plan().size)
+            keys, kept = _whole(file, part, metadata, tensors, edits.slack)
+            if output is not None and not isinstance(output, (str, os.PathLike)):
+                return _streamed(done, file, keys, kept, output, dry_run, progress)
+            out = _writer(file, part, path if output is None else Path(output), keys, kept, overwrite)
+            done = replace(done, path=Path(out.path), nbytes=out.plan().size)
             if not dry_run:
-                _fill(out, file, tensors, progress)
+                _fill(out, file, kept, progress)
         else:
             unchanged, identity = header == part.buffer[: len(header)], part.identity
     if dry_run:
@@ -300,40 +300,53 @@ def _slack_of(part: Part) -> int | None:
 # Anew.
 
 
-def _anew(
-    file: GGUFFile,
-    part: Part,
-    path: Path,
-    metadata: Mapping[str, Value],
-    tensors: Mapping[str, str | None],
-    slack: int | None,
-    overwrite: bool,
-) -> GGUFWriter:
-    """A writer of the whole file, to its own name or another."""
+def _whole(
+    file: GGUFFile, part: Part, metadata: Mapping[str, Value], tensors: Mapping[str, str | None], slack: int | None
+) -> tuple[dict[str, Value], dict[str, Tensor]]:
+    """All keys, with the one that keeps room, and the tensors under their new names."""
     if part.checked.unsized:
         text = "of a type that is not read, so that the file cannot be written anew"
         raise UnsupportedError(text, path=part.path, field=part.checked.unsized[0].info.field)
-    keys = dict(metadata)
     slack = _slack_of(part) if slack is None else slack
-    if slack:
-        keys[SLACK_KEY] = _room(slack)
+    keys = {**metadata, SLACK_KEY: _room(slack)} if slack else dict(metadata)
+    return keys, {new: file.tensors[old] for old, new in tensors.items() if new is not None}
+
+
+def _declared(tensors: Mapping[str, Tensor]) -> list[Declared]:
+    return [Declared(name, tensor.shape, tensor.type) for name, tensor in tensors.items()]
+
+
+def _writer(
+    file: GGUFFile, part: Part, path: Path, keys: Mapping[str, Value], tensors: Mapping[str, Tensor], overwrite: bool
+) -> GGUFWriter:
     out = GGUFWriter(path, keys, endian=file.endian, overwrite=overwrite)
-    for old, new in tensors.items():
-        if new is not None:
-            tensor = file.tensors[old]
-            out.declare(new, tensor.shape, tensor.type)
+    for one in _declared(tensors):
+        out.declare(one.name, one.shape, one.type)
     if path != part.path:
         require_other(file.paths, [path])
     return out
 
 
-def _fill(
-    out: GGUFWriter, file: GGUFFile, tensors: Mapping[str, str | None], progress: Progress | None
-) -> None:
+def _streamed(
+    done: Edited,
+    file: GGUFFile,
+    keys: Mapping[str, Value],
+    tensors: Mapping[str, Tensor],
+    output: BinaryIO,
+    dry_run: bool,
+    progress: Progress | None,
+) -> Edited:
+    out = StreamWriter(output, keys, _declared(tensors), endian=file.endian)
+    if not dry_run:
+        stream(out, file, tensors, progress)
+    return replace(done, path=Path(out.path), nbytes=out.plan().size)
+
+
+def _fill(out: GGUFWriter, file: GGUFFile, tensors: Mapping[str, Tensor], progress: Progress | None) -> None:
     """Copies all tensors, and has them on disk."""
     try:
         out.begin()
-        copy_tensors({new: file.tensors[old] for old, new in tensors.items() if new is not None}, out, progress)
+        copy_tensors(tensors, out, progress)
         file.check_unchanged()
         out.seal()
     except BaseException:

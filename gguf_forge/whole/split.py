@@ -7,9 +7,10 @@ set in the file; this one leaves none, so that what was split comes back as it w
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 from gguf_forge.errors import InvalidError, OutputError, RequestError
 from gguf_forge.format import reader
@@ -19,10 +20,20 @@ from gguf_forge.format.places import make_folder, remove_folders, require_other
 from gguf_forge.format.reader import GGUFFile
 from gguf_forge.format.sets import SetWriter, Shard
 from gguf_forge.format.shards import SPLIT_KEYS, SPLIT_TOOL_KEYS, cut, name_prefix
+from gguf_forge.format.stream import StreamWriter
 from gguf_forge.format.validate import align
+from gguf_forge.format.values import Value
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.system import long_path
-from gguf_forge.whole.copying import Progress, copy_tensors, declared, field_of, first_difference, stored_metadata
+from gguf_forge.whole.copying import (
+    Progress,
+    copy_tensors,
+    declared,
+    field_of,
+    first_difference,
+    stored_metadata,
+    stream,
+)
 
 StrPath = str | os.PathLike[str]
 
@@ -97,7 +108,7 @@ def _prefix(given: StrPath | None, file: GGUFFile) -> Path:
 
 def merge_files(
     source: StrPath,
-    output: StrPath | None = None,
+    output: StrPath | BinaryIO | None = None,
     *,
     dry_run: bool = False,
     overwrite: bool = True,
@@ -106,8 +117,8 @@ def merge_files(
 ) -> Shard:
     """Merges the set that `source` is any shard of into one file: the one that was split, byte for byte.
 
-    `output`: by default, and in a folder, the set's name. `delete` removes the shards, after the file is on disk, has
-    its name, and was read again and found to hold every byte. `dry_run` writes nothing.
+    `output`: by default, and in a folder, the set's name; or a stream that takes bytes. `delete` removes the shards,
+    after the file is on disk, has its name, and was read again and found to hold every byte. `dry_run` writes nothing.
 
     A file that was laid out otherwise than this program and ggml do comes back laid out as they do. Raises ForgeError:
     what `open` raises (shards missing, or not of one model), InvalidError for a file that is no shard, OutputError.
@@ -115,9 +126,11 @@ def merge_files(
     with reader.open(source) as file:
         if len(file.paths) == 1 and not file.metadata.get(SPLIT_COUNT):
             raise InvalidError(f"no shard of a set: it has no {SPLIT_COUNT}, or it was merged already", path=file.path)
+        metadata = {key: value for key, value in stored_metadata(file).items() if key not in SPLIT_KEYS}
+        if output is not None and not isinstance(output, (str, os.PathLike)):
+            return _streamed(file, metadata, output, dry_run, delete, progress)
         path = _merged_path(output, file)
         require_other(file.paths, [path])
-        metadata = {key: value for key, value in stored_metadata(file).items() if key not in SPLIT_KEYS}
         out = GGUFWriter(path, metadata, endian=file.endian, overwrite=overwrite)
         for tensor in declared(file.tensors.values()):
             out.declare(tensor.name, tensor.shape, tensor.type)
@@ -138,6 +151,22 @@ def merge_files(
     if delete:
         _remove(paths)
     return made
+
+
+def _streamed(
+    file: GGUFFile,
+    metadata: Mapping[str, Value],
+    output: BinaryIO,
+    dry_run: bool,
+    delete: bool,
+    progress: Progress | None,
+) -> Shard:
+    if delete:
+        raise RequestError("shards are not removed after they went to a stream, which cannot be read again")
+    out = StreamWriter(output, metadata, declared(file.tensors.values()), endian=file.endian)
+    if not dry_run:
+        stream(out, file, file.tensors, progress)
+    return Shard(Path(out.path), [*out.plan().tensors], out.plan().size)
 
 
 def _merged_path(given: StrPath | None, file: GGUFFile) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gguf_forge.format.layout import SCALARS, ValueType
+from gguf_forge.format.layout import SCALARS, SLACK_KEY, ValueType
 from gguf_forge.format.plan import Declared
 from gguf_forge.format.values import Value, array, scalar
 from gguf_forge.types import TENSOR_TYPES
@@ -51,7 +51,7 @@ def arrays(depth: int = 2) -> st.SearchStrategy[Value]:
 
 
 KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.", min_size=1, max_size=30).filter(
-    lambda key: key not in ("general.alignment", "split.count")
+    lambda key: key not in ("general.alignment", "split.count", SLACK_KEY)
 )
 METADATA = st.dictionaries(KEYS, scalars() | arrays(), max_size=6)
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=15).filter(

@@ -296,6 +296,6 @@ def test_the_command_line(tmp_path: Path, forge: Forge) -> None:
     assert "no edit was cut off" in forge("edit", path, "--recover").err
     for wrong in (
         [], ["--set", "x"], ["--set", "x=u8:300"], ["--rename", "x"], ["--set-file", "x=str:"], ["--slack", "x"],
-        ["--set-file", f"x=str:{tmp_path}/absent"], ["--chat-template", path], ["--output", "-", "--set", "n=u8:1"],
+        ["--set-file", f"x=str:{tmp_path}/absent"], ["--chat-template", path],
     ):  # fmt: skip
         assert forge("edit", path, *wrong).code == 2, wrong
