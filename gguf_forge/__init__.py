@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from gguf_forge.whole.edit import edit_file as edit_file
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
+    from gguf_forge.whole.provenance import check_manifest as check_manifest
+    from gguf_forge.whole.provenance import manifest as manifest
     from gguf_forge.whole.split import merge_files as merge_files
     from gguf_forge.whole.split import split_file as split_file
     from gguf_forge.whole.verify import Verification as Verification
@@ -122,6 +124,7 @@ _PUBLIC = {
     "Verification": "gguf_forge.whole.verify",
     "calibrate": "gguf_forge.quality.calibrate",
     "check": "gguf_forge.whole.check",
+    "check_manifest": "gguf_forge.whole.provenance",
     "check_tokenizer": "gguf_forge.convert.tokenizers",
     "convert_checkpoint": "gguf_forge.convert.files",
     "dequantize": "gguf_forge.quant.codec",
@@ -131,6 +134,7 @@ _PUBLIC = {
     "hash_file": "gguf_forge.whole.hashing",
     "load_imatrix": "gguf_forge.quant.imatrix",
     "make_imatrix": "gguf_forge.quality.calibrate",
+    "manifest": "gguf_forge.whole.provenance",
     "merge_files": "gguf_forge.whole.split",
     "open": "gguf_forge.opening",
     "quantize": "gguf_forge.quant.codec",

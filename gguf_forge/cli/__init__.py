@@ -30,6 +30,7 @@ COMMANDS = {
     "inspect": "gguf_forge.cli.inspect",
     "check": "gguf_forge.cli.check",
     "verify": "gguf_forge.cli.verify",
+    "manifest": "gguf_forge.cli.manifest",
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
     "edit": "gguf_forge.cli.edit",

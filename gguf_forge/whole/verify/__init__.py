@@ -119,6 +119,7 @@ def verify(
         if not source.is_file:
             checked.tokenizer(Path(against), options.mistral_format)
         checked.tensors(threads, progress)
+        file.check_unchanged()
         return Verification(
             Path(path), Path(against), checked.verdicts, checked.found, [*checked.notes, *source.model.notes]
         )
