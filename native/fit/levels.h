@@ -8,7 +8,7 @@
 #ifndef FORGE_FIT_LEVELS_H
 #define FORGE_FIT_LEVELS_H
 
-enum { FIT_TRIES = 5 };
+enum { FIT_TRIES = 5, FIT_NEAR = 64 }; /* columns whose errors are carried at once within a chunk */
 
 /* How a type's scales are written: by d alone, d and a minimum, or by whole numbers that multiply d (and dmin), or by
  * small floats. */
@@ -38,6 +38,12 @@ typedef struct {
     VF times_d[FIT_CHUNK], times_min[FIT_CHUNK];
     VF tried[FIT_CHUNK][FIT_TRIES]; /* errors, where a sub-block is too long for the stack */
     float rows[VN * FIT_CHUNK];
+    struct {
+        near_product_fn *product;
+        const int16_t *u; /* the chunk's part of U as far_pack leaves it */
+        const float *unit;
+        int64_t stride, unit_stride;
+    } near;
     float sums[FIT_CHUNK][16]; /* where there are minimums, of U's rows over the sub-blocks of the column's block */
 } FitWork;
 
@@ -63,6 +69,30 @@ V_FN void fit_carry(VF *out, const float *u, const VF *e, int from, int end, int
         for (int r = 0; r < 8; r++) {
             out[j + r] = sum[r];
         }
+    }
+}
+
+/* out -= what columns from `from` to `end` ask of those from `end` to `last`; e: of all columns since a multiple of
+ * FIT_NEAR. Within such a part float by float, and to later parts as integers when the part is done. */
+V_FN void fit_carry_on(FitWork *k, VF *out, const float *u, const VF *e, int from, int end, int last)
+{
+    const int part = end / FIT_NEAR * FIT_NEAR, stop = part + FIT_NEAR < last ? part + FIT_NEAR : last;
+    if (part < end && end < stop) {
+        fit_carry(out, u, e, from > part ? from : part, end, end, stop);
+    }
+    for (int at = from / FIT_NEAR * FIT_NEAR; at < part && end < last; at += FIT_NEAR) {
+        VI pairs[FIT_NEAR / 2];
+        VF top = vf_set1(0.f), inverse;
+        for (int i = at; i < at + FIT_NEAR; i++) {
+            top = vf_max(top, vf_abs(e[i]));
+        }
+        const VF unit = far_unit(top, &inverse);
+        for (int i = 0; i < FIT_NEAR; i += 2) {
+            pairs[i / 2] = far_pair(e[at + i], e[at + i + 1], inverse);
+        }
+        k->near.product(out + end, k->near.u + end * k->near.stride + at * FAR_TALL, k->near.stride,
+                        k->near.unit + end * k->near.unit_stride, k->near.unit_stride, pairs, unit, FIT_NEAR / 2,
+                        last - end);
     }
 }
 
@@ -110,7 +140,7 @@ V_FN FitLevels fit_levels(const FitShape *s, int uneven)
 V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
 {
     if (!uneven) {
-        return vf_min(vf_max(vf_round_even(vf_max(vf_min(a, vf_set1(0x1p21f)), vf_set1(-0x1p21f))), f->least), f->most);
+        return vf_round_even(vf_max(vf_min(a, f->most), f->least));
     }
     VI zero = vi_set1(0), index = vi_select(vf_lt(a, f->middle), zero, vi_set1(8));
     for (int step = 4; step > 0; step >>= 1) {
@@ -313,13 +343,33 @@ V_FN void fit_compensate(FitWork *k, int at, int n, const float *u)
             }
             k->unit[j] = x;
             k->bad[j] = vf_sub(x, k->w[j]);
-            float lanes[VN];
-            vf_store(lanes, x);
+        }
+        for (int j = from; j < from + 16; j += VN) {
+            const float *column[VN];
+            VF row[VN];
             for (int l = 0; l < VN; l++) {
-                k->rows[l * n + j - at] = lanes[l];
+                column[l] = (const float *)(const void *)&k->unit[j + l];
+            }
+            vf_load_lanes(row, column, VN);
+            for (int l = 0; l < VN; l++) {
+                vf_store(k->rows + l * n + j - at, row[l]);
             }
         }
-        fit_carry(k->left, u, k->bad, from, from + 16, from + 16, at + n);
+        fit_carry_on(k, k->left, u, k->bad, from, from + 16, at + n);
+    }
+}
+
+/* U times weights, plus what earlier columns ask for, as exactly as scales need it. */
+V_FN void fit_target(FitWork *k, int at, int n, const float *u)
+{
+    VF *minus = k->times_min;
+    for (int i = at; i < at + n; i++) {
+        k->target[i] = k->base[i];
+        minus[i] = vf_neg(k->w[i]);
+    }
+    for (int from = at; from < at + n; from += 16) {
+        fit_carry(k->target, u, minus, from, from + 16, from, from + 16);
+        fit_carry_on(k, k->target, u, minus, from, from + 16, at + n);
     }
 }
 
@@ -416,12 +466,11 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
         fit_start(s, k, &now, at, d, encode);
     }
     best->total = vf_set1(INFINITY);
-    fit_times(k->target, u, k->w, at, at + s->block);
-    for (int i = at; i < at + s->block; i++) {
-        k->target[i] = vf_add(k->target[i], vf_sub(k->base[i], k->w[i]));
+    const int whole = s->form >= FIT_INTS, turns = s->form >= FIT_E8M0 ? 1 : rounds;
+    if (turns > 1) {
+        fit_target(k, at, s->block, u);
     }
-    const int whole = s->form >= FIT_INTS, fixed = s->form >= FIT_E8M0;
-    for (int round = 0; round < (fixed ? 1 : rounds); round++) {
+    for (int round = 0; round < turns; round++) {
         now.total = vf_set1(0.f);
         for (int i = at; i < at + s->block; i++) {
             k->left[i] = k->base[i];
@@ -441,10 +490,10 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
             }
             fit_round(&f, uneven, sub, 1, k, from, u, d, &scale, &less, &total);
             now.total = vf_add(now.total, total);
-            fit_carry(k->left, u, k->bad, from, from + sub, from + sub, at + s->block);
+            fit_carry_on(k, k->left, u, k->bad, from, from + sub, at + s->block);
         }
         fit_keep(s, k, &now, best, at);
-        if (round + 1 < rounds && !fixed) {
+        if (round + 1 < turns) {
             fit_refit(s, k, &now, at, d);
         }
     }
