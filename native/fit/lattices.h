@@ -350,7 +350,7 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         fit_keep(&s->shape, k, &now, best, at);
         if (round + 1 < rounds) {
             const VF before = now.d; /* points follow d only slowly: it goes the same way further */
-            fit_refit(&s->shape, k, &now, at, d);
+            fit_refit(&s->shape, 0, k, &now, at, d);
             now.d = vf_through_f16(vf_add(before, vf_mul(vf_set1(FIT_FARTHER), vf_sub(now.d, before))));
         }
     }

@@ -152,8 +152,8 @@ V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
 
 /* Rounds the sub-block of `sub` columns at `at` with each of `count` scales and minimums. total[k] gets the error; of a
  * single one unit, error and y are kept. */
-V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork *k, int at, const float *u, const float *d,
-                    const VF *scale, const VF *less, VF *total)
+V_FN void fit_round(const FitLevels *f, int uneven, int sub, int mins, int count, FitWork *k, int at, const float *u,
+                    const float *d, const VF *scale, const VF *less, VF *total)
 {
     VF short_one[32][FIT_TRIES], inverse[FIT_TRIES];
     VF(*e)[FIT_TRIES] = sub <= 32 ? short_one : k->tried;
@@ -176,8 +176,9 @@ V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork 
             }
         }
         for (int t = 0; t < count; t++) {
-            const VF unit = fit_nearest(f, uneven, vf_mul(vf_add(x[t], less[t]), inverse[t]));
-            const VF value = vf_sub(vf_mul(scale[t], unit), less[t]), y = vf_sub(x[t], value);
+            const VF unit = fit_nearest(f, uneven, vf_mul(mins ? vf_add(x[t], less[t]) : x[t], inverse[t]));
+            const VF scaled = vf_mul(scale[t], unit), value = mins ? vf_sub(scaled, less[t]) : scaled;
+            const VF y = vf_sub(x[t], value);
             total[t] = vf_add(total[t], vf_mul(weight, vf_mul(y, y)));
             e[j][t] = vf_sub(value, w);
             if (count == 1) {
@@ -216,10 +217,10 @@ V_FN void fit_take(int count, const VF *total, VF *best, const VF *a, VF *a_best
 }
 
 /* Chooses the whole scale and minimum of sub-block n, `reach` to either side of what they are. */
-V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int sub, FitWork *k, FitScales *now, int at,
-                          int n, int reach, const float *u, const float *d)
+V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int sub, int mins, FitWork *k,
+                          FitScales *now, int at, int n, int reach, const float *u, const float *d)
 {
-    const int mins = s->form == FIT_INTS_MIN, tries = 2 * reach + 1;
+    const int tries = 2 * reach + 1;
     VF scale_best = vi_to_f(now->scale[n]), min_best = vi_to_f(now->min[n]), best = vf_set1(FLT_MAX);
     for (int outer = mins ? -reach : 0; outer <= (mins ? reach : 0); outer++) {
         VF scale[FIT_TRIES], less[FIT_TRIES], whole[FIT_TRIES], min[FIT_TRIES], total[FIT_TRIES];
@@ -234,9 +235,9 @@ V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int
             less[t] = mins ? vf_mul(now->dmin, min[t]) : vf_set1(0.f);
         }
         if (tries == 5) {
-            fit_round(f, uneven, sub, 5, k, at, u, d, scale, less, total);
+            fit_round(f, uneven, sub, mins, 5, k, at, u, d, scale, less, total);
         } else {
-            fit_round(f, uneven, sub, 3, k, at, u, d, scale, less, total);
+            fit_round(f, uneven, sub, mins, 3, k, at, u, d, scale, less, total);
         }
         fit_take(tries, total, &best, whole, &scale_best, min, &min_best);
     }
@@ -245,21 +246,25 @@ V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int
 }
 
 /* Chooses d, and the minimum where there is one, as half floats near what they are. */
-V_FN void fit_choose_floats(const FitShape *s, const FitLevels *f, int uneven, int sub, FitWork *k, FitScales *now, int at,
-                            float step, const float *u, const float *d)
+V_FN void fit_choose_floats(const FitLevels *f, int uneven, int sub, int mins, FitWork *k, FitScales *now, int at,
+                            float step, int reach, const float *u, const float *d)
 {
-    const int mins = s->form == FIT_D_MIN;
+    const int tries = 2 * reach + 1;
     VF d_best = now->d, min_best = now->dmin, best = vf_set1(FLT_MAX);
-    for (int outer = mins ? -2 : 0; outer <= (mins ? 2 : 0); outer++) {
+    for (int outer = mins ? -reach : 0; outer <= (mins ? reach : 0); outer++) {
         VF scale[FIT_TRIES], less[FIT_TRIES], total[FIT_TRIES];
-        for (int t = 0; t < FIT_TRIES; t++) {
+        for (int t = 0; t < tries; t++) {
             const int by = t % 2 ? -(t + 1) / 2 : t / 2;
             scale[t] = vf_through_f16(vf_mul(now->d, vf_set1(1.f + step * (float)by)));
             const VF lower = vf_sub(now->dmin, vf_mul(now->d, vf_set1(step * 4.f * (float)outer)));
             less[t] = mins ? vf_through_f16(lower) : vf_set1(0.f);
         }
-        fit_round(f, uneven, sub, FIT_TRIES, k, at, u, d, scale, less, total);
-        fit_take(FIT_TRIES, total, &best, scale, &d_best, less, &min_best);
+        if (tries == 5) {
+            fit_round(f, uneven, sub, mins, 5, k, at, u, d, scale, less, total);
+        } else {
+            fit_round(f, uneven, sub, mins, 3, k, at, u, d, scale, less, total);
+        }
+        fit_take(tries, total, &best, scale, &d_best, less, &min_best);
     }
     now->d = d_best;
     now->dmin = min_best;
@@ -283,9 +288,9 @@ static void fit_sums(const FitShape *s, const float *u, int columns, float sums[
 
 /* d and dmin by least squares, given what they multiply, rounded as they are stored; what they were where there is no
  * answer, or a minimum below 0 in types that have none. k->left: the block's y. */
-V_FN void fit_refit(const FitShape *s, FitWork *k, FitScales *now, int at, const float *d)
+V_FN void fit_refit(const FitShape *s, int mins, FitWork *k, FitScales *now, int at, const float *d)
 {
-    const int mins = s->form == FIT_D_MIN || s->form == FIT_INTS_MIN, ints = s->form >= FIT_INTS;
+    const int ints = s->form >= FIT_INTS;
     const VF zero = vf_set1(0.f), one = vf_set1(1.f);
     VF dd = zero, dm = zero, mm = zero, dt = zero, mt = zero, min[16];
     for (int n = 0; mins && n < s->block / s->sub; n++) {
@@ -452,8 +457,10 @@ V_FN void fit_keep(const FitShape *s, FitWork *k, const FitScales *now, FitScale
     }
 }
 
+static int fit_has_mins(const FitShape *s) { return s->form == FIT_D_MIN || s->form == FIT_INTS_MIN; }
+
 /* Fits the block at column `at` of the chunk, in `rounds` rounds. */
-V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScales *best, int at, const float *u,
+V_FN void fit_block(const FitShape *s, int uneven, int sub, int mins, FitWork *k, FitScales *best, int at, const float *u,
                     const float *d, forge_encode_fn encode, int rounds)
 {
     const FitLevels f = fit_levels(s, uneven);
@@ -479,38 +486,41 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
             const int from = at + n * sub;
             VF scale = now.d, less = now.dmin, total;
             if (whole) {
-                fit_choose_ints(s, &f, uneven, sub, k, &now, from, n, round ? 1 : 2, u, d);
+                fit_choose_ints(s, &f, uneven, sub, mins, k, &now, from, n, round ? 1 : 2, u, d);
                 scale = fit_scale_of(s->form, now.d, now.scale[n]);
                 less = vf_mul(now.dmin, vi_to_f(now.min[n]));
             } else {
                 const float step = s->few ? (round ? .05f : .2f) : round ? .015f : .05f;
-                fit_choose_floats(s, &f, uneven, sub, k, &now, from, step, u, d);
+                const int reach = round && !mins ? 1 : 2;
+                fit_choose_floats(&f, uneven, sub, mins, k, &now, from, step, reach, u, d);
                 scale = now.d;
                 less = now.dmin;
             }
-            fit_round(&f, uneven, sub, 1, k, from, u, d, &scale, &less, &total);
+            fit_round(&f, uneven, sub, mins, 1, k, from, u, d, &scale, &less, &total);
             now.total = vf_add(now.total, total);
             fit_carry_on(k, k->left, u, k->bad, from, from + sub, at + s->block);
         }
         fit_keep(s, k, &now, best, at);
         if (round + 1 < turns) {
-            fit_refit(s, k, &now, at, d);
+            fit_refit(s, mins, k, &now, at, d);
         }
     }
 }
 
-#define FIT_BLOCK(name, uneven, sub) \
+#define FIT_BLOCK(name, uneven, sub, mins) \
     static void name(const FitShape *s, FitWork *k, FitScales *best, int at, const float *u, const float *d, \
                      forge_encode_fn encode, int rounds) \
     { \
-        fit_block(s, uneven, sub, k, best, at, u, d, encode, rounds); \
+        fit_block(s, uneven, sub, mins, k, best, at, u, d, encode, rounds); \
     }
-FIT_BLOCK(fit_even16, 0, 16)
-FIT_BLOCK(fit_even32, 0, 32)
-FIT_BLOCK(fit_uneven16, 1, 16)
-FIT_BLOCK(fit_uneven32, 1, 32)
-FIT_BLOCK(fit_even, 0, s->sub)
-FIT_BLOCK(fit_uneven, 1, s->sub)
+FIT_BLOCK(fit_even16, 0, 16, 0)
+FIT_BLOCK(fit_even32, 0, 32, 0)
+FIT_BLOCK(fit_even16_mins, 0, 16, 1)
+FIT_BLOCK(fit_even32_mins, 0, 32, 1)
+FIT_BLOCK(fit_uneven16, 1, 16, 0)
+FIT_BLOCK(fit_uneven32, 1, 32, 0)
+FIT_BLOCK(fit_even, 0, s->sub, 0)
+FIT_BLOCK(fit_uneven, 1, s->sub, 0)
 #undef FIT_BLOCK
 
 #endif

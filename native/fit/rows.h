@@ -121,6 +121,8 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
             (s->values ? fit_uneven : fit_even)(s, k, &best, at, u, d, encode, rounds);
         } else if (s->values) {
             (s->sub == 16 ? fit_uneven16 : fit_uneven32)(s, k, &best, at, u, d, encode, rounds);
+        } else if (fit_has_mins(s)) {
+            (s->sub == 16 ? fit_even16_mins : fit_even32_mins)(s, k, &best, at, u, d, encode, rounds);
         } else {
             (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
         }
@@ -179,6 +181,7 @@ typedef struct {
     float w[FIT_CHUNK * FIT_ROWS], c[FIT_CHUNK * FIT_ROWS];
     FitMetric metric;
     FitList list;
+    far_product_fn *far;
 } FitPanel;
 
 static int64_t fit_scratch(int64_t n)
@@ -194,7 +197,6 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
     const int64_t chunks = fit_chunks(fit->width);
     float *units = (float *)(void *)(panel + 1);
     int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
-    const FarProducts products = far_products();
     uint8_t place[256] = {0};
     for (int i = 15; s->values && i >= 0; i--) {
         place[(int)s->values[i] + 128] = (uint8_t)i;
@@ -205,16 +207,15 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         if (type.lattice) {
             fit_metric(type.lattice, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
         }
-        if (s->form == FIT_D_MIN || s->form == FIT_INTS_MIN) {
+        if (fit_has_mins(s)) {
             fit_sums(s, fit->inner + at * FIT_CHUNK, columns, panel->work.sums);
         }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
-            products.far(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
-                         fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
-                         units + before * FIT_ROWS, columns);
+            panel->far(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
+                       fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
+                       units + before * FIT_ROWS, columns);
         }
-        panel->work.near.product = products.near;
         panel->work.near.u = fit->outer + at * fit->width + chunk * FIT_CHUNK * FAR_TALL;
         panel->work.near.unit = fit->outer_unit + at * chunks + chunk;
         panel->work.near.stride = fit->width;
@@ -261,6 +262,9 @@ static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_st
         return FORGE_E_WIDTH;
     }
     FitPanel *panel = (FitPanel *)(void *)((uint8_t *)scratch + (64 - (uintptr_t)scratch % 64) % 64);
+    const FarProducts products = far_products();
+    panel->far = products.far;
+    panel->work.near.product = products.near;
     if (as.lattice) {
         fit_list(as.lattice, &panel->list);
     }
