@@ -119,7 +119,7 @@ typedef struct {
     int64_t width;     /* n: columns, a multiple of 32 */
     float *d;          /* n */
     float *inner;      /* n x 256: each column's row of the factor, within its chunk of 256 columns */
-    int16_t *outer;    /* n x n: the same for earlier chunks, as integers, */
+    int16_t *outer;    /* n x n: the same for this and earlier chunks, as integers, */
     float *outer_unit; /* n x ceil(n / 256): and their units */
 } forge_fit;
 

@@ -1,5 +1,5 @@
-/* FAR_PRODUCT: the product of far.h, with FAR_ADD_PAIRS(sum, a, b) = sum + vi_pairs(a, b). Included once for each way an
- * instruction set has of adding. */
+/* FAR_PRODUCT and NEAR_PRODUCT: the products of far.h, with FAR_ADD_PAIRS(sum, a, b) = sum + vi_pairs(a, b). Included
+ * once for each way an instruction set has of adding. */
 #ifndef FORGE_FIT_FAR_PRODUCT_H
 #define FORGE_FIT_FAR_PRODUCT_H
 
@@ -50,6 +50,32 @@ static void FAR_PRODUCT(float *c, const int16_t *u, int64_t stride, const float 
                     vf_store(at, vf_sub(vf_load(at), vf_mul(times, vi_to_f((VI)sum[r][v]))));
                 }
             }
+        }
+    }
+}
+
+/* left[j] -= unit_u[j] * unit_e * sum over `deep` pairs, for `rows` rows j, a multiple of FAR_TALL, of VN lanes.
+ *
+ * u, units_u: as above. */
+static void NEAR_PRODUCT(VF *left, const int16_t *u, int64_t stride, const float *units_u, int64_t units_stride,
+                         const VI *pairs, VF unit_e, int deep, int rows)
+{
+    for (int64_t j = 0; j < rows; j += FAR_TALL, u += FAR_TALL * stride) {
+        const int16_t *two = u;
+        FarSum sum[FAR_TALL];
+        for (int r = 0; r < FAR_TALL; r++) {
+            sum[r] = (FarSum)vi_set1(0);
+        }
+        for (int k = 0; k < deep; k++, two += 2 * FAR_TALL) {
+            for (int r = 0; r < FAR_TALL; r++) {
+                int32_t both;
+                memcpy(&both, two + 2 * r, sizeof both);
+                sum[r] = (FarSum)FAR_ADD_PAIRS((VI)sum[r], vi_set1(both), pairs[k]);
+            }
+        }
+        for (int r = 0; r < FAR_TALL; r++) {
+            const VF times = vf_mul(vf_set1(units_u[(j + r) * units_stride]), unit_e);
+            left[j + r] = vf_sub(left[j + r], vf_mul(times, vi_to_f((VI)sum[r])));
         }
     }
 }

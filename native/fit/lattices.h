@@ -335,7 +335,7 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         for (int n = 0; n < 256 / sub; n++) {
             const int from = at + n * sub;
             fit_choose_points(s, list, dimensions, signs, sub, k, &now, from, n, round ? 1 : 2, u, d, metric->own);
-            fit_carry(k->left, u, k->bad, from, from + sub, from + sub, at + 256);
+            fit_carry_on(k, k->left, u, k->bad, from, from + sub, at + 256);
         }
         fit_keep(&s->shape, k, &now, best, at);
         fit_residual(k, &now, sub, at, u, d);
@@ -350,7 +350,7 @@ V_FN VF fit_lattice(const FitLattice *s, const FitList *list, int dimensions, in
         fit_keep(&s->shape, k, &now, best, at);
         if (round + 1 < rounds) {
             const VF before = now.d; /* points follow d only slowly: it goes the same way further */
-            fit_refit(&s->shape, k, &now, at, d);
+            fit_refit(&s->shape, 0, k, &now, at, d);
             now.d = vf_through_f16(vf_add(before, vf_mul(vf_set1(FIT_FARTHER), vf_sub(now.d, before))));
         }
     }

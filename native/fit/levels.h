@@ -8,89 +8,6 @@
 #ifndef FORGE_FIT_LEVELS_H
 #define FORGE_FIT_LEVELS_H
 
-enum { FIT_TRIES = 5 };
-
-/* How a type's scales are written: by d alone, d and a minimum, or by whole numbers that multiply d (and dmin), or by
- * small floats. */
-enum { FIT_D, FIT_D_MIN, FIT_INTS, FIT_INTS_MIN, FIT_E8M0, FIT_E4M3 };
-
-typedef struct {
-    int type, block, sub, bytes, form;
-    int few;                     /* one scale, which the type's own encoder does not seek: see fit_first_scale */
-    int least, most;             /* levels that are whole numbers */
-    int scale_least, scale_most; /* whole scales */
-    int min_most;
-    const float *values, *edges; /* else sixteen uneven levels in order, and what lies between each and the next */
-    void (*open)(const uint8_t *in, FitBlock *f);
-    void (*close)(const FitBlock *f, uint8_t *out);
-} FitShape;
-
-/* What is being fitted, a lane a row. */
-typedef struct {
-    VF w[FIT_CHUNK];      /* weights */
-    VF base[FIT_CHUNK];   /* weights and what earlier columns ask for */
-    VF error[FIT_CHUNK];  /* value - weight, of columns done */
-    VF left[FIT_CHUNK];   /* base while a round runs, y of the columns that it has done */
-    VF unit[FIT_CHUNK];   /* what scales multiply */
-    VF bad[FIT_CHUNK];    /* error of the round */
-    VF best[FIT_CHUNK];   /* unit of the best round */
-    VF target[FIT_CHUNK]; /* U times weights, plus what earlier columns ask for */
-    VF times_d[FIT_CHUNK], times_min[FIT_CHUNK];
-    VF tried[FIT_CHUNK][FIT_TRIES]; /* errors, where a sub-block is too long for the stack */
-    float rows[VN * FIT_CHUNK];
-    float sums[FIT_CHUNK][16]; /* where there are minimums, of U's rows over the sub-blocks of the column's block */
-} FitWork;
-
-typedef struct {
-    VF d, dmin, total;
-    VI scale[16], min[16];
-} FitScales;
-
-/* out[j] -= sum of u[j][i] * e[i] over i from `from` to `end`, for rows j from `first` to `last`, multiples of 8. */
-V_FN void fit_carry(VF *out, const float *u, const VF *e, int from, int end, int first, int last)
-{
-    for (int j = first; j < last; j += 8) {
-        const float *row = u + j * FIT_CHUNK;
-        VF sum[8];
-        for (int r = 0; r < 8; r++) {
-            sum[r] = out[j + r];
-        }
-        for (int i = from; i < end; i++) {
-            for (int r = 0; r < 8; r++) {
-                sum[r] = vf_sub(sum[r], vf_mul(vf_set1(row[r * FIT_CHUNK + i]), e[i]));
-            }
-        }
-        for (int r = 0; r < 8; r++) {
-            out[j + r] = sum[r];
-        }
-    }
-}
-
-/* out = the columns' part of U times x, columns from `from` to `end`. */
-V_FN void fit_times(VF *out, const float *u, const VF *x, int from, int end)
-{
-    for (int j = from; j < end; j += 8) {
-        const float *row = u + j * FIT_CHUNK;
-        VF sum[8];
-        for (int r = 0; r < 8; r++) {
-            sum[r] = x[j + r];
-        }
-        for (int i = from; i < j; i++) {
-            for (int r = 0; r < 8; r++) {
-                sum[r] = vf_add(sum[r], vf_mul(vf_set1(row[r * FIT_CHUNK + i]), x[i]));
-            }
-        }
-        for (int r = 1; r < 8; r++) {
-            for (int i = 0; i < r; i++) {
-                sum[r] = vf_add(sum[r], vf_mul(vf_set1(row[r * FIT_CHUNK + j + i]), x[j + i]));
-            }
-        }
-        for (int r = 0; r < 8; r++) {
-            out[j + r] = sum[r];
-        }
-    }
-}
-
 typedef struct {
     VFT values, edges;
     VF middle, least, most;
@@ -110,7 +27,7 @@ V_FN FitLevels fit_levels(const FitShape *s, int uneven)
 V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
 {
     if (!uneven) {
-        return vf_min(vf_max(vf_round_even(vf_max(vf_min(a, vf_set1(0x1p21f)), vf_set1(-0x1p21f))), f->least), f->most);
+        return vf_round_even(vf_max(vf_min(a, f->most), f->least));
     }
     VI zero = vi_set1(0), index = vi_select(vf_lt(a, f->middle), zero, vi_set1(8));
     for (int step = 4; step > 0; step >>= 1) {
@@ -122,8 +39,8 @@ V_FN VF fit_nearest(const FitLevels *f, int uneven, VF a)
 
 /* Rounds the sub-block of `sub` columns at `at` with each of `count` scales and minimums. total[k] gets the error; of a
  * single one unit, error and y are kept. */
-V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork *k, int at, const float *u, const float *d,
-                    const VF *scale, const VF *less, VF *total)
+V_FN void fit_round(const FitLevels *f, int uneven, int sub, int mins, int count, FitWork *k, int at, const float *u,
+                    const float *d, const VF *scale, const VF *less, VF *total)
 {
     VF short_one[32][FIT_TRIES], inverse[FIT_TRIES];
     VF(*e)[FIT_TRIES] = sub <= 32 ? short_one : k->tried;
@@ -146,8 +63,9 @@ V_FN void fit_round(const FitLevels *f, int uneven, int sub, int count, FitWork 
             }
         }
         for (int t = 0; t < count; t++) {
-            const VF unit = fit_nearest(f, uneven, vf_mul(vf_add(x[t], less[t]), inverse[t]));
-            const VF value = vf_sub(vf_mul(scale[t], unit), less[t]), y = vf_sub(x[t], value);
+            const VF unit = fit_nearest(f, uneven, vf_mul(mins ? vf_add(x[t], less[t]) : x[t], inverse[t]));
+            const VF scaled = vf_mul(scale[t], unit), value = mins ? vf_sub(scaled, less[t]) : scaled;
+            const VF y = vf_sub(x[t], value);
             total[t] = vf_add(total[t], vf_mul(weight, vf_mul(y, y)));
             e[j][t] = vf_sub(value, w);
             if (count == 1) {
@@ -186,10 +104,10 @@ V_FN void fit_take(int count, const VF *total, VF *best, const VF *a, VF *a_best
 }
 
 /* Chooses the whole scale and minimum of sub-block n, `reach` to either side of what they are. */
-V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int sub, FitWork *k, FitScales *now, int at,
-                          int n, int reach, const float *u, const float *d)
+V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int sub, int mins, FitWork *k,
+                          FitScales *now, int at, int n, int reach, const float *u, const float *d)
 {
-    const int mins = s->form == FIT_INTS_MIN, tries = 2 * reach + 1;
+    const int tries = 2 * reach + 1;
     VF scale_best = vi_to_f(now->scale[n]), min_best = vi_to_f(now->min[n]), best = vf_set1(FLT_MAX);
     for (int outer = mins ? -reach : 0; outer <= (mins ? reach : 0); outer++) {
         VF scale[FIT_TRIES], less[FIT_TRIES], whole[FIT_TRIES], min[FIT_TRIES], total[FIT_TRIES];
@@ -204,9 +122,9 @@ V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int
             less[t] = mins ? vf_mul(now->dmin, min[t]) : vf_set1(0.f);
         }
         if (tries == 5) {
-            fit_round(f, uneven, sub, 5, k, at, u, d, scale, less, total);
+            fit_round(f, uneven, sub, mins, 5, k, at, u, d, scale, less, total);
         } else {
-            fit_round(f, uneven, sub, 3, k, at, u, d, scale, less, total);
+            fit_round(f, uneven, sub, mins, 3, k, at, u, d, scale, less, total);
         }
         fit_take(tries, total, &best, whole, &scale_best, min, &min_best);
     }
@@ -215,112 +133,28 @@ V_FN void fit_choose_ints(const FitShape *s, const FitLevels *f, int uneven, int
 }
 
 /* Chooses d, and the minimum where there is one, as half floats near what they are. */
-V_FN void fit_choose_floats(const FitShape *s, const FitLevels *f, int uneven, int sub, FitWork *k, FitScales *now, int at,
-                            float step, const float *u, const float *d)
+V_FN void fit_choose_floats(const FitLevels *f, int uneven, int sub, int mins, FitWork *k, FitScales *now, int at,
+                            float step, int reach, const float *u, const float *d)
 {
-    const int mins = s->form == FIT_D_MIN;
+    const int tries = 2 * reach + 1;
     VF d_best = now->d, min_best = now->dmin, best = vf_set1(FLT_MAX);
-    for (int outer = mins ? -2 : 0; outer <= (mins ? 2 : 0); outer++) {
+    for (int outer = mins ? -reach : 0; outer <= (mins ? reach : 0); outer++) {
         VF scale[FIT_TRIES], less[FIT_TRIES], total[FIT_TRIES];
-        for (int t = 0; t < FIT_TRIES; t++) {
+        for (int t = 0; t < tries; t++) {
             const int by = t % 2 ? -(t + 1) / 2 : t / 2;
             scale[t] = vf_through_f16(vf_mul(now->d, vf_set1(1.f + step * (float)by)));
             const VF lower = vf_sub(now->dmin, vf_mul(now->d, vf_set1(step * 4.f * (float)outer)));
             less[t] = mins ? vf_through_f16(lower) : vf_set1(0.f);
         }
-        fit_round(f, uneven, sub, FIT_TRIES, k, at, u, d, scale, less, total);
-        fit_take(FIT_TRIES, total, &best, scale, &d_best, less, &min_best);
+        if (tries == 5) {
+            fit_round(f, uneven, sub, mins, 5, k, at, u, d, scale, less, total);
+        } else {
+            fit_round(f, uneven, sub, mins, 3, k, at, u, d, scale, less, total);
+        }
+        fit_take(tries, total, &best, scale, &d_best, less, &min_best);
     }
     now->d = d_best;
     now->dmin = min_best;
-}
-
-/* Sums of each column's row of U, with the 1 on its diagonal, over the sub-blocks of its block. */
-static void fit_sums(const FitShape *s, const float *u, int columns, float sums[][16])
-{
-    for (int j = 0; j < columns; j++) {
-        const int block = j / s->block * s->block;
-        for (int from = block; from <= j; from += s->sub) {
-            const int end = from + s->sub < j ? from + s->sub : j;
-            float sum = from + s->sub > j ? 1.f : 0.f;
-            for (int i = from; i < end; i++) {
-                sum += u[j * FIT_CHUNK + i];
-            }
-            sums[j][(from - block) / s->sub] = sum;
-        }
-    }
-}
-
-/* d and dmin by least squares, given what they multiply, rounded as they are stored; what they were where there is no
- * answer, or a minimum below 0 in types that have none. k->left: the block's y. */
-V_FN void fit_refit(const FitShape *s, FitWork *k, FitScales *now, int at, const float *d)
-{
-    const int mins = s->form == FIT_D_MIN || s->form == FIT_INTS_MIN, ints = s->form >= FIT_INTS;
-    const VF zero = vf_set1(0.f), one = vf_set1(1.f);
-    VF dd = zero, dm = zero, mm = zero, dt = zero, mt = zero, min[16];
-    for (int n = 0; mins && n < s->block / s->sub; n++) {
-        min[n] = ints ? vi_to_f(now->min[n]) : one;
-    }
-    for (int i = at; i < at + s->block; i++) {
-        /* U times the values is target - y, and what of it d makes is that and U times the minimums. */
-        const VF weight = vf_set1(d[i]);
-        VF scaled = vf_sub(k->target[i], k->left[i]), lower = zero;
-        for (int n = 0; mins && n <= (i - at) / s->sub; n++) {
-            lower = vf_add(lower, vf_mul(vf_set1(k->sums[i][n]), min[n]));
-        }
-        scaled = mins ? vf_add(scaled, vf_mul(now->dmin, lower)) : scaled;
-        const VF a = vf_mul(weight, scaled);
-        dd = vf_add(dd, vf_mul(a, scaled));
-        dt = vf_add(dt, vf_mul(a, k->target[i]));
-        if (mins) {
-            const VF b = vf_mul(weight, lower);
-            dm = vf_add(dm, vf_mul(a, lower));
-            mm = vf_add(mm, vf_mul(b, lower));
-            mt = vf_add(mt, vf_mul(b, k->target[i]));
-        }
-    }
-    /* y = target - times scaled + dmin lower */
-    const VM some = vm_and(vf_gt(dd, zero), vf_neq(now->d, zero));
-    VF times = vf_div(vf_add(dt, vf_mul(now->dmin, dm)), vf_select(some, dd, one)), least = now->dmin;
-    if (mins) {
-        const VF whole = vf_sub(vf_mul(dd, mm), vf_mul(dm, dm));
-        const VM both = vf_gt(whole, vf_mul(vf_set1(1e-4f), vf_mul(dd, mm)));
-        const VF over = vf_select(both, whole, one);
-        const VF new_times = vf_div(vf_sub(vf_mul(dt, mm), vf_mul(mt, dm)), over);
-        const VF new_min = vf_div(vf_sub(vf_mul(dt, dm), vf_mul(mt, dd)), over);
-        const VM good = ints ? vm_and(both, vm_and(vf_ge(new_min, zero), vf_gt(new_times, zero))) : both;
-        times = vf_select(good, new_times, times);
-        least = vf_select(good, new_min, least);
-    }
-    const VF limit = vf_set1(65504.f), scale = vf_through_f16(vf_mul(now->d, times));
-    least = vf_through_f16(least);
-    const VM held = vm_and(some, vm_and(vf_le(vf_abs(scale), limit), vf_le(vf_abs(least), limit)));
-    now->d = vf_select(held, scale, now->d);
-    now->dmin = vf_select(held, least, now->dmin);
-}
-
-/* The weights as they would be if nothing of this block were rounded: in unit, and in rows one lane after the other. */
-V_FN void fit_compensate(FitWork *k, int at, int n, const float *u)
-{
-    for (int i = at; i < at + n; i++) {
-        k->left[i] = k->base[i];
-    }
-    for (int from = at; from < at + n; from += 16) {
-        for (int j = from; j < from + 16; j++) {
-            VF x = k->left[j];
-            for (int i = from; i < j; i++) {
-                x = vf_sub(x, vf_mul(vf_set1(u[j * FIT_CHUNK + i]), k->bad[i]));
-            }
-            k->unit[j] = x;
-            k->bad[j] = vf_sub(x, k->w[j]);
-            float lanes[VN];
-            vf_store(lanes, x);
-            for (int l = 0; l < VN; l++) {
-                k->rows[l * n + j - at] = lanes[l];
-            }
-        }
-        fit_carry(k->left, u, k->bad, from, from + 16, from + 16, at + n);
-    }
 }
 
 /* Those encoded as the type's own encoder does. */
@@ -403,7 +237,7 @@ V_FN void fit_keep(const FitShape *s, FitWork *k, const FitScales *now, FitScale
 }
 
 /* Fits the block at column `at` of the chunk, in `rounds` rounds. */
-V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScales *best, int at, const float *u,
+V_FN void fit_block(const FitShape *s, int uneven, int sub, int mins, FitWork *k, FitScales *best, int at, const float *u,
                     const float *d, forge_encode_fn encode, int rounds)
 {
     const FitLevels f = fit_levels(s, uneven);
@@ -416,12 +250,11 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
         fit_start(s, k, &now, at, d, encode);
     }
     best->total = vf_set1(INFINITY);
-    fit_times(k->target, u, k->w, at, at + s->block);
-    for (int i = at; i < at + s->block; i++) {
-        k->target[i] = vf_add(k->target[i], vf_sub(k->base[i], k->w[i]));
+    const int whole = s->form >= FIT_INTS, turns = s->form >= FIT_E8M0 ? 1 : rounds;
+    if (turns > 1) {
+        fit_target(k, at, s->block, u);
     }
-    const int whole = s->form >= FIT_INTS, fixed = s->form >= FIT_E8M0;
-    for (int round = 0; round < (fixed ? 1 : rounds); round++) {
+    for (int round = 0; round < turns; round++) {
         now.total = vf_set1(0.f);
         for (int i = at; i < at + s->block; i++) {
             k->left[i] = k->base[i];
@@ -430,38 +263,41 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, FitWork *k, FitScale
             const int from = at + n * sub;
             VF scale = now.d, less = now.dmin, total;
             if (whole) {
-                fit_choose_ints(s, &f, uneven, sub, k, &now, from, n, round ? 1 : 2, u, d);
+                fit_choose_ints(s, &f, uneven, sub, mins, k, &now, from, n, round ? 1 : 2, u, d);
                 scale = fit_scale_of(s->form, now.d, now.scale[n]);
                 less = vf_mul(now.dmin, vi_to_f(now.min[n]));
             } else {
                 const float step = s->few ? (round ? .05f : .2f) : round ? .015f : .05f;
-                fit_choose_floats(s, &f, uneven, sub, k, &now, from, step, u, d);
+                const int reach = round && !mins ? 1 : 2;
+                fit_choose_floats(&f, uneven, sub, mins, k, &now, from, step, reach, u, d);
                 scale = now.d;
                 less = now.dmin;
             }
-            fit_round(&f, uneven, sub, 1, k, from, u, d, &scale, &less, &total);
+            fit_round(&f, uneven, sub, mins, 1, k, from, u, d, &scale, &less, &total);
             now.total = vf_add(now.total, total);
-            fit_carry(k->left, u, k->bad, from, from + sub, from + sub, at + s->block);
+            fit_carry_on(k, k->left, u, k->bad, from, from + sub, at + s->block);
         }
         fit_keep(s, k, &now, best, at);
-        if (round + 1 < rounds && !fixed) {
-            fit_refit(s, k, &now, at, d);
+        if (round + 1 < turns) {
+            fit_refit(s, mins, k, &now, at, d);
         }
     }
 }
 
-#define FIT_BLOCK(name, uneven, sub) \
+#define FIT_BLOCK(name, uneven, sub, mins) \
     static void name(const FitShape *s, FitWork *k, FitScales *best, int at, const float *u, const float *d, \
                      forge_encode_fn encode, int rounds) \
     { \
-        fit_block(s, uneven, sub, k, best, at, u, d, encode, rounds); \
+        fit_block(s, uneven, sub, mins, k, best, at, u, d, encode, rounds); \
     }
-FIT_BLOCK(fit_even16, 0, 16)
-FIT_BLOCK(fit_even32, 0, 32)
-FIT_BLOCK(fit_uneven16, 1, 16)
-FIT_BLOCK(fit_uneven32, 1, 32)
-FIT_BLOCK(fit_even, 0, s->sub)
-FIT_BLOCK(fit_uneven, 1, s->sub)
+FIT_BLOCK(fit_even16, 0, 16, 0)
+FIT_BLOCK(fit_even32, 0, 32, 0)
+FIT_BLOCK(fit_even16_mins, 0, 16, 1)
+FIT_BLOCK(fit_even32_mins, 0, 32, 1)
+FIT_BLOCK(fit_uneven16, 1, 16, 0)
+FIT_BLOCK(fit_uneven32, 1, 32, 0)
+FIT_BLOCK(fit_even, 0, s->sub, 0)
+FIT_BLOCK(fit_uneven, 1, s->sub, 0)
 #undef FIT_BLOCK
 
 #endif

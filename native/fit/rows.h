@@ -121,11 +121,13 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
             (s->values ? fit_uneven : fit_even)(s, k, &best, at, u, d, encode, rounds);
         } else if (s->values) {
             (s->sub == 16 ? fit_uneven16 : fit_uneven32)(s, k, &best, at, u, d, encode, rounds);
+        } else if (fit_has_mins(s)) {
+            (s->sub == 16 ? fit_even16_mins : fit_even32_mins)(s, k, &best, at, u, d, encode, rounds);
         } else {
             (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
         }
         fit_write(s, k, &best, at, &to, place);
-        fit_carry(k->base, u, k->error, at, at + s->block, at + s->block, columns);
+        fit_carry_on(k, k->base, u, k->error, at, at + s->block, columns);
         float lanes[VN];
         vf_store(lanes, best.total);
         for (int l = 0; l < to.rows; l++) {
@@ -159,7 +161,6 @@ static void fit_lattice_chunk(const FitLattice *s, const FitList *list, FitWork 
         const VF own = fit(s, list, k, &best, at, u, d, FORGE_BACKEND.encode[s->shape.type],
                            FORGE_BACKEND.decode[s->shape.type], rounds, metric, bytes);
         const uint32_t better = vm_bits(vf_lt(best.total, own));
-        fit_carry(k->base, u, k->error, at, at + 256, at + 256, columns);
         float lanes[VN];
         vf_store(lanes, best.total);
         for (int l = 0; l < to.rows; l++) {
@@ -180,6 +181,7 @@ typedef struct {
     float w[FIT_CHUNK * FIT_ROWS], c[FIT_CHUNK * FIT_ROWS];
     FitMetric metric;
     FitList list;
+    far_product_fn *far;
 } FitPanel;
 
 static int64_t fit_scratch(int64_t n)
@@ -195,7 +197,6 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
     const int64_t chunks = fit_chunks(fit->width);
     float *units = (float *)(void *)(panel + 1);
     int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
-    far_product_fn *product = far_product();
     uint8_t place[256] = {0};
     for (int i = 15; s->values && i >= 0; i--) {
         place[(int)s->values[i] + 128] = (uint8_t)i;
@@ -206,15 +207,19 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         if (type.lattice) {
             fit_metric(type.lattice, fit->inner + at * FIT_CHUNK, fit->d + at, columns, &panel->metric);
         }
-        if (s->form == FIT_D_MIN || s->form == FIT_INTS_MIN) {
+        if (fit_has_mins(s)) {
             fit_sums(s, fit->inner + at * FIT_CHUNK, columns, panel->work.sums);
         }
         memset(panel->c, 0, sizeof panel->c);
         for (int64_t before = 0; before < chunk; before++) {
-            product(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
-                    fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
-                    units + before * FIT_ROWS, columns);
+            panel->far(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
+                       fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
+                       units + before * FIT_ROWS, columns);
         }
+        panel->work.near.u = fit->outer + at * fit->width + chunk * FIT_CHUNK * FAR_TALL;
+        panel->work.near.unit = fit->outer_unit + at * chunks + chunk;
+        panel->work.near.stride = fit->width;
+        panel->work.near.unit_stride = chunks;
         for (int p = 0; p < rows; p += VN) {
             FitWork *k = &panel->work;
             const float *from[VN];
@@ -257,6 +262,9 @@ static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_st
         return FORGE_E_WIDTH;
     }
     FitPanel *panel = (FitPanel *)(void *)((uint8_t *)scratch + (64 - (uintptr_t)scratch % 64) % 64);
+    const FarProducts products = far_products();
+    panel->far = products.far;
+    panel->work.near.product = products.near;
     if (as.lattice) {
         fit_list(as.lattice, &panel->list);
     }
@@ -277,7 +285,12 @@ static int64_t fit_prepare(float *h, const forge_fit *fit)
         float *inner = fit->inner + j * FIT_CHUNK;
         memset(inner, 0, FIT_CHUNK * sizeof *inner);
         memcpy(inner, h + j * n + at, (size_t)(j - at) * sizeof *inner);
-        far_pack(h + j * n, at, fit->outer + j / FAR_TALL * FAR_TALL * n + j % FAR_TALL * 2, fit->outer_unit + j * chunks);
+        int16_t *whole = fit->outer + j / FAR_TALL * FAR_TALL * n + j % FAR_TALL * 2;
+        float *unit = fit->outer_unit + j * chunks;
+        for (int64_t before = 0; before < at; before += FIT_CHUNK) {
+            far_pack(h + j * n + before, FIT_CHUNK, whole + before * FAR_TALL, unit++);
+        }
+        far_pack(inner, n - at < FIT_CHUNK ? n - at : FIT_CHUNK, whole + at * FAR_TALL, unit);
     }
     return bad;
 }

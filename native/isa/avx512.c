@@ -199,12 +199,13 @@ TARGET_END
 TARGET_BEGIN("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 TARGET_TUNE("prefer-vector-width=512")
 #define FAR_PRODUCT far_product_fused
+#define NEAR_PRODUCT near_product_fused
 #define FAR_ADD_PAIRS(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
 #include "../fit/far_product.h"
 #undef FAR_ADD_PAIRS
+#undef NEAR_PRODUCT
 #undef FAR_PRODUCT
-#define FAR_PRODUCT_FUSED far_product_fused
-static int far_is_fused(void) { return cpu_has_avx512_vnni(); }
+#define FAR_FUSED cpu_has_avx512_vnni
 TARGET_END
 TARGET_BEGIN("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 TARGET_TUNE("prefer-vector-width=512")

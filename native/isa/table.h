@@ -41,6 +41,7 @@
 #include "../fit/product.h"
 #include "../fit/far.h"
 #include "../fit/blocks.h"
+#include "../fit/work.h"
 #include "../fit/levels.h"
 #include "../fit/points.h"
 #include "../fit/groups.h"
