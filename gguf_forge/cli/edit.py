@@ -102,6 +102,9 @@ _PAIR = Parsed("old=new", _pair)
     "--slack", type=Parsed("size", lambda word: 0 if word == "0" else read_size(word)), metavar="SIZE",
     help="Write FILE anew with so much room, so that later edits change its header only.",
 )
+@click.option(
+    "--endian", type=click.Choice(["little", "big"]), help="Write FILE anew in this byte order, its blocks too."
+)
 @click.option("--recover", is_flag=True, help="Finish an edit of FILE that was cut off, and do no more.")
 @click.option("--no-overwrite", is_flag=True, help="Fail where the output exists, instead of replacing it.")
 @click.option("--dry-run", is_flag=True, help="Print what would change, no more.")
@@ -130,6 +133,7 @@ def command(
         rename_tensors=dict(given["tensors"]),
         drop_tensors=given["drops"],
         slack=given["slack"],
+        endian=given["endian"],
     )
     if edits == Edits():
         raise click.UsageError("nothing to change: name a key or a tensor")

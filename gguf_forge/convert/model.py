@@ -30,9 +30,10 @@ from gguf_forge.convert.unconfigured import supply_config
 from gguf_forge.convert.view import Array, View
 from gguf_forge.convert.vocab import load_vocab
 from gguf_forge.convert.wrapped import unwrapped
-from gguf_forge.errors import ConversionError, UnsupportedError, listed
+from gguf_forge.errors import ConversionError, listed
 from gguf_forge.format import reader
 from gguf_forge.format.layout import SLACK_KEY
+from gguf_forge.format.orders import swapped
 from gguf_forge.format.values import Value, string, u32
 from gguf_forge.quant.header import QUANTIZATION_VERSION
 from gguf_forge.quant.outtype import auto_outtype
@@ -192,12 +193,15 @@ def gguf_model(file: reader.GGUFFile) -> Model:
 
 
 def stored_view(tensor: reader.Tensor, endian: str) -> View:
-    """A GGUF file's tensor as rows in this machine's byte order. UnsupportedError for blocks of a big-endian file."""
+    """A GGUF file's tensor as rows in this machine's byte order; blocks in the little-endian one, as the codecs are."""
     kind = tensor.type
     if kind.quantized:
-        if endian == "big":
-            raise UnsupportedError(f"{tensor.path}: {kind} blocks of a big-endian file cannot be read")
-        return View(tensor.name, tensor.shape, kind, tensor.read_rows)
+
+        def blocks(start: int, stop: int) -> Array:
+            found = tensor.read_rows(start, stop)
+            return found if endian == "little" else swapped(found, kind).reshape(found.shape)
+
+        return View(tensor.name, tensor.shape, kind, blocks)
     code = {"BF16": "u2", "F16": "f2", "F32": "f4", "F64": "f8"}.get(kind.name, f"i{kind.block_bytes}")
     stored = np.dtype((">" if endian == "big" else "<") + code)
 

@@ -16,6 +16,7 @@ from gguf_forge.errors import InvalidError, UnsupportedError, escaped
 from gguf_forge.format import shards
 from gguf_forge.format.foreign import probably
 from gguf_forge.format.layout import LIMITS, Limits, ValueType
+from gguf_forge.format.orders import swapped
 from gguf_forge.format.parse import Entry
 from gguf_forge.format.part import Bytes, Part
 from gguf_forge.format.validate import Placed, Unsized
@@ -151,7 +152,7 @@ class Tensor:
     def dequantize(self) -> Floats:
         """The values as a new float32 array of `shape`. Integers and F64 are rounded to the nearest float32.
 
-        Raises UnsupportedError for a type without a decoder, and for quantized types of big-endian files.
+        Blocks of big-endian files hold numbers in that order. Raises UnsupportedError for a type without a decoder.
         """
         return self._decoded(self.data).reshape(self.shape)
 
@@ -176,11 +177,10 @@ class Tensor:
                 return (plain.astype(np.uint32) << 16).view(np.float32)
             with np.errstate(over="ignore", invalid="ignore"):
                 return plain.astype(np.float32)
-        if self.order == ">" and self.type.quantized:
-            text = f"{self.type.name} blocks of a big-endian file are not decoded; rewrite the file as little-endian"
-            raise UnsupportedError(text, path=self.path, field=field)
         if self._decode_rows is None or not self.type.decodes:
             raise UnsupportedError(f"no decoder for {self.type.name}", path=self.path, field=field)
+        if self.order == ">":
+            data = swapped(data, self.type).reshape(data.shape)
         return self._decode_rows(data, self.type)
 
     def __repr__(self) -> str:

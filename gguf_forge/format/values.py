@@ -64,6 +64,18 @@ class StoredValue(Value):
     raw: bytes
     order: str
 
+    def encoded(self, order: str) -> bytes | None:
+        """The bytes in a byte order, of numbers bit for bit; None of texts and nested arrays in another one."""
+        if order == self.order:
+            return self.raw
+        if self.element is None:
+            return None if self.type is ValueType.STRING else self.raw[::-1]
+        kind = SCALARS.get(self.element)
+        if kind is None:
+            return None
+        head = struct.pack(order + "IQ", self.element, self.count)
+        return head + np.frombuffer(self.raw, f"u{kind.width}", offset=len(head)).byteswap().tobytes()
+
     @cached_property
     def value(self) -> Any:
         """As of a Value."""
@@ -286,8 +298,10 @@ def _utf8(text: str) -> bytes:
 
 def encode(value: Value, order: str = "<") -> bytes:
     """A value's bytes, without its type; an array starts with its element type and count. `order` is "<" or ">"."""
-    if isinstance(value, StoredValue) and value.order == order:
-        return value.raw
+    if isinstance(value, StoredValue):
+        found = value.encoded(order)
+        if found is not None:
+            return found
     if value.type is ValueType.STRING:
         return encode_string(value.value, order)
     if value.type is not ValueType.ARRAY:

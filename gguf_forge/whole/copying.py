@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from gguf_forge.errors import escaped
+from gguf_forge.format.layout import ORDERS
+from gguf_forge.format.orders import swapped
 from gguf_forge.format.plan import Declared
 from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.format.stream import StreamWriter
@@ -40,50 +42,60 @@ def stored_metadata(file: GGUFFile) -> dict[str, Value]:
     return {key: file.metadata.stored(key) for key in file.metadata}
 
 
-def copy_tensors(tensors: Mapping[str, Tensor], sink: Sink, progress: Progress | None = None) -> None:
+def copy_tensors(
+    tensors: Mapping[str, Tensor], sink: Sink, progress: Progress | None = None, endian: str | None = None
+) -> None:
     """Copies every tensor, in order, to the one that `sink` has under the name it goes by in the mapping.
 
+    `endian`: the byte order of what is written; None for the tensors' own.
     Raises ChangedInputError, InputError, OutputError.
     """
     total = sum(tensor.nbytes for tensor in tensors.values())
     piece = np.empty(min(PIECE, total), np.uint8)
     done = 0
     for name, tensor in tensors.items():
-        for start in range(0, tensor.nbytes, PIECE):
-            part = piece[: min(PIECE, tensor.nbytes - start)]
+        swap = endian is not None and ORDERS[endian] != tensor.order
+        step = PIECE - PIECE % tensor.type.block_bytes if swap else PIECE
+        for start in range(0, tensor.nbytes, step):
+            part = piece[: min(step, tensor.nbytes - start)]
             tensor.read_bytes(part, start)
-            sink.write_bytes(name, part.data, start)
+            sink.write_bytes(name, (swapped(part, tensor.type) if swap else part).data, start)
             done += len(part)
             if progress is not None:
                 progress(done, total)
 
 
 def stream(
-    out: StreamWriter, file: GGUFFile, tensors: Mapping[str, Tensor], progress: Progress | None = None
+    out: StreamWriter,
+    file: GGUFFile,
+    tensors: Mapping[str, Tensor],
+    progress: Progress | None = None,
+    endian: str | None = None,
 ) -> None:
     """Writes a file in order. Raises what `copy_tensors` raises: what was written until then is no file."""
     out.begin()
-    copy_tensors(tensors, out, progress)
+    copy_tensors(tensors, out, progress, endian)
     file.check_unchanged()
     out.seal()
 
 
-def first_difference(one: Tensor, other: Tensor, swap: int = 1) -> int | None:
+def first_difference(one: Tensor, other: Tensor) -> int | None:
     """The number of the first byte in which two tensors differ; None where they are of one size and the same.
 
-    `swap`: bytes of a number where the two are in other byte orders; it is then the first byte of such a number.
+    Tensors of one type in two byte orders are compared in the first one's.
     """
     if one.nbytes != other.nbytes:
         return min(one.nbytes, other.nbytes)
-    a, b = (np.empty(min(PIECE, one.nbytes), np.uint8) for _ in range(2))
-    for start in range(0, one.nbytes, PIECE):
-        size = min(PIECE, one.nbytes - start)
+    swap = one.order != other.order
+    step = PIECE - PIECE % one.type.block_bytes if swap else PIECE
+    a, b = (np.empty(min(step, one.nbytes), np.uint8) for _ in range(2))
+    for start in range(0, one.nbytes, step):
+        size = min(step, one.nbytes - start)
         one.read_bytes(a[:size], start)
         other.read_bytes(b[:size], start)
-        x, y = a[:size].view(f"u{swap}"), b[:size].view(f"u{swap}")
-        unlike = x != (y.byteswap() if swap > 1 else y)
+        unlike = a[:size] != (swapped(b[:size], other.type) if swap else b[:size])
         if unlike.any():
-            return start + swap * int(unlike.argmax())
+            return start + int(unlike.argmax())
     return None
 
 

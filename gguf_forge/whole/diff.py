@@ -162,10 +162,8 @@ def _compared(
     why, at, apart = None, None, None
     if isinstance(a, UnknownTensor) or isinstance(b, UnknownTensor):
         why = "a type that is not read"
-    elif a.order != b.order and a.type.quantized and not differs:
-        why = "blocks in two byte orders"
     elif not headers_only:
-        if not differs and (at := _first_difference(a, b)) is not None:
+        if not differs and (at := first_difference(a, b)) is not None:
             differs.append("data")
         if values and differs and a.shape == b.shape:
             try:
@@ -177,11 +175,6 @@ def _compared(
 
 def _type(tensor: Tensor | UnknownTensor) -> Any:
     return tensor.type_id if isinstance(tensor, UnknownTensor) else tensor.type
-
-
-def _first_difference(a: Tensor, b: Tensor) -> int | None:
-    """The first byte in which two tensors of one type differ; numbers are alike in whichever byte order they are."""
-    return first_difference(a, b, 1 if a.order == b.order else a.type.block_bytes)
 
 
 def values_apart(a: Tensor, b: Tensor) -> Apart:

@@ -55,6 +55,7 @@ class Edits:
     values, of keys that are there (which keep their place) or are not; a Value, or an object that GGUFWriter.add takes.
     add: the same, of keys that must not be there. rename_tensors: regular expressions that fit whole names, to new
     names, in which \1 and so on stand for groups; the first that fits a name counts. slack: bytes of room for later.
+    endian: "little" or "big", the byte order of keys, numbers, and numbers in blocks.
     """
 
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Edits:
     rename_tensors: Mapping[str, str] = field(default_factory=dict)
     drop_tensors: Sequence[str] = ()
     slack: int | None = None
+    endian: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,18 @@ def edit_file(
         if edits.slack is not None and output is None and edits.slack == _slack_of(part):
             edits = replace(edits, slack=None)
         header = None
-        if output is None and edits.slack is None and None not in tensors.values():
+        endian = edits.endian or file.endian
+        if endian != file.endian and len(file.parts) > 1:
+            raise RequestError("a set has one byte order; merge it to have another")
+        if output is None and edits.slack is None and endian == file.endian and None not in tensors.values():
             header = _header_in_place(part, metadata, tensors, limits)
         renamed = {old: new for old, new in tensors.items() if old != new}
         done = Edited(path, header is not None, _differences(part, metadata), renamed, part.size)
         if header is None:
             keys, kept = _whole(file, part, metadata, tensors, edits.slack)
             if output is not None and not isinstance(output, (str, os.PathLike)):
-                return _streamed(done, file, keys, kept, output, dry_run, progress)
-            out = _writer(file, part, path if output is None else Path(output), keys, kept, overwrite)
+                return _streamed(done, file, keys, kept, output, endian, dry_run, progress)
+            out = _writer(file, part, path if output is None else Path(output), keys, kept, endian, overwrite)
             done = replace(done, path=Path(out.path), nbytes=out.plan().size)
             if not dry_run:
                 _fill(out, file, kept, progress)
@@ -317,9 +322,15 @@ def _declared(tensors: Mapping[str, Tensor]) -> list[Declared]:
 
 
 def _writer(
-    file: GGUFFile, part: Part, path: Path, keys: Mapping[str, Value], tensors: Mapping[str, Tensor], overwrite: bool
+    file: GGUFFile,
+    part: Part,
+    path: Path,
+    keys: Mapping[str, Value],
+    tensors: Mapping[str, Tensor],
+    endian: str,
+    overwrite: bool,
 ) -> GGUFWriter:
-    out = GGUFWriter(path, keys, endian=file.endian, overwrite=overwrite)
+    out = GGUFWriter(path, keys, endian=endian, overwrite=overwrite)
     for one in _declared(tensors):
         out.declare(one.name, one.shape, one.type)
     if path != part.path:
@@ -333,12 +344,13 @@ def _streamed(
     keys: Mapping[str, Value],
     tensors: Mapping[str, Tensor],
     output: BinaryIO,
+    endian: str,
     dry_run: bool,
     progress: Progress | None,
 ) -> Edited:
-    out = StreamWriter(output, keys, _declared(tensors), endian=file.endian)
+    out = StreamWriter(output, keys, _declared(tensors), endian=endian)
     if not dry_run:
-        stream(out, file, tensors, progress)
+        stream(out, file, tensors, progress, endian)
     return replace(done, path=Path(out.path), nbytes=out.plan().size)
 
 
@@ -346,7 +358,7 @@ def _fill(out: GGUFWriter, file: GGUFFile, tensors: Mapping[str, Tensor], progre
     """Copies all tensors, and has them on disk."""
     try:
         out.begin()
-        copy_tensors(tensors, out, progress)
+        copy_tensors(tensors, out, progress, out.endian)
         file.check_unchanged()
         out.seal()
     except BaseException:

@@ -154,11 +154,12 @@ def test_decoded_plain_types(tmp_path: Path) -> None:
                 assert np.array_equal(decoded, numbers)
 
 
-def test_big_endian_blocks_are_not_decoded(tmp_path: Path) -> None:
+def test_big_endian_blocks_are_decoded_and_not_added(tmp_path: Path) -> None:
     path = tmp_path / "f.gguf"
-    path.write_bytes(big.h(1, 0) + pad(big.ti("a", [256], Q4_K)).ljust(40, b"\0") + bytes(256))
-    with gguf_forge.open(path) as file, pytest.raises(UnsupportedError, match="big-endian"):
-        file.tensors["a"].dequantize()
+    block = b"\x3c\0\0\0" + b"\1" * 12 + b"\x22" * 128  # d 1, dmin 0
+    path.write_bytes(pad(big.h(1, 0) + big.ti("a", [256], Q4_K)) + block.ljust(160, b"\0"))
+    with gguf_forge.open(path) as file:
+        assert (file.tensors["a"].dequantize()[:128] == 2).all()
     with pytest.raises(UnsupportedError, match="big-endian"):
         GGUFWriter(path, endian="big").add_tensor("a", np.zeros((1, 144), np.uint8), "Q4_K")
 

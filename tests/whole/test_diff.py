@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gguf_forge
-from gguf_forge import GGUFWriter, diff_files, split_file
+from gguf_forge import Edits, GGUFWriter, diff_files, edit_file, split_file
 from gguf_forge.errors import LimitError
 from gguf_forge.format import values
 from gguf_forge.format.layout import Limits, ValueType
@@ -142,14 +142,16 @@ def test_byte_orders(tmp_path: Path) -> None:
     assert (found.endian, found.keys, found.tensors) == (("little", "big"), [], [])
     c = make(tmp_path / "c.gguf", keys, {"w": TENSORS["w"] * np.float32(2)}, endian="big")
     (changed,) = diff_files(a, c, values=True).tensors
-    assert (changed.first_byte, changed.differs) == (4, ["data"])
+    assert (changed.first_byte, changed.differs) == (6, ["data"])
     for path, endian in ((tmp_path / "q.gguf", "little"), (tmp_path / "r.gguf", "big")):
         with GGUFWriter(path, endian=endian) as out:
             out.declare("q", (32,), "Q4_0")
             out.begin()
-            out.write("q", b"\1" * 18)
-    (unclear,) = diff_files(tmp_path / "q.gguf", tmp_path / "r.gguf").tensors
-    assert (unclear.differs, unclear.why) == ([], "blocks in two byte orders")
+            out.write("q", b"\1\2" + b"\3" * 16)
+    (swapped,) = diff_files(tmp_path / "q.gguf", tmp_path / "r.gguf", values=True).tensors
+    assert (swapped.differs, swapped.first_byte) == (["data"], 0)
+    edit_file(tmp_path / "q.gguf", tmp_path / "r.gguf", Edits(endian="big"))
+    assert diff_files(tmp_path / "q.gguf", tmp_path / "r.gguf").tensors == []
 
 
 def test_a_type_of_another_program(tmp_path: Path) -> None:
