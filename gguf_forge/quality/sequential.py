@@ -7,8 +7,8 @@ product shall give is X W', so what is quantized is not W but the matrix that co
     W + W (X - X^)'X^ (X^'X^)^-1,
 
 against the covariance of X^; and where the product is added to a residual stream, r of the first and r^ of the second
-copy, it makes up for half of r - r^ too. This is the corrected target of GPTAQ and of Qronos, with the fits of
-quant/fit.py.
+copy, it makes up for half of r - r^ too, each token weighed by how little the stream is after it. This is the corrected
+target of GPTAQ and of Qronos, with the fits of quant/fit.py.
 """
 
 from __future__ import annotations
@@ -203,6 +203,8 @@ def relative(pair: Pair, weights: Floats) -> Pair:
             for at in range(0, len(first), PANEL)
         ]
     )
+    if not np.isfinite(squares).all():  # said of the weight that comes of it
+        return pair
     usual = max(float(np.median(squares)), 1e-30)
     factors = np.sqrt(usual / (squares + LEAST * usual))[:, None].astype(np.float32)
     return replace(

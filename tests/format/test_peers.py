@@ -242,6 +242,10 @@ STRICTER = {
 }
 
 
+#: Of types that the older ggml does not know.
+NEWER = {"T57"}
+
+
 def test_what_ggml_refuses_we_refuse_or_find_odd(ggml: str, tmp_path: Path) -> None:
     cases: list[Refused | Opens] = [*HEADERS, *KEYS, *TENSORS, *ODD]
     paths = []
@@ -254,7 +258,7 @@ def test_what_ggml_refuses_we_refuse_or_find_odd(ggml: str, tmp_path: Path) -> N
         try:
             with reader.open(path) as file:
                 odd = findings(file)
-            assert found is not None or odd, f"{case.id}: ggml refuses it, we see nothing odd"
+            assert found is not None or odd or case.id in NEWER, f"{case.id}: ggml refuses it, we see nothing odd"
         except ForgeError:
             if found is not None:
                 stricter.add(case.id)

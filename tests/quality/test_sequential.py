@@ -16,7 +16,7 @@ from gguf_forge.errors import RequestError
 from gguf_forge.quality.calibrate import CalibrationRun, calibrate
 from gguf_forge.quality.evaluate import EvaluationTask, evaluate
 from gguf_forge.quality.lockstep import Lockstep, Meeting, Pair, Parted, Stream
-from gguf_forge.quality.sequential import RESIDUAL, Sequential, _Inputs
+from gguf_forge.quality.sequential import RESIDUAL, Sequential, _Inputs, relative
 from gguf_forge.quality.session import Model, cut_windows, read_texts
 from gguf_forge.quant.calibration import Calibration
 from tests.cli.conftest import Forge
@@ -51,6 +51,27 @@ def test_a_corrected_matrix_gives_of_the_changed_inputs_what_it_gave_of_the_othe
     best = np.linalg.lstsq(second, wanted, rcond=None)[0]
     least, now, before = (apart(second @ w, wanted) for w in (best, made.T, weights.T))
     assert least <= now < before / 20
+
+
+def test_a_token_that_is_large_in_the_residual_stream_counts_no_more_than_others() -> None:
+    """Some models have such tokens at the beginning of each text: their errors are large, and do not matter."""
+    rng = np.random.default_rng(7)
+    first, second = streams()
+    weights = rng.standard_normal((16, 64)).astype(np.float32)
+    residual = rng.standard_normal((len(first), 16)).astype(np.float32)
+    apart_by = 0.01 * rng.standard_normal(residual.shape).astype(np.float32)
+    usual = pair(first, second, (residual, residual + apart_by))
+    large = np.ones((len(first), 1), np.float32)
+    large[::256] = 1000
+    sunk = pair(first * large, second * large, (residual * large, (residual + apart_by) * large))
+    made = []
+    for one in (usual, sunk):
+        weighed = relative(one, weights)
+        made.append(_Inputs.of(*weighed.inputs, None).corrected(weights, weighed))
+    others = np.arange(len(first)) % 256 != 0
+    wanted = residual + first @ weights.T
+    errors = [apart((residual + apart_by + second @ w.T)[others], wanted[others]) for w in made]
+    assert errors[1] < 1.05 * errors[0]
 
 
 def test_equal_inputs_correct_nothing() -> None:
