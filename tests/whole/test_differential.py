@@ -95,6 +95,8 @@ def _mutated(seed: bytes, rng: random.Random) -> bytes:
     """A file with bits flipped, bytes overwritten by numbers that matter, spans moved, left out, or cut off."""
     data = bytearray(seed)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if not data:
+            break
         at = rng.randrange(len(data))
         what = rng.randrange(6)
         if what == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -232,3 +233,22 @@ def test_texts_that_llama_cpp_itself_cuts_in_another_way_are_a_warning(
     monkeypatch.setattr("gguf_forge.whole.verify.check_tokenizer", lambda *given, **more: difference)
     found = gguf_forge.verify(made("q8_0"), MODEL)
     assert ([(f.rule, f.severity) for f in found.findings], found.verified) == ([("tokenizer", "warning")], True)
+
+
+QUANT_ZOO = os.environ.get("QUANT_ZOO", "")
+CODES = sorted(path.name for path in Path(QUANT_ZOO).iterdir() if path.is_dir()) if QUANT_ZOO else []
+
+
+@pytest.mark.skipif(not QUANT_ZOO, reason="QUANT_ZOO names no folder of quantized checkpoints")
+@pytest.mark.parametrize("type", ["auto", "Q4_K_M"])
+@pytest.mark.parametrize("name", CODES)
+def test_what_is_made_of_codes_is_verified(name: str, type: str, tmp_path: Path) -> None:
+    """Of checkpoints that another tool quantized, whatever becomes of their codes."""
+    folder, path = Path(QUANT_ZOO) / name, tmp_path / "a.gguf"
+    try:
+        gguf_forge.convert_checkpoint(folder, path, type)
+    except gguf_forge.ForgeError as error:
+        pytest.skip(f"is not converted: {error}")
+    found = gguf_forge.verify(path, folder)
+    assert statuses(found) <= {"exact", "encoded"}
+    assert [f for f in found.findings if f.severity == "error"] == []

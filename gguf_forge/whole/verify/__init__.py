@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,19 @@ import numpy as np
 from gguf_forge.convert.facts import USUAL as USUAL_PARTS
 from gguf_forge.convert.facts import Options
 from gguf_forge.convert.imported import Surveys
-from gguf_forge.convert.job import Job, Quantization, wanted_types
+from gguf_forge.convert.job import AUTO, FILE_TYPE_KEY, Job, Quantization, wanted_types
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.run import Target, Weights, run
 from gguf_forge.convert.tokenizers import check_tokenizer
 from gguf_forge.convert.view import View
-from gguf_forge.errors import ForgeError, escaped
+from gguf_forge.errors import ForgeError, RecipeError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.findings import ERROR, WARNING, Finding
 from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.format.values import Value
 from gguf_forge.quant.imatrix import Imatrix, load_imatrix
+from gguf_forge.quant.outtype import OUTTYPES
+from gguf_forge.quant.recipe import recipe
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.whole.check.subject import Values
 from gguf_forge.whole.verify.metadata import differing
@@ -183,7 +185,7 @@ class _Checked:
 
     def tensors(self, threads: int | None, progress: Progress | None) -> None:
         """Every tensor against the source's."""
-        job = _job(self.source.model)
+        job = _job(self.source.model, self.file)
         views = {view.name: view for view in self.source.model.views}
         views |= {} if job is None else {view.name: view for view in job.scales.values()}
         for name in views.keys() - self.file.tensors.keys():
@@ -287,11 +289,37 @@ def _tally(target: Target, name: str) -> Tally:
     return found
 
 
-def _job(model: Model) -> Job | None:
-    """What becomes of weights that another tool quantized; None where there are none."""
+def _job(model: Model, file: GGUFFile) -> Job | None:
+    """What becomes of weights that another tool quantized, under the type whose tensors are most like the file's; None
+    where there are no such weights.
+    """
     if not model.packed:
         return None
-    return Job.of_type(wanted_types("auto", model)[0], model, Quantization(), True, Surveys())
+    jobs = [job for name in _types_of(file) for job in _jobs(name, model)]
+    return max(jobs, key=lambda job: _likeness(job, file), default=None)
+
+
+def _types_of(file: GGUFFile) -> list[str]:
+    """The names under which a file of this type may have been asked for."""
+    number = file.metadata.get(FILE_TYPE_KEY)
+    names = [AUTO]
+    try:
+        names.append(recipe(number if isinstance(number, int) else AUTO).name)
+    except RecipeError:
+        return names
+    return names + [name for name in OUTTYPES if name.upper() == names[-1]]
+
+
+def _jobs(name: str, model: Model) -> Iterator[Job]:
+    for how in (Quantization(), Quantization(prefer="small"), Quantization(requantize=True)):
+        with suppress(ForgeError):
+            yield Job.of_type(wanted_types(name, model)[0], model, how, True, Surveys())
+
+
+def _likeness(job: Job, file: GGUFFile) -> int:
+    """How many tensors are in the file and of its type, less those that are not there."""
+    pairs = [(choice.type, file.tensors.get(choice.name)) for choice in job.choices]
+    return sum(-1 if tensor is None else int(tensor.type is kind) for kind, tensor in pairs)
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
