@@ -99,7 +99,9 @@ def move(tensors: dict[str, np.ndarray[Any, Any]]) -> None:
 
 @pytest.mark.parametrize("type", ["bf16", "q8_0", "Q4_K_M", "Q2_K"])
 @pytest.mark.parametrize(
-    ("change", "row", "rows"), [(swap, 0, 256), (unpermute, 1, 248), (cut, 200, 56), (move, 5, 2)], ids=str
+    ("change", "row", "rows"),
+    [(swap, 0, 256), (unpermute, 1, 248), (cut, 200, 56), (move, 5, 2)],
+    ids=lambda given: getattr(given, "__name__", str(given)),  # the same in each process that runs tests
 )
 def test_other_weights_are_found_where_they_are(
     change: Any, row: int, rows: int, type: str, made: Made, tmp_path: Path
