@@ -6,20 +6,21 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=$1 folder=${2:-build/msvc}
-mkdir -p "$folder"
+source tests/native/objects.sh
+sources=(native/*.c native/isa/*.c)
 mapfile -t flags < <("$python" -c 'import runpy; print(*runpy.run_path("native/compilers.py")["CLANG_CL"], sep="\n")')
 for machine in x86_64 aarch64; do
-  for source in native/*.c native/isa/*.c; do
-    "${CLANG:-clang}" --driver-mode=cl "--target=$machine-pc-windows-msvc" /nologo "${flags[@]}" /WX /Zl \
-      /imsvc tests/native/msvc -Inative /c "$source" "/Fo$folder/$machine-$(basename "$source" .c).obj"
-  done
+  objects "$folder/$machine" "${CLANG:-clang}" --driver-mode=cl "--target=$machine-pc-windows-msvc" /nologo \
+    "${flags[@]}" /WX /Zl /imsvc tests/native/msvc -Inative
   echo "clang-cl, $machine: the core compiles"
 done
 wine=$(PATH=$PATH:/usr/lib/wine command -v wine64) || { echo "no Wine at hand: not run"; exit 0; }
-plain=(-O2 -std=c11 -ffp-contract=off -Inative tests/native/parity.c)
-"$python" -m ziglang cc -target x86_64-windows-gnu -Wno-builtin-requires-header "${plain[@]}" tests/native/msvc/runtime.c \
-  "$folder"/x86_64-*.obj -o "$folder/parity.exe"
-"${CC:-cc}" "${plain[@]}" native/*.c native/isa/*.c -o "$folder/parity" -lm
+plain=(-O2 -std=c11 -ffp-contract=off -Inative)
+"$python" -m ziglang cc -target x86_64-windows-gnu -Wno-builtin-requires-header "${plain[@]}" \
+  tests/native/parity.c tests/native/msvc/runtime.c "$folder"/x86_64/*.o -o "$folder/parity.exe"
+sources+=(tests/native/parity.c)
+objects "$folder/here.o" "${CC:-cc}" "${plain[@]}"
+"${CC:-cc}" "$folder"/here.o/*.o -o "$folder/parity" -lm
 "$folder/parity" scalar > "$folder/here"
 export WINEPREFIX=$PWD/$folder/prefix WINEDEBUG=-all WINEDLLOVERRIDES="mscoree,mshtml="
 for isa in scalar avx2 avx512; do
