@@ -45,6 +45,7 @@ def packed(module: str, parts: Mapping[str, SourceTensor], config: Mapping[str, 
     state = next((parts[name] for name in _STATES if name in parts), None)
     if state is None:
         return None
+    require(state.dtype == "U8", state, "must be bytes")
     said = json.loads(state.read().astype(np.uint8).tobytes().decode("utf-8"))
     shape, block = tuple(int(n) for n in said["shape"]), int(said["blocksize"])
     size = prod(shape)

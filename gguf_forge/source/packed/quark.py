@@ -142,6 +142,7 @@ def _octets(
 
     offsets = None
     if zeros is not None:
+        require(zeros.dtype == "U8", zeros, "must be bytes")
         each = fields(zeros.read().astype(np.uint8).reshape(1, -1)).astype(np.int16).reshape(-1, 1)
         require(each.size == scale.size, zeros, f"must be as many as scales, {scale.size}")
         offsets = Part(1, of_all(each) if scale.size == 1 else lambda start, stop: each[start:stop].copy())
