@@ -20,10 +20,16 @@ export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONMALLOC=malloc
 "$python" -c 'import gguf_forge._core as c, os; assert os.path.realpath(c.__file__).startswith(os.getcwd()), c.__file__'
-# Left out: what runs llama.cpp on finished files, reads sources, or looks at tables, names and vocabularies alone: the
-# core has no part in it.
+# Left out: what runs llama.cpp on finished files, reads sources, moves bytes as they are, or looks at tables, names and
+# vocabularies alone: the core has no part in it.
 without=(tests/test_house.py tests/cli/test_generation.py)
 for name in plan shapes biases config undo spm vocab vocab_reference; do
   without+=("tests/convert/test_$name.py")
+done
+for name in edit edit_faults hashing split split_killed splitting; do
+  without+=("tests/whole/test_$name.py")
+done
+for name in allocate choose evaluate sensitivity sequential statistics; do
+  without+=("tests/quality/test_$name.py")
 done
 exec "$python" -m pytest -m "not zoo and not runtime" -p no:cacheprovider "${without[@]/#/--ignore=}" "$@"
