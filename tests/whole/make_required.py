@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 TABLE = Path(__file__).resolve().parents[2] / "gguf_forge" / "whole" / "check" / "required.py"
+#: Columns of the table's lines at most.
+WIDTH = 120
 #: What llama-model.cpp asks of every architecture.
 COMMON = ("context_length", "embedding_length", "block_count")
 TYPES = {"uint32_t": "UINT32", "int32_t": "INT32", "int": "INT32", "float": "FLOAT32", "bool": "BOOL"}
@@ -171,20 +174,34 @@ def _type(reference: Reference, variable: str, text: str) -> str:
 
 
 def _rows(found: Mapping[str, list[str]]) -> Iterator[str]:
+    """Rows of a table: names that the same architectures ask for, and these."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name, archs in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
-        words = " ".join(sorted(archs))
-        if len(words) + len(name) < 100:
-            yield f'    "{name}": "{words}",'
-            continue
-        yield f'    "{name}": ('
-        line = ""
-        for word in words.split(" "):
-            if len(line) + len(word) > 105:
-                yield f'        "{line} "'
-                line = ""
-            line = f"{line} {word}".strip()
-        yield f'        "{line}"'
-        yield "    ),"
+        alike.setdefault(tuple(sorted(archs)), []).append(name)
+    for asking, names in alike.items():
+        row = f'    ("{" ".join(names)}", "{" ".join(asking)}"),'
+        if len(row) <= WIDTH:
+            yield row
+        else:
+            yield "    ("
+            yield from (line for words in (names, asking) for line in _wrapped(words))
+            yield "    ),"
+
+
+def _wrapped(words: Iterable[str]) -> Iterator[str]:
+    """A field of one text of words, on lines as long as they may be."""
+    lines = textwrap.wrap(" ".join(words), WIDTH - 14, break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        first, last = not number, number == len(lines) - 1
+        opened = "" if len(lines) == 1 else "(" if first else " "
+        closed = '",' if len(lines) == 1 else '"),' if last else ' "'
+        yield f'        {opened}"{line}{closed}'
+
+
+def _by_type(types: Mapping[str, str]) -> Iterator[str]:
+    for kind in sorted(set(types.values())):
+        yield f'    "{kind}":'
+        yield from _wrapped(sorted(key for key, own in types.items() if own == kind))
 
 
 def main() -> None:
@@ -210,32 +227,31 @@ def main() -> None:
     absolute = sorted(key for key in reference.keys.values() if "%s" not in key and key.startswith("xielu"))
     out = [HEAD]
     out += ["#: Keys of every architecture, without its name.", f"COMMON = {COMMON!r}".replace("'", '"')]
-    out += ["#: Further keys, and the architectures that ask for them.", "KEYS: Mapping[str, str] = {"]
-    out += [*_rows(keys), "}"]
+    out += ["#: Further keys, and the architectures that ask for them.", "KEYS = ("]
+    out += [*_rows(keys), ")"]
     for where, said in SAID.items():
         if not tensors[where]:
             continue
-        out += [f"#: {said}", f"{where}: Mapping[str, str] = {{", *_rows(tensors[where]), "}"]
-    out += ["#: Types of single values, by the key without the architecture's name.", "TYPES: Mapping[str, str] = {"]
-    out += [f'    "{name}": "{kind}",' for name, kind in sorted(types_of(reference).items())] + ["}"]
+        out += [f"#: {said}", f"{where} = (", *_rows(tensors[where]), ")"]
+    out += ["#: Types of single values, and the keys that have them, without the architecture's name."]
+    out += ["TYPES = {", *_by_type(types_of(reference)), "}"]
     out += ["#: Keys that stand by themselves, not under the architecture's name."]
     out += [f"ABSOLUTE = {absolute!r}".replace("'", '"')]
     for where, said in SAID_OF_ARRAYS.items():
         rows = {key: archs if len(archs) < len(classes) else ["*"] for key, archs in arrays[where].items()}
-        out += [f"#: {said}", f"IN_{where}: Mapping[str, str] = {{", *_rows(rows), "}"]
+        out += [f"#: {said}", f"IN_{where} = (", *_rows(rows), ")"]
     out += [""]
     TABLE.write_text("\n".join(out), encoding="utf-8")
 
 
 HEAD = '''"""What llama.cpp's loaders ask for whatever else a file says. A table, made by tests/whole/make_required.py.
 
-Names of architectures stand in one text, separated by blanks; `a|b` is either tensor; {l} the number of a layer.
+A row has names of keys or tensors, and the architectures that ask for all of them, each in one text, separated by
+blanks; `a|b` is either tensor; {l} the number of a layer.
 Source: the load_hparams, load_arch_hparams and load_arch_tensors of llama.cpp (release 11549).
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 '''
 SAID = {
     "ONCE": "Tensors that stand once in a file.",

@@ -47,8 +47,17 @@ MATES = {
     "attn_q_a.weight": ("attn_q_b.weight",),
     "attn_q_b.weight": ("attn_q_a.weight",),
 }
+#: The type of a key's value, by the key without the architecture's name.
+TYPE_OF = {key: kind for kind, keys in TYPES.items() for key in keys.split(" ")}
 _LAYER = re.compile(r"blk\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<=[a-z]\.)\d+(?=\.)")
+
+
+def _asked(table: Iterable[tuple[str, str]], subject: Subject) -> Iterator[str]:
+    """The names in rows of `required` that the file's architecture asks for."""
+    for names, archs in table:
+        if archs == "*" or subject.arch in archs.split(" "):
+            yield from names.split(" ")
 
 
 def find_architecture(subject: Subject) -> Found:
@@ -67,7 +76,7 @@ def find_required_keys(subject: Subject) -> Found:
     """The keys are there without which llama.cpp refuses a model of the architecture."""
     if not _known(subject):
         return
-    asked = [*COMMON, *(key for key, archs in KEYS.items() if subject.arch in archs.split(" "))]
+    asked = [*COMMON, *_asked(KEYS, subject)]
     missing = [key for key in map(subject.key, asked) if key not in subject.values]
     if missing:
         yield f"llama.cpp asks for {listed(missing)}", subject.at()
@@ -78,7 +87,7 @@ def find_key_types(subject: Subject) -> Found:
     if not _named(subject):
         return
     for key in subject.values:
-        wanted = TYPES.get(key.removeprefix(f"{subject.arch}.")) if key.startswith(f"{subject.arch}.") else None
+        wanted = TYPE_OF.get(key.removeprefix(f"{subject.arch}.")) if key.startswith(f"{subject.arch}.") else None
         if wanted is None:
             continue
         kind, element = subject.file.metadata.type_of(key), subject.element(key)
@@ -94,9 +103,9 @@ def find_layer_arrays(subject: Subject) -> Found:
     if count is None:
         return
     for wanted, table in ((count, IN_EVERY_LAYER), (count - predicting, IN_LAYER)):
-        for suffix, archs in table.items():
+        for suffix in _asked(table, subject):
             key = subject.key(suffix)
-            if subject.element(key) is None or not (archs == "*" or subject.arch in archs.split(" ")):
+            if subject.element(key) is None:
                 continue
             found = subject.file.metadata.count_of(key)
             if found != wanted:
@@ -129,9 +138,7 @@ def find_missing_tensors(subject: Subject) -> Found:
         return
     count, predicting = _layers(subject)
     numbers = range(count - predicting if count is not None else 0)
-    for kind, archs in [*ONCE.items(), *LAYER.items()]:
-        if subject.arch not in archs.split(" "):
-            continue
+    for kind in _asked((*ONCE, *LAYER), subject):
         choices = kind.split("|")
         if "{l}" not in kind:
             if not any(choice in subject.shapes for choice in choices):
@@ -256,7 +263,8 @@ def _odd_patterns(subject: Subject) -> Iterator[str]:
 
 
 def _by_layer(subject: Subject, key: str) -> bool:
-    return key.removeprefix(f"{subject.arch}.") in {*IN_LAYER, *IN_EVERY_LAYER}
+    names = (name for names, _ in (*IN_LAYER, *IN_EVERY_LAYER) for name in names.split(" "))
+    return key.removeprefix(f"{subject.arch}.") in names
 
 
 def _layer_list(numbers: Iterable[int]) -> str:
