@@ -47,17 +47,12 @@ def _template(path: str) -> tuple[str, Value]:
 
 def _text(path: str) -> str:
     from gguf_forge.errors import InputError
+    from gguf_forge.whole.given import read_given
 
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MOST_VALUE + 1)
-        if len(raw) > MOST_VALUE:
-            raise InputError(f"more than {MOST_VALUE} bytes", path=path)
-        return raw.decode()
+        return read_given(path, MOST_VALUE, "a value").decode()
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 at byte {error.start}", path=path) from None
-    except (OSError, ValueError) as error:
-        raise InputError(getattr(error, "strerror", None) or str(error), path=path) from error
 
 
 def _pair(word: str) -> tuple[str, str]:

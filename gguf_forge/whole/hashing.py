@@ -15,10 +15,11 @@ from uuid import UUID
 
 import numpy as np
 
-from gguf_forge.errors import FormatError, InputError, RequestError, UnsupportedError, escaped, listed
+from gguf_forge.errors import FormatError, RequestError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
 from gguf_forge.format.layout import LIMITS, Limits
 from gguf_forge.whole.copying import PIECE, Progress
+from gguf_forge.whole.given import read_given
 
 StrPath = str | os.PathLike[str]
 
@@ -156,13 +157,7 @@ class Manifest:
     @classmethod
     def read(cls, path: StrPath) -> Manifest:
         """The manifest in a text file. Raises InputError, FormatError for a file that is no manifest."""
-        try:
-            with open(path, "rb") as file:
-                raw = file.read(MOST_MANIFEST + 1)
-        except (OSError, ValueError) as error:
-            raise InputError(getattr(error, "strerror", None) or str(error), path=path) from error
-        if len(raw) > MOST_MANIFEST:
-            raise FormatError(f"a manifest of more than {MOST_MANIFEST} bytes", path=path)
+        raw = read_given(path, MOST_MANIFEST, "a manifest")
         words = [line.split(None, 2) for line in raw.decode("utf-8", "surrogateescape").splitlines()]
         lines = [(w[0], w[1].lower(), w[2].strip()) for w in words if len(w) == 3 and w[0] in STRONGEST]
         if not lines:

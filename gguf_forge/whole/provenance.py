@@ -18,6 +18,7 @@ from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.errors import FormatError, InputError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.findings import ERROR, WARNING, Finding
+from gguf_forge.whole.given import read_given
 from gguf_forge.whole.hashing import hash_file
 from gguf_forge.whole.verify import Verification, verify
 
@@ -117,13 +118,7 @@ def check_manifest(
 
 def read_manifest(path: StrPath) -> dict[str, Any]:
     """A statement from a JSON file. Raises InputError, FormatError."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MOST_STATEMENT + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(getattr(error, "strerror", None) or str(error), path=path) from error
-    if len(raw) > MOST_STATEMENT:
-        raise FormatError(f"a statement of more than {MOST_STATEMENT} bytes", path=path)
+    raw = read_given(path, MOST_STATEMENT, "a statement")
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError) as error:

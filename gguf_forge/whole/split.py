@@ -80,22 +80,26 @@ def split_file(
         made = out.shards()
         if dry_run:
             return made
-        with ExitStack() as unfinished:
-            make_parent(target, prefix, unfinished)
-            with out:
-                out.begin()
-                copy_tensors(file.tensors, out, progress)
-                file.check_unchanged()
-            unfinished.pop_all()
+        _write(out, file, target, prefix, progress)
     return made
 
 
-def make_parent(path: Path, given: StrPath | None, unfinished: ExitStack) -> None:
-    """Makes the folder of an output that was `given` as a folder's name that ends in a separator."""
-    if given is not None and names_folder(given):
-        made: list[Path] = []
-        unfinished.callback(remove_folders, made)
-        make_folder(path.parent, made)
+def _write(
+    out: GGUFWriter | SetWriter, file: GGUFFile, path: Path, given: StrPath | None, progress: Progress | None
+) -> None:
+    """Copies all tensors into an output at `path`; its folder is made if it was `given` by a name that ends in a
+    separator, and removed again where that fails.
+    """
+    with ExitStack() as unfinished:
+        if given is not None and names_folder(given):
+            made: list[Path] = []
+            unfinished.callback(remove_folders, made)
+            make_folder(path.parent, made)
+        with out:
+            out.begin()
+            copy_tensors(file.tensors, out, progress)
+            file.check_unchanged()
+        unfinished.pop_all()
 
 
 def _prefix(given: StrPath | None, file: GGUFFile) -> Path:
@@ -138,13 +142,7 @@ def merge_files(
         made = Shard(path, [*plan.tensors], plan.size)
         if dry_run:
             return made
-        with ExitStack() as unfinished:
-            make_parent(path, output, unfinished)
-            with out:
-                out.begin()
-                copy_tensors(file.tensors, out, progress)
-                file.check_unchanged()
-            unfinished.pop_all()
+        _write(out, file, path, output, progress)
         if delete:
             _require_same(file, path)
             paths = file.paths

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gguf_forge import system
 from tests.conftest import PLATFORM
 
 needs_fork = pytest.mark.skipif(PLATFORM == "win32", reason="processes do not fork")
@@ -53,3 +56,24 @@ def killed(start: Path, work: str, tmp_path: Path) -> list[Path]:
     words = [sys.executable, "-c", _KILLED, str(start), str(tmp_path / "work"), str(states), work, *CALLS]
     subprocess.run(words, check=True)
     return [states / str(step) for step in range(len(os.listdir(states)))]
+
+
+class Failing:
+    """A call to the system that raises an error at the n-th time it is made, counted from 0, whatever was there before."""
+
+    def __init__(self, call: str, error: BaseException, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = getattr(system, call)
+        self._real: Callable[..., Any] = before._real if isinstance(before, Failing) else before
+        self._error, self._left = error, at
+        monkeypatch.setattr(system, call, self)
+
+    def __call__(self, *given: Any) -> Any:
+        self._left -= 1
+        if self._left == -1:
+            raise self._error
+        return self._real(*given)
+
+    @property
+    def came(self) -> bool:
+        """Whether it was raised."""
+        return self._left < 0

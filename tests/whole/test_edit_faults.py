@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from itertools import count, product
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +17,7 @@ from gguf_forge.whole import inplace
 from gguf_forge.whole.inplace import journal_path, pending, recover, replace_header
 from tests.cli.conftest import Forge
 from tests.conftest import PLATFORM
-from tests.whole.killing import killed, needs_fork
+from tests.whole.killing import Failing, killed, needs_fork
 from tests.whole.test_edit import make
 
 CALLS = ["create", "open_itself", "lock", "reserve", "write_at", "flush", "replace", "read_at"]
@@ -121,25 +119,15 @@ def test_a_fault_once_leaves_the_old_file(
     call: str, error: BaseException, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = path.read_bytes(), edited(path)
-    real: Callable[..., Any] = getattr(system, call)
     for failing in count():
-        left = failing
-
-        def fail(*given: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == -1:
-                raise error
-            return real(*given)
-
-        monkeypatch.setattr(system, call, fail)
+        failed = Failing(call, error, failing, monkeypatch)
         try:
             edit_file(path, edits=EDITS)
         except (ForgeError, KeyboardInterrupt):
             assert path.read_bytes() == old
             assert os.listdir(path.parent) == ["a.gguf"]
         else:
-            assert left >= 0
+            assert not failed.came
             assert path.read_bytes() == new
             break
 

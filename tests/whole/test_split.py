@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import struct
-from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -31,6 +30,7 @@ from tests.cli.conftest import Forge
 from tests.format import strategies
 from tests.format.test_roundtrip import write
 from tests.whole.conftest import FIXTURES
+from tests.whole.killing import Failing
 
 GOLDEN = json.loads((FIXTURES / "tools" / "split.json").read_text())
 OLD = b"the old file"
@@ -223,24 +223,14 @@ def test_whatever_call_fails_there_is_no_shard(
     call: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small(tmp_path / "a.gguf")
-    real: Callable[..., Any] = getattr(system, call)
     for failing in count():
-        left = failing
-
-        def fail(*given: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == -1:
-                raise error
-            return real(*given)
-
-        monkeypatch.setattr(system, call, fail)
+        failed = Failing(call, error, failing, monkeypatch)
         try:
             made = split_file(path, tmp_path / "x", max_tensors=2)
         except (ForgeError, KeyboardInterrupt):
             assert names(tmp_path) == ["a.gguf"]
         else:
-            assert left >= 0
+            assert not failed.came
             monkeypatch.undo()
             assert failing >= len(made) == 3
             break
