@@ -59,7 +59,7 @@ def killed(start: Path, work: str, tmp_path: Path) -> list[Path]:
 
 
 class Failing:
-    """A call to the system that raises an error at the n-th time it is made, counted from 0, whatever was there before."""
+    """A call to the system that raises an error at the n-th time it is made, counted from 0."""
 
     def __init__(self, call: str, error: BaseException, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
         before = getattr(system, call)
