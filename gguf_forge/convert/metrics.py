@@ -33,7 +33,7 @@ class Metrics:
     def __init__(self, views: Sequence[View], calibration: Calibration | None) -> None:
         self._views: Mapping[str, View] = {view.name: view for view in views}
         self.calibration = calibration
-        self._held: OrderedDict[tuple[str, int], Metric | None] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int, int], Metric | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, name: str, matrix: int, kind: TensorType) -> Metric | None:
@@ -41,9 +41,9 @@ class Metrics:
         if kind.name not in FITTED or name not in self._views or self._views[name].width % 32:
             return None
         with self._lock:  # one thread factors, the others need what it makes
-            source = self._source(name, matrix)
+            source = *self._source(name, matrix), kind.block_size
             if source not in self._held:
-                self._held[source] = self._made(name, matrix)
+                self._held[source] = self._made(name, matrix, kind.block_size)
             self._held.move_to_end(source)
             while len(self._held) > HELD:
                 self._held.popitem(last=False)
@@ -62,9 +62,9 @@ class Metrics:
         shared = None if name == EMBEDDING or self.calibration is None else self.calibration.source(name)
         return shared or name, matrix
 
-    def _made(self, name: str, matrix: int) -> Metric | None:
+    def _made(self, name: str, matrix: int, step: int) -> Metric | None:
         found = self.moments(name, matrix)
-        return None if found is None else Metric(self._views[name].width, found)
+        return None if found is None else Metric(self._views[name].width, found, step=step)
 
     def moments(self, name: str, matrix: int) -> list[tuple[int, Floats]] | None:
         """What a matrix's errors are weighed with: blocks on the diagonal, (first column, float32 (b, b)), or None."""

@@ -167,13 +167,13 @@ class _Work:
         return self._made(view, blocks)
 
     def _fitted(self, weights: Floats, kind: TensorType, inputs: _Inputs, name: str) -> NDArray[np.uint8]:
-        step = max(1, FITTED_AT_ONCE // weights.shape[1])
+        step, metric = max(1, FITTED_AT_ONCE // weights.shape[1]), inputs.metric(kind.block_size)
         importance = self._target.weights_of(name)
 
         def rows(start: int) -> NDArray[np.uint8]:
             part = weights[start : start + step]
-            if inputs.metric.fits(kind):
-                return inputs.metric.encode(part, kind)[0]
+            if metric.fits(kind):
+                return metric.encode(part, kind)[0]
             row = None if importance is None else importance[0]
             return np.ascontiguousarray(encode_rows(part, F32, kind, row, start, self._target.strict))
 
@@ -215,11 +215,11 @@ def relative(pair: Pair, weights: Floats) -> Pair:
 
 
 class _Inputs:
-    """The moments of a product's inputs in both copies. metric: what rows are fitted against, that of the second."""
+    """The moments of a product's inputs in both copies."""
 
     def __init__(self, blocks: Sequence[tuple[int, Floats]], cross: Floats, tokens: int) -> None:
         """blocks: X^'X^ / N, (first column, (b, b)); cross: (X - X^)'X^ / N (n, n)."""
-        self.metric = Metric(len(cross), blocks)
+        self._metrics: dict[int, Metric] = {}
         self._blocks, self._cross = blocks, cross
         self._keep = tokens / (tokens + len(cross))
 
@@ -233,6 +233,12 @@ class _Inputs:
             mine = second[at : at + PANEL]
             cross += (first[at : at + PANEL] - mine).T @ mine
         return cls(blocks, cross / np.float32(tokens), tokens)
+
+    def metric(self, step: int) -> Metric:
+        """What rows in blocks of so many columns are fitted against: the moments in the second copy."""
+        if step not in self._metrics:
+            self._metrics[step] = Metric(len(self._cross), self._blocks, step=step)
+        return self._metrics[step]
 
     def corrected(self, weights: Floats, pair: Pair) -> Floats:
         """The matrix (rows, width) that gives of the second copy's inputs what `weights` give of the first's."""

@@ -8,7 +8,9 @@ ones. Knows arrays and types; no files and no names of tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +38,19 @@ ALIGNED = 256
 
 
 class Metric:
-    """What rows of one width are fitted against, factored; used by any number of threads.
+    """What rows of one width are fitted against, factored; used by any number of threads. width: columns."""
 
-    width: columns. covers: where the blocks on the diagonal of H begin, each with its factor.
-    """
-
-    def __init__(self, width: int, blocks: Sequence[tuple[int, Floats]], damping: float = DAMPING) -> None:
+    def __init__(
+        self, width: int, blocks: Sequence[tuple[int, Floats]], damping: float = DAMPING, step: int = ALIGNED
+    ) -> None:
         """blocks: of H's diagonal, in order, (first column, float32 (b, b), symmetric); between them they have all
-        columns, and b is a multiple of 32.
+        columns, and b is a multiple of 32. step: so many columns lie together in rows' blocks, and are rounded
+        together, those with the largest inputs first (where b is a multiple of it).
 
         Raises QuantError for blocks that do not fit, and for numbers that are no second moments.
         """
-        self.width = width
-        self._parts: list[tuple[int, _native.Fit]] = []
-        self._starts = [start for start, _ in blocks]
+        self.width, self._step = width, step
+        self._parts: list[_Part] = []
         mean = sum(float(np.trace(block, dtype=np.float64)) for _, block in blocks) / max(width, 1)
         at = 0
         for start, block in blocks:
@@ -57,14 +58,17 @@ class Metric:
                 raise QuantError(
                     f"covariance of {width} columns: a block of {block.shape} at column {start} does not fit"
                 )
-            self._parts.append((start, _factored(block, mean, damping)))
+            order = _largest_first(block, step)
+            self._parts.append(_Part(start, step, order, _factored(block, order, step, mean, damping)))
             at += block.shape[0]
         if at != width:
             raise QuantError(f"covariance of {at} columns for rows of {width}")
 
     def fits(self, kind: TensorType) -> bool:
         """Whether rows can be fitted as blocks of this type."""
-        edges = (*self._starts, self.width)
+        edges = [*(part.start for part in self._parts), self.width]
+        if any(part.order is not None for part in self._parts):
+            edges.append(self._step)
         return kind.name in FITTED and not any(edge % kind.block_size for edge in edges)
 
     def encode(
@@ -80,12 +84,36 @@ class Metric:
         x = np.ascontiguousarray(rows, np.float32)
         out = np.zeros((x.shape[0], kind.row_bytes(self.width)), np.uint8)
         errors = np.zeros(x.shape[0], np.float64)
-        for start, fit in self._parts if x.shape[0] else ():
-            at = kind.row_bytes(start)
-            status = fit.rows(kind.id, x[:, start : start + fit.width], out[:, at:], rounds, errors)
-            if status != _native.OK:
-                raise QuantError(f"{kind.name}: rows of {fit.width} columns cannot be fitted")
+        for part in self._parts if x.shape[0] else ():
+            width, at = part.fit.width, kind.row_bytes(part.start)
+            columns, blocks = x[:, part.start : part.start + width], out[:, at : at + kind.row_bytes(width)]
+            if part.rows(kind, columns, blocks, rounds, errors) != _native.OK:
+                raise QuantError(f"{kind.name}: rows of {width} columns cannot be fitted")
         return out, errors
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A block of H: its first column, the order of its steps of columns (None: as they lie), and its factor."""
+
+    start: int
+    step: int
+    order: NDArray[np.intp] | None
+    fit: _native.Fit
+
+    def rows(
+        self, kind: TensorType, x: Floats, out: NDArray[np.uint8], rounds: int, errors: NDArray[np.float64]
+    ) -> int:  # fmt: skip
+        """Fits rows, steps in their order, and puts the blocks where they belong; the core's status."""
+        if self.order is None:
+            return self.fit.rows(kind.id, x, out, rounds, errors)
+        count, width = x.shape
+        moved = x.reshape(count, -1, self.step)[:, self.order].reshape(count, width)
+        blocks = np.zeros((count, kind.row_bytes(width)), np.uint8)
+        status = self.fit.rows(kind.id, moved, blocks, rounds, errors)
+        steps = blocks.reshape(count, -1, kind.row_bytes(self.step))
+        out[:] = steps[:, np.argsort(self.order)].reshape(out.shape)
+        return status
 
 
 def shrunk(block: Floats, tokens: int) -> Floats:
@@ -113,9 +141,28 @@ def surrogate(matrices: Sequence[Floats], norm: Floats) -> Floats:
     return (found + np.eye(len(squares))).astype(np.float32)
 
 
-def _factored(block: Floats, mean: float, damping: float) -> _native.Fit:
-    """The factor of a block scaled to a mean square of 1 and damped; more where it is not positive definite."""
+def _largest_first(block: Floats, step: int) -> NDArray[np.intp] | None:
+    """In which order steps of columns are rounded: what is rounded first is made up for by all that comes later, so
+    those with the largest squares are; None for the order in which they lie.
+    """
+    squares = np.diagonal(block)
+    if len(block) % step or not np.isfinite(squares).all():
+        return None
+    sums = [math.fsum(row) for row in squares.reshape(-1, step).tolist()]  # exact: the same on every processor
+    order = np.argsort(np.negative(sums), kind="stable")
+    return None if (order[1:] > order[:-1]).all() else order
+
+
+def _factored(
+    block: Floats, order: NDArray[np.intp] | None, step: int, mean: float, damping: float
+) -> _native.Fit:  # fmt: skip
+    """The factor of a block scaled to a mean square of 1 and damped, more where it is not positive definite; of its
+    columns in that order.
+    """
     scale = 1 / mean if mean > 0 and np.isfinite(mean) else 0.0
+    if order is not None:
+        columns = (step * order[:, None] + np.arange(step)).reshape(-1)
+        block = block[np.ix_(columns, columns)]
     for added in (damping, 10 * damping, 100 * damping, 1.0):
         h = (block * np.float32(scale)).astype(np.float32)
         h[np.diag_indices_from(h)] += np.float32(added)

@@ -72,6 +72,31 @@ def test_more_rounds_are_kept_only_where_a_block_gains(name: str, rows: np.ndarr
     assert (errors[2] <= errors[1]).all()
 
 
+@pytest.mark.parametrize("name", ["Q4_0", "NVFP4", "Q2_K", "IQ3_S"])
+def test_what_has_the_largest_inputs_is_rounded_first_wherever_it_lies(
+    name: str, h: np.ndarray, rows: np.ndarray
+) -> None:
+    """Blocks of rows and covariance that change places together give the same blocks, in those places."""
+    kind = tensor_type(name)
+    places = np.random.default_rng(3).permutation(WIDTH // kind.block_size)
+    columns = np.arange(WIDTH).reshape(-1, kind.block_size)[places].reshape(-1)
+    blocks, errors = Metric(WIDTH, [(0, h)], step=kind.block_size).encode(rows, kind)
+    moved = Metric(WIDTH, [(0, h[np.ix_(columns, columns)])], step=kind.block_size)
+    found, same = moved.encode(rows[:, columns], kind)
+    size = len(columns) // len(places), kind.row_bytes(kind.block_size)
+    expected = blocks.reshape(len(rows), -1, size[1])[:, places].reshape(blocks.shape)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(same, errors)
+
+
+def test_the_largest_inputs_first_leave_less_than_the_smallest_first(rows: np.ndarray) -> None:
+    sizes = np.exp(np.linspace(-1.5, 1.5, WIDTH)).astype(np.float32)
+    rising = (covariance(WIDTH, seed=7) * sizes[:, None] * sizes).astype(np.float32)
+    kind = tensor_type("Q4_0")
+    first = Metric(WIDTH, [(0, rising)], step=32).encode(rows, kind)[1].sum()
+    assert first < 0.9 * Metric(WIDTH, [(0, rising)], step=WIDTH).encode(rows, kind)[1].sum()
+
+
 @pytest.mark.parametrize("name", sorted(LATTICES | FEW_LEVELS))
 @pytest.mark.parametrize("shape", ["alike", "few", "steps"])
 def test_where_inputs_have_nothing_in_common_no_row_is_worse_than_the_plain_encoders(name: str, shape: str) -> None:
