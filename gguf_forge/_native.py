@@ -202,10 +202,11 @@ def convert_floats8(
 class Fit:
     """Memory of a forge_fit for `width` columns: float32 (n, n) covariances go in, rows are fitted against them.
 
-    The factor's memory belongs to this object, and is read by any number of threads at once.
+    slots: uint8 (n,), where in its block each column lies, or None. The factor's memory belongs to this object, and is
+    read by any number of threads at once.
     """
 
-    def __init__(self, width: int, isa: str | None = None) -> None:
+    def __init__(self, width: int, slots: Any = None, isa: str | None = None) -> None:
         chunks = -(-width // 256)
         self.width = width
         self._backend = _default if isa is None else backend(isa)
@@ -218,6 +219,7 @@ class Fit:
                 ("float", width * chunks),
             )
         ]
+        self._held.append(_ffi.NULL if slots is None else _ffi.from_buffer("uint8_t[]", slots.tobytes()))
         self._fit = _ffi.new("forge_fit *", [width, *self._held])
 
     def prepare(self, covariance: Any) -> int:

@@ -121,6 +121,7 @@ typedef struct {
     float *inner;      /* n x 256: each column's row of the factor, within its chunk of 256 columns */
     int16_t *outer;    /* n x n: the same for this and earlier chunks, as integers, */
     float *outer_unit; /* n x ceil(n / 256): and their units */
+    uint8_t *slot;     /* n, or NULL: for columns in another order than a block's, where in its block each lies */
 } forge_fit;
 
 /* Factors H, n x n floats, symmetric, of which the lower triangle is read and all is spoilt. -1, or the column at which
@@ -133,7 +134,9 @@ int64_t forge_fit_scratch(const forge_backend *backend, int64_t width);
 /* Rows of floats, all finite, to blocks of a type, so that the error (value - x)' H (value - x) of each row is small.
  *
  * x_stride in floats, out_stride in bytes; rounds: 1 to 8, how often each block is done. error[row] gets the error added.
- * FORGE_E_TYPE for types that are not fitted, FORGE_E_WIDTH for a width that is not of whole blocks. */
+ * Where fit->slot is given, columns of a sub-block (32 columns, or 16, as the type has them) stand together in x; the
+ * others of its block too. FORGE_E_TYPE for types that are not fitted, and for lattices with slots, FORGE_E_WIDTH for a
+ * width that is not of whole blocks. */
 int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type, const float *x, int64_t x_stride,
                    uint8_t *out, int64_t out_stride, int64_t rows, int rounds, double *error, void *scratch);
 

@@ -15,7 +15,7 @@ import numpy as np
 from gguf_forge.convert.view import F32, View
 from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.codec import encode_rows
-from gguf_forge.quant.fit import FITTED, Floats, Metric, shrunk, surrogate
+from gguf_forge.quant.fit import FITTED, Floats, Layout, Metric, shrunk, surrogate
 from gguf_forge.types import TensorType
 
 EMBEDDING, FIRST_NORM = "token_embd.weight", "blk.0.attn_norm.weight"
@@ -33,7 +33,7 @@ class Metrics:
     def __init__(self, views: Sequence[View], calibration: Calibration | None) -> None:
         self._views: Mapping[str, View] = {view.name: view for view in views}
         self.calibration = calibration
-        self._held: OrderedDict[tuple[str, int, int], Metric | None] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int, Layout], Metric | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, name: str, matrix: int, kind: TensorType) -> Metric | None:
@@ -41,9 +41,10 @@ class Metrics:
         if kind.name not in FITTED or name not in self._views or self._views[name].width % 32:
             return None
         with self._lock:  # one thread factors, the others need what it makes
-            source = *self._source(name, matrix), kind.block_size
+            layout = Layout.of(kind)
+            source = *self._source(name, matrix), layout
             if source not in self._held:
-                self._held[source] = self._made(name, matrix, kind.block_size)
+                self._held[source] = self._made(name, matrix, layout)
             self._held.move_to_end(source)
             while len(self._held) > HELD:
                 self._held.popitem(last=False)
@@ -62,9 +63,9 @@ class Metrics:
         shared = None if name == EMBEDDING or self.calibration is None else self.calibration.source(name)
         return shared or name, matrix
 
-    def _made(self, name: str, matrix: int, step: int) -> Metric | None:
+    def _made(self, name: str, matrix: int, layout: Layout) -> Metric | None:
         found = self.moments(name, matrix)
-        return None if found is None else Metric(self._views[name].width, found, step=step)
+        return None if found is None else Metric(self._views[name].width, found, layout)
 
     def moments(self, name: str, matrix: int) -> list[tuple[int, Floats]] | None:
         """What a matrix's errors are weighed with: blocks on the diagonal, (first column, float32 (b, b)), or None."""

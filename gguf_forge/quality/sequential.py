@@ -35,7 +35,7 @@ from gguf_forge.quality.moments import block_sizes
 from gguf_forge.quality.session import MOST_SEQUENCES, Model, Tokens
 from gguf_forge.quant.calibration import Calibration
 from gguf_forge.quant.codec import encode_rows
-from gguf_forge.quant.fit import ALIGNED, Floats, Metric, shrunk
+from gguf_forge.quant.fit import ALIGNED, Floats, Layout, Metric, shrunk
 from gguf_forge.types import TensorType
 
 #: Bytes that what the model computes of the text may take, both copies together.
@@ -167,7 +167,7 @@ class _Work:
         return self._made(view, blocks)
 
     def _fitted(self, weights: Floats, kind: TensorType, inputs: _Inputs, name: str) -> NDArray[np.uint8]:
-        step, metric = max(1, FITTED_AT_ONCE // weights.shape[1]), inputs.metric(kind.block_size)
+        step, metric = max(1, FITTED_AT_ONCE // weights.shape[1]), inputs.metric(Layout.of(kind))
         importance = self._target.weights_of(name)
 
         def rows(start: int) -> NDArray[np.uint8]:
@@ -219,7 +219,7 @@ class _Inputs:
 
     def __init__(self, blocks: Sequence[tuple[int, Floats]], cross: Floats, tokens: int) -> None:
         """blocks: X^'X^ / N, (first column, (b, b)); cross: (X - X^)'X^ / N (n, n)."""
-        self._metrics: dict[int, Metric] = {}
+        self._metrics: dict[Layout, Metric] = {}
         self._blocks, self._cross = blocks, cross
         self._keep = tokens / (tokens + len(cross))
 
@@ -234,11 +234,11 @@ class _Inputs:
             cross += (first[at : at + PANEL] - mine).T @ mine
         return cls(blocks, cross / np.float32(tokens), tokens)
 
-    def metric(self, step: int) -> Metric:
-        """What rows in blocks of so many columns are fitted against: the moments in the second copy."""
-        if step not in self._metrics:
-            self._metrics[step] = Metric(len(self._cross), self._blocks, step=step)
-        return self._metrics[step]
+    def metric(self, layout: Layout) -> Metric:
+        """What rows in such blocks are fitted against: the moments in the second copy."""
+        if layout not in self._metrics:
+            self._metrics[layout] = Metric(len(self._cross), self._blocks, layout)
+        return self._metrics[layout]
 
     def corrected(self, weights: Floats, pair: Pair) -> Floats:
         """The matrix (rows, width) that gives of the second copy's inputs what `weights` give of the first's."""

@@ -35,21 +35,38 @@ DAMPING = 0.01
 ROUNDS = dict.fromkeys(FITTED, 2) | dict.fromkeys(FEW_LEVELS | LATTICES | {"Q2_K"}, 3) | {"Q6_K": 1}
 #: Columns of a block of the widest type, and of the core's chunks.
 ALIGNED = 256
+#: Columns of sub-blocks, with a scale of their own.
+SUB_BLOCKS = (32, 16)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a type says in which order columns can be rounded: the width of its blocks, and whether the weights of a
+    block are points of a lattice, which stay in their order.
+    """
+
+    block: int
+    lattice: bool
+
+    @classmethod
+    def of(cls, kind: TensorType) -> Layout:
+        """That of a type."""
+        return cls(kind.block_size, kind.name in LATTICES)
 
 
 class Metric:
     """What rows of one width are fitted against, factored; used by any number of threads. width: columns."""
 
     def __init__(
-        self, width: int, blocks: Sequence[tuple[int, Floats]], damping: float = DAMPING, step: int = ALIGNED
+        self, width: int, blocks: Sequence[tuple[int, Floats]], layout: Layout | None = None, damping: float = DAMPING
     ) -> None:
         """blocks: of H's diagonal, in order, (first column, float32 (b, b), symmetric); between them they have all
-        columns, and b is a multiple of 32. step: so many columns lie together in rows' blocks, and are rounded
-        together, those with the largest inputs first (where b is a multiple of it).
+        columns, and b is a multiple of 32. layout: of the types that are fitted, so that the blocks with the largest
+        inputs are rounded first, and in each the sub-blocks and columns; without one columns are rounded as they lie.
 
         Raises QuantError for blocks that do not fit, and for numbers that are no second moments.
         """
-        self.width, self._step = width, step
+        self.width, self._layout = width, layout
         self._parts: list[_Part] = []
         mean = sum(float(np.trace(block, dtype=np.float64)) for _, block in blocks) / max(width, 1)
         at = 0
@@ -58,18 +75,16 @@ class Metric:
                 raise QuantError(
                     f"covariance of {width} columns: a block of {block.shape} at column {start} does not fit"
                 )
-            order = _largest_first(block, step)
-            self._parts.append(_Part(start, step, order, _factored(block, order, step, mean, damping)))
+            self._parts.append(_part(start, block, layout, mean, damping))
             at += block.shape[0]
         if at != width:
             raise QuantError(f"covariance of {at} columns for rows of {width}")
 
     def fits(self, kind: TensorType) -> bool:
         """Whether rows can be fitted as blocks of this type."""
-        edges = [*(part.start for part in self._parts), self.width]
-        if any(part.order is not None for part in self._parts):
-            edges.append(self._step)
-        return kind.name in FITTED and not any(edge % kind.block_size for edge in edges)
+        if kind.name not in FITTED or self._layout not in (None, Layout.of(kind)):
+            return False
+        return not any(edge % kind.block_size for edge in (*(part.start for part in self._parts), self.width))
 
     def encode(
         self, rows: Floats, kind: TensorType, rounds: int | None = None
@@ -94,25 +109,23 @@ class Metric:
 
 @dataclass(frozen=True)
 class _Part:
-    """A block of H: its first column, the order of its steps of columns (None: as they lie), and its factor."""
+    """A block of H: its first column, in which order its columns are rounded (None: as they lie), and its factor."""
 
     start: int
-    step: int
     order: NDArray[np.intp] | None
     fit: _native.Fit
 
     def rows(
         self, kind: TensorType, x: Floats, out: NDArray[np.uint8], rounds: int, errors: NDArray[np.float64]
     ) -> int:  # fmt: skip
-        """Fits rows, steps in their order, and puts the blocks where they belong; the core's status."""
+        """Fits rows in that order; the blocks are put where they belong. Returns the core's status."""
         if self.order is None:
             return self.fit.rows(kind.id, x, out, rounds, errors)
-        count, width = x.shape
-        moved = x.reshape(count, -1, self.step)[:, self.order].reshape(count, width)
-        blocks = np.zeros((count, kind.row_bytes(width)), np.uint8)
-        status = self.fit.rows(kind.id, moved, blocks, rounds, errors)
-        steps = blocks.reshape(count, -1, kind.row_bytes(self.step))
-        out[:] = steps[:, np.argsort(self.order)].reshape(out.shape)
+        moved = np.zeros(out.shape, np.uint8)
+        status = self.fit.rows(kind.id, np.take(x, self.order, axis=1), moved, rounds, errors)
+        places = self.order[:: kind.block_size] // kind.block_size
+        blocks = moved.reshape(len(x), len(places), -1)
+        out[:] = blocks[:, np.argsort(places)].reshape(out.shape)
         return status
 
 
@@ -141,32 +154,37 @@ def surrogate(matrices: Sequence[Floats], norm: Floats) -> Floats:
     return (found + np.eye(len(squares))).astype(np.float32)
 
 
-def _largest_first(block: Floats, step: int) -> NDArray[np.intp] | None:
-    """In which order steps of columns are rounded: what is rounded first is made up for by all that comes later, so
-    those with the largest squares are; None for the order in which they lie.
+def _largest_first(squares: Floats, layout: Layout) -> NDArray[np.intp] | None:
+    """In which order columns are rounded, or None for that in which they lie. squares: the mean squares of inputs (b,).
+
+    What is rounded early is made up for by all columns that come later, so the largest inputs come first: blocks by the
+    sum of theirs, in each of them sub-blocks, and in those columns.
     """
-    squares = np.diagonal(block)
-    if len(block) % step or not np.isfinite(squares).all():
+    if len(squares) % layout.block or not np.isfinite(squares).all():
         return None
-    sums = [math.fsum(row) for row in squares.reshape(-1, step).tolist()]  # exact: the same on every processor
-    order = np.argsort(np.negative(sums), kind="stable")
-    return None if (order[1:] > order[:-1]).all() else order
+    columns = np.arange(len(squares))
+    keys: list[NDArray[np.float64 | np.intp]] = []  # the first decides first
+    for step in (layout.block,) if layout.lattice else (layout.block, *SUB_BLOCKS):
+        sums = [math.fsum(some) for some in squares.reshape(-1, step).tolist()]  # exact: the same on every processor
+        keys += [np.repeat(np.negative(sums), step), columns // step]
+    if not layout.lattice:
+        keys.append(-squares.astype(np.float64))
+    order = np.lexsort(keys[::-1])
+    return None if (order == columns).all() else order
 
 
-def _factored(
-    block: Floats, order: NDArray[np.intp] | None, step: int, mean: float, damping: float
-) -> _native.Fit:  # fmt: skip
-    """The factor of a block scaled to a mean square of 1 and damped, more where it is not positive definite; of its
-    columns in that order.
-    """
+def _part(start: int, block: Floats, layout: Layout | None, mean: float, damping: float) -> _Part:
+    """The factor of a block scaled to a mean square of 1 and damped; more where it is not positive definite."""
     scale = 1 / mean if mean > 0 and np.isfinite(mean) else 0.0
-    if order is not None:
-        columns = (step * order[:, None] + np.arange(step)).reshape(-1)
-        block = block[np.ix_(columns, columns)]
+    order = None if layout is None else _largest_first(np.diagonal(block), layout)
+    slots = None
+    if order is not None and layout is not None:
+        block = block[np.ix_(order, order)]
+        slots = None if layout.lattice else (order % layout.block).astype(np.uint8)
     for added in (damping, 10 * damping, 100 * damping, 1.0):
         h = (block * np.float32(scale)).astype(np.float32)
         h[np.diag_indices_from(h)] += np.float32(added)
-        fit = _native.Fit(len(h))
+        fit = _native.Fit(len(h), slots)
         if fit.prepare(np.ascontiguousarray(h)) < 0:
-            return fit
+            return _Part(start, order, fit)
     raise QuantError("covariance: it is not positive definite")

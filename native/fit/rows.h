@@ -71,8 +71,22 @@ typedef struct {
     int rows;
 } FitOut;
 
-static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, int at, const FitOut *to,
-                      const uint8_t place[256])
+/* Puts levels and scales of a block where its columns lie. */
+static void fit_return(const FitShape *s, FitBlock *f, const uint8_t *slot)
+{
+    const FitBlock moved = *f;
+    for (int i = 0; i < s->block; i++) {
+        f->level[slot[i]] = moved.level[i];
+    }
+    for (int i = 0; i < s->block / s->sub; i++) {
+        const int to = slot[i * s->sub] / s->sub;
+        f->scale[to] = moved.scale[i];
+        f->min[to] = moved.min[i];
+    }
+}
+
+static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, int at, const uint8_t *slot,
+                      const FitOut *to, const uint8_t place[256])
 {
     const VI least = vi_set1(s->values ? -128 : s->least);
     FitBlock block[VN];
@@ -106,13 +120,16 @@ static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best
         for (int i = 0; s->values && i < s->block; i++) {
             f->level[i] = place[f->level[i]];
         }
+        if (slot) {
+            fit_return(s, f, slot);
+        }
         s->close(f, to->out + l * to->stride);
     }
 }
 
 /* One chunk of VN rows. */
-static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u, const float *d, forge_encode_fn encode,
-                      int rounds, FitOut to, const uint8_t place[256], double *error)
+static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u, const float *d, const uint8_t *slot,
+                      forge_encode_fn encode, int rounds, FitOut to, const uint8_t place[256], double *error)
 {
     FitScales best;
     memset(&best, 0, sizeof best);
@@ -126,7 +143,7 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
         } else {
             (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
         }
-        fit_write(s, k, &best, at, &to, place);
+        fit_write(s, k, &best, at, slot ? slot + at : NULL, &to, place);
         fit_carry_on(k, k->base, u, k->error, at, at + s->block, columns);
         float lanes[VN];
         vf_store(lanes, best.total);
@@ -236,7 +253,8 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
                 fit_lattice_chunk(type.lattice, &panel->list, k, columns, inner, d, rounds, &panel->metric, to,
                                   error + p);
             } else {
-                fit_chunk(s, k, columns, inner, d, FORGE_BACKEND.encode[s->type], rounds, to, place, error + p);
+                fit_chunk(s, k, columns, inner, d, fit->slot ? fit->slot + at : NULL, FORGE_BACKEND.encode[s->type],
+                          rounds, to, place, error + p);
             }
             for (int i = 0; i < columns; i++) { /* over what was asked for: these columns are done */
                 vf_store(panel->w + i * FIT_ROWS + p, k->error[i]);
@@ -255,7 +273,7 @@ static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_st
                     int64_t rows, int rounds, double *error, void *scratch)
 {
     const FitType as = fit_type(type);
-    if (!as.shape) {
+    if (!as.shape || (as.lattice && fit->slot)) {
         return FORGE_E_TYPE;
     }
     if (fit->width % as.shape->block || fit->width % 32) {

@@ -7,7 +7,17 @@ import pytest
 
 from gguf_forge import _native, dequantize, quantize
 from gguf_forge.errors import QuantError
-from gguf_forge.quant.fit import DAMPING, FEW_LEVELS, FITTED, LATTICES, Metric, shrunk, surrogate
+from gguf_forge.quant.fit import (
+    DAMPING,
+    FEW_LEVELS,
+    FITTED,
+    LATTICES,
+    SUB_BLOCKS,
+    Layout,
+    Metric,
+    shrunk,
+    surrogate,
+)
 from gguf_forge.types import tensor_type
 
 WIDTH = 512
@@ -72,29 +82,48 @@ def test_more_rounds_are_kept_only_where_a_block_gains(name: str, rows: np.ndarr
     assert (errors[2] <= errors[1]).all()
 
 
-@pytest.mark.parametrize("name", ["Q4_0", "NVFP4", "Q2_K", "IQ3_S"])
+def other_places(layout: Layout, rng: np.random.Generator) -> np.ndarray:
+    """Columns that change places as a layout allows: blocks, sub-blocks in a block, columns in a sub-block."""
+    order = rng.permutation(WIDTH // layout.block)
+    for wide, step in zip((layout.block, *SUB_BLOCKS), (*SUB_BLOCKS, 1), strict=True):
+        parts = wide // step
+        if layout.lattice:
+            order = (parts * order[:, None] + np.arange(parts)).reshape(-1)
+        else:
+            inner = rng.permuted(np.tile(np.arange(parts), (len(order), 1)), axis=1)
+            order = (parts * order[:, None] + inner).reshape(-1)
+    return order
+
+
+@pytest.mark.parametrize("name", sorted(FITTED))
 def test_what_has_the_largest_inputs_is_rounded_first_wherever_it_lies(
     name: str, h: np.ndarray, rows: np.ndarray
 ) -> None:
-    """Blocks of rows and covariance that change places together give the same blocks, in those places."""
+    """Columns that change places in rows and covariance give the same values, in those places."""
     kind = tensor_type(name)
-    places = np.random.default_rng(3).permutation(WIDTH // kind.block_size)
-    columns = np.arange(WIDTH).reshape(-1, kind.block_size)[places].reshape(-1)
-    blocks, errors = Metric(WIDTH, [(0, h)], step=kind.block_size).encode(rows, kind)
-    moved = Metric(WIDTH, [(0, h[np.ix_(columns, columns)])], step=kind.block_size)
+    columns = other_places(Layout.of(kind), np.random.default_rng(3))
+    blocks, errors = Metric(WIDTH, [(0, h)], Layout.of(kind)).encode(rows, kind)
+    moved = Metric(WIDTH, [(0, h[np.ix_(columns, columns)])], Layout.of(kind))
     found, same = moved.encode(rows[:, columns], kind)
-    size = len(columns) // len(places), kind.row_bytes(kind.block_size)
-    expected = blocks.reshape(len(rows), -1, size[1])[:, places].reshape(blocks.shape)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(dequantize(found, kind), dequantize(blocks, kind)[:, columns])
     np.testing.assert_array_equal(same, errors)
+    np.testing.assert_allclose(errors, weighed(dequantize(blocks, kind), rows, h), rtol=1e-2)
 
 
 def test_the_largest_inputs_first_leave_less_than_the_smallest_first(rows: np.ndarray) -> None:
     sizes = np.exp(np.linspace(-1.5, 1.5, WIDTH)).astype(np.float32)
     rising = (covariance(WIDTH, seed=7) * sizes[:, None] * sizes).astype(np.float32)
-    kind = tensor_type("Q4_0")
-    first = Metric(WIDTH, [(0, rising)], step=32).encode(rows, kind)[1].sum()
-    assert first < 0.9 * Metric(WIDTH, [(0, rising)], step=WIDTH).encode(rows, kind)[1].sum()
+    for kind in map(tensor_type, ("Q4_0", "Q4_K")):
+        first = Metric(WIDTH, [(0, rising)], Layout.of(kind)).encode(rows, kind)[1].sum()
+        assert first < 0.9 * Metric(WIDTH, [(0, rising)]).encode(rows, kind)[1].sum()
+
+
+def test_types_of_another_layout_are_not_fitted() -> None:
+    """A lattice's columns stay in their order, so that its metric is another than that of levels."""
+    levels = Metric(WIDTH, [(0, np.eye(WIDTH, dtype=np.float32))], Layout.of(tensor_type("Q4_K")))
+    assert levels.fits(tensor_type("Q2_K"))
+    assert not levels.fits(tensor_type("IQ3_S"))
+    assert not levels.fits(tensor_type("Q4_0"))
 
 
 @pytest.mark.parametrize("name", sorted(LATTICES | FEW_LEVELS))
@@ -120,7 +149,7 @@ def test_every_instruction_set_makes_the_same_bytes(name: str, h: np.ndarray, ro
     damped = h[:width, :width] / np.trace(h) * len(h) + np.float32(DAMPING) * np.eye(width, dtype=np.float32)
     made = {}
     for isa in _native.isa_names():
-        fit = _native.Fit(width, isa)
+        fit = _native.Fit(width, isa=isa)
         assert fit.prepare(damped.copy()) == -1
         out = np.zeros((133, kind.row_bytes(width)), np.uint8)
         errors = np.zeros(133)
