@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from gguf_forge.whole.edit import edit_file as edit_file
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
+    from gguf_forge.whole.join import join as join
     from gguf_forge.whole.provenance import check_manifest as check_manifest
     from gguf_forge.whole.provenance import manifest as manifest
     from gguf_forge.whole.split import merge_files as merge_files
@@ -132,6 +133,7 @@ _PUBLIC = {
     "edit_file": "gguf_forge.whole.edit",
     "evaluate": "gguf_forge.quality.evaluate",
     "hash_file": "gguf_forge.whole.hashing",
+    "join": "gguf_forge.whole.join",
     "load_imatrix": "gguf_forge.quant.imatrix",
     "make_imatrix": "gguf_forge.quality.calibrate",
     "manifest": "gguf_forge.whole.provenance",

@@ -33,6 +33,7 @@ COMMANDS = {
     "manifest": "gguf_forge.cli.manifest",
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
+    "join": "gguf_forge.cli.join",
     "edit": "gguf_forge.cli.edit",
     "diff": "gguf_forge.cli.diff",
     "hash": "gguf_forge.cli.hash",
@@ -86,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return WRONG_USAGE if isinstance(error, click.UsageError) else BAD_INPUT
     except KeyboardInterrupt as error:
         ended = error if isinstance(error, Ended) else Ended()
-        return _ended(ended.word, ended.exit_code)
+        return _ended(_with_notes(ended.word, error), ended.exit_code)
     except OSError as error:
         if not reader_left(error):
             return _ended(described(error), BAD_INPUT)
@@ -94,7 +95,8 @@ def main(args: Sequence[str] | None = None) -> int:
         hang_up(sys.stdout)
         return 0
     except (ForgeError, MemoryError) as error:
-        return _ended(described(error), WRONG_USAGE if isinstance(error, RequestError) else BAD_INPUT)
+        code = WRONG_USAGE if isinstance(error, RequestError) else BAD_INPUT
+        return _ended(_with_notes(described(error), error), code)
     except Exception as error:
         # The last line of defence: whatever a file made us do, its reader sees one line and not a page.
         if os.environ.get("GGUF_FORGE_DEBUG"):
@@ -111,6 +113,11 @@ def described(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory{f': {error}' if str(error) else ''}"
     return str(error)
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """The message, and what else there is to be known of the error, in one line."""
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 def _ended(message: str, code: int) -> int:

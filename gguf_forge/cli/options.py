@@ -62,6 +62,8 @@ class Request:
     detect_grid: bool = False
     calibration: Path | None = None
     effort: str | None = None
+    resume: bool = False
+    part: tuple[int, int] | None = None
 
     def statistics(self) -> tuple[Imatrix | None, Calibration | None]:
         """The importance matrix, less what --include-weights and --exclude-weights leave out, and the calibration.
@@ -223,6 +225,12 @@ def _key_and_value(word: str) -> tuple[str, Value]:
     return parse_override(word)
 
 
+def _part(word: str) -> tuple[int, int]:
+    from gguf_forge.format.share import read_part
+
+    return read_part(word)
+
+
 def _recipe_names(word: str) -> tuple[str, ...]:
     return tuple(recipe_name(name.strip()) for name in word.split(","))
 
@@ -301,6 +309,14 @@ def shared(command: Command) -> Command:
                 help="Threads that encode.",
             ),
             click.option("--no-overwrite", is_flag=True, help="Fail where the output exists, instead of replacing it."),
+            click.option(
+                "--resume", is_flag=True,
+                help="Go on where an earlier run of the same command was cut off; the result is the same file.",
+            ),
+            click.option(
+                "--part", type=Parsed("i/n", _part), metavar="I/N",
+                help="Do share I of N, into OUTPUT.0000I-of-0000N.part; `gguf-forge join` puts all together.",
+            ),
             click.option("--dry-run", is_flag=True, help="Print the plan with sizes and bits per weight, no more."),
         )
     ):  # fmt: skip

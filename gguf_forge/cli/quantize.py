@@ -70,6 +70,8 @@ def command(
             dry_run=wanted.dry_run,
             overwrite=not wanted.no_overwrite,
             splitting=cut,
+            resume=wanted.resume,
+            part=wanted.part,
             progress=progress,
         )
     plans.remark(terminal, [done], imatrix)

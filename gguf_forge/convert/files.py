@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,24 @@ import numpy as np
 from gguf_forge.convert.destination import output_paths, quantized_path
 from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.grids import hint, with_grids
+from gguf_forge.convert.identity import Identity, identity
 from gguf_forge.convert.imported import Import, Surveys, measured
 from gguf_forge.convert.job import Job, Quantization, wanted_types
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
-from gguf_forge.convert.run import Progress, Target, run
+from gguf_forge.convert.resume import Resumable, saving
+from gguf_forge.convert.run import Pass, Progress, Run, Target, run, share
+from gguf_forge.convert.run import whole as whole_views
 from gguf_forge.convert.splitting import Splitting
 from gguf_forge.convert.wholes import with_wholes
-from gguf_forge.errors import UnsupportedError, escaped
+from gguf_forge.errors import RequestError, UnsupportedError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import names_folder
 from gguf_forge.format.places import make_folder, remove_folders, require_other
 from gguf_forge.format.plan import Declared, FilePlan
 from gguf_forge.format.sets import SetWriter, Shard
 from gguf_forge.format.shards import shard_prefix
+from gguf_forge.format.share import ShareWriter, require_part
 from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
@@ -98,6 +104,8 @@ def convert_checkpoint(
     dry_run: bool = False,
     overwrite: bool = True,
     splitting: Splitting | None = None,
+    resume: bool = False,
+    part: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> list[Planned]:
     """Makes GGUF files, one for each type, from a checkpoint folder in one reading of its weights.
@@ -112,7 +120,8 @@ def convert_checkpoint(
     out where a regular expression of `allow_unused` fits, and listed in the notes. `endian`: "little", or "big" for
     F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans only.
     `splitting` cuts each file into shards, NAME-00001-of-0000N.gguf and so on; a set that is there is not replaced.
-    Raises ForgeError; files and sets appear only whole.
+    `resume` goes on where an earlier run of the same arguments was cut off, if one was. `part`: (I, N) makes share I of
+    N, OUTPUT.0000I-of-0000N.part, for `join`. Raises ForgeError; files and sets appear only whole.
     """
     with open_checkpoint(options.base or source, native=options.mistral_format) as checkpoint:
         refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
@@ -134,10 +143,9 @@ def convert_checkpoint(
         made = [(one, with_wholes(Job.of_type(one, model, how, dry_run, surveys), model)) for one in asked]
         jobs = {job.type if one.keep and not one.by_recipe else one.name: job for one, job in made}
         paths = output_paths(output, checkpoint.folders[0], jobs)
-        files = (file for folder in checkpoint.folders for file in folder.iterdir())
-        require_other((file for file in files if file.suffix != ".gguf"), paths)
+        require_other((f for folder in checkpoint.folders for f in folder.iterdir() if f.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
-        outputs = Outputs(paths, endian, overwrite, splitting, folders=new)
+        outputs = Outputs(paths, endian, overwrite, splitting, {}, new, resume, part)
         return _execute([*jobs.values()], outputs, model, how, threads, dry_run, progress)
 
 
@@ -153,6 +161,8 @@ def quantize_file(
     dry_run: bool = False,
     overwrite: bool = True,
     splitting: Splitting | None = None,
+    resume: bool = False,
+    part: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Planned:
     """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
@@ -160,7 +170,8 @@ def quantize_file(
     The result is llama-quantize's, byte for byte. `output`: a file, or a folder for ggml-model-TYPE.gguf; a folder that
     ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type, for which any GGUF file will
     do. Tensors that are quantized already are quantized again only with `allow_requantize`. `splitting` cuts the file
-    into shards, or keeps those of the source; a set that is there is not replaced. Raises ForgeError.
+    into shards, or keeps those of the source; a set that is there is not replaced. `resume`, `part`: as of
+    `convert_checkpoint`. Raises ForgeError.
     """
     with reader.open(source) as file:
         model = replace(gguf_model(file), as_stored=splitting is not None and splitting.keep)
@@ -170,13 +181,16 @@ def quantize_file(
         require_other(file.paths, [path])
         new = [path.parent] if names_folder(output) else ()
         homes = {tensor.name: file.paths.index(tensor.path) for tensor in file.tensors.values()}
-        outputs = Outputs([path], "little", overwrite, splitting, homes, new)
+        outputs = Outputs([path], "little", overwrite, splitting, homes, new, resume, part)
         return _execute([job], outputs, model, how, threads, dry_run, progress)[0]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where files go and how they are written; `folders` are those to be made. `homes`: see `Splitting.shards`."""
+    """Where files go and how they are written; `folders` are those to be made. `homes`: see `Splitting.shards`.
+
+    `resume`, `part`: as of `convert_checkpoint`.
+    """
 
     paths: Sequence[Path]
     endian: str
@@ -184,6 +198,8 @@ class Outputs:
     splitting: Splitting | None
     homes: Mapping[str, int] = field(default_factory=dict)
     folders: Iterable[Path] = ()
+    resume: bool = False
+    part: tuple[int, int] | None = None
 
     def writers(self, path: Path, job: Job) -> tuple[GGUFWriter, SetWriter | None]:
         """The job as one file, and as a set of shards where it is to be cut."""
@@ -208,43 +224,102 @@ def _execute(
 ) -> list[Planned]:
     """Plans every file; unless it is a dry run, also makes them all, and the folders they ask for, from one reading."""
     threads = thread_count(threads)
+    sequential = how.sequential if how.fits == "max" else None
+    _require_cuttable(outputs, sequential)
     metrics = Metrics(model.views, how.calibration) if how.fits else None
     plans: list[Planned] = []
     targets: list[Target] = []
+    for job, path in zip(jobs, outputs.paths, strict=True):
+        whole, cut = outputs.writers(path, job)
+        if outputs.endian == "big":
+            _require_no_blocks(path, job.choices)
+        notes, shards = (*model.notes, *job.notes), () if cut is None else cut.shards()
+        plan, first = whole.plan(), path if cut is None else cut.paths[0]
+        plans.append(
+            Planned(first, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports, shards)
+        )
+        targets.append(_target(cut or whole, {c.name: c.type for c in job.choices}, job, metrics))
+    if dry_run:
+        return plans
+    views = [*model.views, *{view.name: view for job in jobs for view in job.scales.values()}.values()]
+    rows = whole_views(views) if outputs.part is None else share(views, *outputs.part)
+    files = [
+        _resumable(target, job, _Made(model, how, outputs, rows)) for target, job in zip(targets, jobs, strict=True)
+    ]
     with ExitStack() as unfinished:
-        for job, path in zip(jobs, outputs.paths, strict=True):
-            whole, cut = outputs.writers(path, job)
-            if outputs.endian == "big":
-                _require_no_blocks(path, job.choices)
-            notes, shards = (*model.notes, *job.notes), () if cut is None else cut.shards()
-            plan, first = whole.plan(), path if cut is None else cut.paths[0]
-            plans.append(
-                Planned(first, job.type, job.metadata, job.choices, plan, model.dropped, notes, job.imports, shards)
-            )
-            targets.append(_target(cut or whole, {c.name: c.type for c in job.choices}, job, metrics))
-        if dry_run:
-            return plans
         made: list[Path] = []
         unfinished.callback(remove_folders, made)
         for folder in outputs.folders:
             make_folder(folder, made)
-        for target in targets:
-            unfinished.callback(target.writer.abort)
-            target.writer.begin()
-        if how.fits == "max" and how.sequential is not None:
+        for file in files:
+            unfinished.callback(file.target.writer.abort)
+            unfinished.push(file.leave)
+            file.begin(outputs.resume)
+        targets = [file.target for file in files]
+        if sequential is not None:
             for target in targets:
                 if target.metrics is not None:
-                    how.sequential.write(model.views, target, threads, progress)
-        scales = {view.name: view for job in jobs for view in job.scales.values()}
-        run([*model.views, *scales.values()], targets, threads=threads, progress=progress)
-        plans = [_as_made(p, t) for p, t in zip(plans, targets, strict=True)]
+                    sequential.write(model.views, target, threads, progress)
+            run(views, targets, threads=threads, progress=progress)
+        else:
+            with saving(files, model.verify):
+                run(views, targets, rows=rows, threads=threads, progress=progress)
+        plans = [_as_made(plan, file) for plan, file in zip(plans, files, strict=True)]
         model.verify()
         for target in targets:
             target.writer.seal()
-        for target in targets:
-            target.writer.publish()
+        for file in files:
+            file.target.writer.publish()
+            file.finish()
         unfinished.pop_all()
     return plans
+
+
+def _require_cuttable(outputs: Outputs, sequential: Pass | None) -> None:
+    """RequestError for work that is asked for in pieces and has none."""
+    if sequential is not None and (outputs.resume or outputs.part):
+        what = "resumed" if outputs.resume else "divided"
+        text = f"effort max cannot be {what}: what it makes of a layer depends on what the model computed before"
+        raise RequestError(text)
+    if outputs.part is not None:
+        require_part(outputs.part)
+        if outputs.splitting is not None:
+            raise RequestError("a part is of one file; `gguf-forge split` cuts what `gguf-forge join` makes of all")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What files are made of, and which of their rows."""
+
+    model: Model
+    how: Quantization
+    outputs: Outputs
+    rows: Sequence[Run]
+
+
+def _resumable(target: Target, job: Job, made: _Made) -> Resumable:
+    """The job's file, or the share of it that is asked for."""
+    part = made.outputs.part
+
+    def made_of() -> Identity:
+        found = identity(job, made.how, target.writer.header_digest(), made.model.sources)
+        made.model.verify()  # what was looked at by name is what is read
+        return found
+
+    made_of = cache(made_of)
+    count = {choice.name: prod(choice.shape[:-1]) for choice in job.choices}
+    held = {run.view.name: (run.start, run.stop) for run in made.rows if run.view.name in target.types}
+    wanted = sum(stop - start for start, stop in held.values())
+    if part is None:
+        return Resumable(target, count, wanted, made_of)
+    assert isinstance(target.writer, GGUFWriter)
+    path, plan = Path(target.writer.path), target.writer.plan()
+    writer = ShareWriter(path, plan, part, held, made_of, overwrite=made.outputs.overwrite)
+
+    def with_part() -> Identity:
+        return {**made_of(), "plan": {**made_of()["plan"], "part": [*part]}}
+
+    return Resumable(replace(target, writer=writer), count, wanted, with_part)
 
 
 def _target(
@@ -263,10 +338,13 @@ def _target(
     )
 
 
-def _as_made(planned: Planned, target: Target) -> Planned:
-    """The plan with what was seen while the file was written."""
+def _as_made(planned: Planned, file: Resumable) -> Planned:
+    """The plan with what was seen while the file was written, and where it is: of a share, its own path."""
+    target = file.target
+    path = target.writer.path if isinstance(target.writer, ShareWriter) else planned.path
     imports = [measured(one, target.errors) for one in planned.imports]
-    return replace(planned, notes=(*planned.notes, *_blemishes(target)), imports=imports)
+    notes = (*planned.notes, *file.notes, *_blemishes(target))
+    return replace(planned, path=path, notes=notes, imports=imports)
 
 
 def _require_no_blocks(path: Path, choices: Iterable[Choice]) -> None:

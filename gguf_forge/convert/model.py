@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ class Model:
 
     `auto` is the checkpoint's own outtype; `types` what the family's rules say of the types of outputs (see
     `arch.Rule`), for the converter's outtypes; `packed` tells of outputs that another tool quantized, by name; `verify`
-    raises when the source changed since it was opened; `as_stored`: recipes take the tensors in the views' order, and
-    not in the one that llama-quantize brings them into.
+    raises when the source changed since it was opened, `sources` are its files; `as_stored`: recipes take the tensors
+    in the views' order, and not in the one that llama-quantize brings them into.
     """
 
     views: Sequence[View]
@@ -62,6 +63,7 @@ class Model:
     dropped: Sequence[str] = ()
     notes: Sequence[str] = ()
     verify: Callable[[], None] = lambda: None
+    sources: Sequence[Path] = ()
     packed: Mapping[str, Packing] = field(default_factory=dict)
     as_stored: bool = False
 
@@ -110,8 +112,8 @@ def checkpoint_model(
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
-    verify = checkpoint.require_unchanged
-    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, verify, outputs.packed)
+    verify, sources = checkpoint.require_unchanged, checkpoint.sources()
+    return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, verify, sources, outputs.packed)
 
 
 def _metadata(
@@ -189,7 +191,8 @@ def _sound_config(checkpoint: Checkpoint, arch_name: str | None) -> Iterator[Non
 def gguf_model(file: reader.GGUFFile) -> Model:
     """The tensors and metadata of an open GGUF file, or of a set of shards, as they stand."""
     views = [stored_view(tensor, file.endian) for tensor in file.tensors.values()]
-    return Model(views, {key: file.metadata.value(key) for key in file.metadata if key != SLACK_KEY})
+    metadata = {key: file.metadata.value(key) for key in file.metadata if key != SLACK_KEY}
+    return Model(views, metadata, verify=file.check_unchanged, sources=file.paths)
 
 
 def stored_view(tensor: reader.Tensor, endian: str) -> View:

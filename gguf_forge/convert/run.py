@@ -6,6 +6,7 @@ threads and the longest row, never on the model. Must not know where rows come f
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -21,11 +22,10 @@ import numpy.typing as npt
 
 from gguf_forge import system
 from gguf_forge.convert.blemish import Blemish, first_blemish
+from gguf_forge.convert.finished import Finished, Log, Piece
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
-from gguf_forge.format.sets import SetWriter
-from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import encode_rows, thread_count
 from gguf_forge.quant.floats8 import encode_floats8
 from gguf_forge.types import TensorType
@@ -61,10 +61,11 @@ class Target:
     whose rows this file has in place of those read for the others, by name. Those in `wholes` are
     divided by scales first. Of the tensors in `measured`, `errors` receives the sums of squared errors and of squared
     weights. `metrics`: the covariances that rows are fitted against; without, they are encoded as ggml does. `written`:
-    tensors that the file holds already.
+    tensors that the file holds already; `finished`: rows that it holds from an earlier run. `log` is told of all rows
+    that are written.
     """
 
-    writer: GGUFWriter | SetWriter
+    writer: Sink
     types: Mapping[str, TensorType]
     weights: Mapping[str, Weights]
     strict: bool = True
@@ -76,6 +77,8 @@ class Target:
     errors: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: Metrics | None = None
     written: set[str] = field(default_factory=set)
+    finished: Finished = field(default_factory=Finished)
+    log: Log | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def blemish(self, name: str, found: Blemish) -> None:
@@ -94,6 +97,16 @@ class Target:
         """Writes rows of a tensor in its type, from row `start` on, in the file's byte order."""
         self.writer.write(name, _in_order(rows, self.types[name], self.writer.endian), start)
 
+    def holds(self, taken: Run) -> bool:
+        """Whether these rows are in the file, from an earlier run or because it has none of this tensor."""
+        name = taken.view.name
+        return name not in self.types or name in self.written or self.finished.covers(name, taken.start, taken.stop)
+
+    def finish(self, taken: Run, blemish: Blemish | None = None, squares: tuple[float, float] | None = None) -> None:
+        """Says that all of these rows are written, and what was found in them."""
+        if self.log is not None:
+            self.log.add(Piece(taken.view.name, taken.start, taken.stop, squares, blemish))
+
     def measure(self, name: str, squared_error: float, squared: float) -> None:
         """Adds what some rows of a tensor contribute to its error."""
         with self._lock:
@@ -102,14 +115,57 @@ class Target:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """Rows `start` to `stop` - 1 of a view."""
+
     view: View
     start: int
     stop: int
 
     @property
     def nbytes(self) -> int:
+        """Bytes of source, as `progress` counts them."""
         return (self.stop - self.start) * self.view.type.row_bytes(self.view.width)
+
+
+class Sink(Protocol):
+    """What rows are written to: a GGUFWriter, a SetWriter or a ShareWriter, whose methods these are."""
+
+    endian: str
+
+    @property
+    def path(self) -> str | os.PathLike[str]:
+        """The file that readers look for, or the first of a set."""
+
+    def header_digest(self) -> str:
+        """SHA-256 of what the file is besides its tensors' data."""
+
+    def begin(self, keep: Callable[[], bool] | None = None) -> object:
+        """Makes the file; `keep` says whether what an earlier run left of it stays."""
+
+    def write(self, name: str, blocks: Array, row: int = 0) -> None:
+        """Writes rows of a tensor."""
+
+    def claim(self, name: str, start: int, stop: int) -> None:
+        """Counts rows as written that are there."""
+
+    def page_sum(self, name: str, start: int, stop: int) -> str:
+        """A sum over rows as the file holds them."""
+
+    def flush(self) -> None:
+        """Waits until all that was written is on disk."""
+
+    def spare(self, spared: bool = True) -> None:
+        """Whether `abort` leaves what was written."""
+
+    def seal(self) -> None:
+        """Checks that all was written, and waits until it is on disk."""
+
+    def publish(self) -> None:
+        """Gives the sealed file its name."""
+
+    def abort(self) -> None:
+        """Removes what was written."""
 
 
 class Pass(Protocol):
@@ -123,12 +179,12 @@ def encoded(view: View, target: Target, threads: int) -> Iterator[tuple[int, Arr
     """All rows of a tensor that is not imported, as `run` would write them: run after run, with each its first row."""
     kind, strict = target.types[view.name], target.strict and target.types[view.name].quantized
 
-    def made(taken: _Run) -> tuple[int, Array]:
+    def made(taken: Run) -> tuple[int, Array]:
         rows = view.rows(taken.start, taken.stop)
         return taken.start, _encode(rows, taken, kind, target.weights_of(view.name), strict, target.metrics)
 
     with ThreadPoolExecutor(threads) as pool:
-        taken = _runs([view])
+        taken = _runs([Run(view, 0, view.count)])
         while several := [*islice(taken, threads)]:
             yield from pool.map(made, several)
 
@@ -138,17 +194,47 @@ def source_bytes(views: Iterable[View]) -> int:
     return sum(v.count * v.type.row_bytes(v.width) for v in views)
 
 
+def whole(views: Iterable[View]) -> list[Run]:
+    """All rows of views."""
+    return [Run(view, 0, view.count) for view in views]
+
+
+def share(views: Sequence[View], number: int, count: int) -> list[Run]:
+    """Share `number` of `count`, from 1 on, of the rows of views: what one machine of several does, as equal as can be.
+
+    Cut between runs, of whose elements every share gets as many; all shares together are `whole(views)`, in order.
+    """
+    total = sum(view.elements for view in views)
+    low, high = (number - 1) * total // count, number * total // count
+    found: list[Run] = []
+    at = 0
+    for taken in _runs(whole(views)):
+        if low <= at < high or (number == count and at >= high):
+            if found and found[-1].view is taken.view:
+                found[-1] = replace(found[-1], stop=taken.stop)
+            else:
+                found.append(taken)
+        at += (taken.stop - taken.start) * taken.view.width
+    return found
+
+
 def run(
-    views: Sequence[View], targets: Sequence[Target], *, threads: int | None = None, progress: Progress | None = None
+    views: Sequence[View],
+    targets: Sequence[Target],
+    *,
+    rows: Sequence[Run] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Computes every row of every view once and writes it to every target.
+    """Computes every row of every view, or only these `rows`, once and writes it to every target that lacks it.
 
     `threads`: how many work; None for one a processor. `progress(done, total)` is called in bytes of source, from the
     working threads, one at a time. The first error stops all and is raised; the writers are left to their owner.
     """
     count = thread_count(threads)
-    work = _Work(views, targets, progress)
-    count = min(count, sum(1 for _ in islice(_runs(views), count)))
+    rows = whole(views) if rows is None else rows
+    work = _Work(rows, targets, progress)
+    count = min(count, sum(1 for _ in islice(_runs(rows), count)))
     if count <= 1:
         work.loop()
     else:
@@ -160,14 +246,13 @@ def run(
 class _Work:
     """The runs still to be taken, how many are in hand, and the first error."""
 
-    def __init__(self, views: Sequence[View], targets: Sequence[Target], progress: Progress | None) -> None:
+    def __init__(self, rows: Sequence[Run], targets: Sequence[Target], progress: Progress | None) -> None:
         self.targets = targets
         self.error: BaseException | None = None
         self._progress = progress
-        left = [view for view in views if not all(view.name in target.written for target in targets)]
-        self._runs = _runs(left)
-        self._total = source_bytes(views)
-        self._done = self._total - source_bytes(left)
+        self._runs = _runs(rows)
+        self._total = sum(taken.nbytes for taken in rows)
+        self._done = 0
         self._in_hand = 0
         self._stopped = False
         self._lock = threading.Lock()
@@ -201,13 +286,24 @@ class _Work:
             except KeyboardInterrupt:
                 continue
 
-    def _take(self) -> _Run | None:
+    def _take(self) -> Run | None:
         with self._lock:
-            taken = None if self._stopped else next(self._runs, None)
-            self._in_hand += taken is not None
+            while (taken := None if self._stopped else next(self._runs, None)) is not None:
+                if not self._passed_over(taken):
+                    self._in_hand += 1
+                    break
+                self._done += taken.nbytes
         return taken
 
-    def _report(self, taken: _Run) -> None:
+    def _passed_over(self, taken: Run) -> bool:
+        """Whether every file holds these rows; what is of an earlier run is counted as written."""
+        name = taken.view.name
+        for target in self.targets:
+            if target.finished.covers(name, taken.start, taken.stop):
+                target.writer.claim(name, taken.start, taken.stop)
+        return all(target.holds(taken) for target in self.targets)
+
+    def _report(self, taken: Run) -> None:
         with self._lock:
             self._done += taken.nbytes
             if self._progress is not None:
@@ -229,23 +325,25 @@ def _in_threads(work: _Work, count: int) -> None:
         raise
 
 
-def _runs(views: Iterable[View]) -> Iterator[_Run]:
-    for view in views:
+def _runs(rows: Iterable[Run]) -> Iterator[Run]:
+    for one in rows:
+        view = one.view
         elements = RUN_ELEMENTS if view.stored is None else PACKED_RUN_ELEMENTS
         step = max(1, elements // max(1, view.width))
-        for start in range(0, view.count, step):
-            yield _Run(view, start, min(start + step, view.count))
+        for start in range(one.start, one.stop, step):
+            yield Run(view, start, min(start + step, one.stop))
 
 
-def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
+def _carry_out(taken: Run, targets: Iterable[Target]) -> None:
     view = taken.view
     packed: Array | None = None
-    wanting = [target for target in targets if view.name in target.types and view.name not in target.written]
+    wanting = [target for target in targets if not target.holds(taken)]
     plain = [target for target in wanting if view.name not in target.packs]
     for target in wanting:
         if view.name in target.packs:
             packed = target.packs[view.name](taken.start, taken.stop) if packed is None else packed
             target.write(view.name, packed, taken.start)
+            target.finish(taken)
     if not plain:
         return
     read: dict[int, _Rows] = {}
@@ -271,6 +369,7 @@ def _carry_out(taken: _Run, targets: Iterable[Target]) -> None:
         if made.squares is not None:
             target.measure(view.name, *made.squares)
         target.write(view.name, made.blocks, taken.start)
+        target.finish(taken, made.blemish, made.squares)
 
 
 @dataclass(frozen=True)
@@ -318,7 +417,7 @@ class _Rows:
 
 def _made(
     rows: Array,
-    taken: _Run,
+    taken: Run,
     kind: TensorType,
     weights: Weights | None,
     strict: bool,
@@ -345,7 +444,7 @@ def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
 
 
 def _encode(
-    rows: Array, taken: _Run, kind: TensorType, weights: Weights | None, strict: bool, metrics: Metrics | None
+    rows: Array, taken: Run, kind: TensorType, weights: Weights | None, strict: bool, metrics: Metrics | None
 ) -> Array:
     view = taken.view
     if kind is view.type:

@@ -2,7 +2,8 @@
 of system.py no difference between systems; docs/platforms.md says what each of them can promise.
 
 Life: create (a locked sibling `.NAME.part`, its space reserved) -> write_at, from any thread -> seal (flush) ->
-publish (rename, flush of the name), or discard at any point before. Of several files that belong together: create
+publish (rename, flush of the name), or discard at any point before. A sibling that is `spare`d stays when it is
+discarded, for a later run to `keep` what is in it. Of several files that belong together: create
 all, seal all, then publish all, the one that readers look for first as the last.
 
 A signal may raise between any two steps of Python, also between making a file and noting that it was made. So a
@@ -17,6 +18,7 @@ import errno
 import os
 import stat
 import weakref
+from collections.abc import Callable
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
@@ -41,9 +43,18 @@ class AtomicFile:
 
     Raises OutputError when the folder is missing or read-only, the file is in the way (`overwrite` False, a folder, a
     device), another writer has the same output, or `size` bytes are not free.
+    `keep`: of a sibling that a run left, and which is this writer's now, is asked with its size whether what is in it
+    stays (`kept`); where it raises the sibling stays as it is.
     """
 
-    def __init__(self, path: str | os.PathLike[str], size: int, *, overwrite: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: int,
+        *,
+        overwrite: bool = True,
+        keep: Callable[[int], bool] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.size = size
         self._overwrite = overwrite
@@ -54,15 +65,16 @@ class AtomicFile:
             raise OutputError(refused, path=path)
         self._target = self.path
         try:
-            self._target = Path(os.path.realpath(system.long_path(self.path)))
+            self._target = target_of(self.path)
         except (OSError, ValueError) as error:
             raise self._error(error) from error
         mode = self._check_target()
-        self._sibling = _Sibling(self.path, self._target.with_name(_sibling_name(self._target.name)))
+        self._sibling = _Sibling(self.path, self._target.with_name(sibling_name(self._target.name)))
         self._finalizer = weakref.finalize(self, self._sibling.remove)
         try:
-            self._sibling.create()
-            self._reserve(mode)
+            self._sibling.create(keep)
+            if not self.kept:
+                self._reserve(mode)
         except (OSError, ValueError) as error:
             self.discard()
             raise self._error(error) from error
@@ -98,6 +110,27 @@ class AtomicFile:
     @property
     def _fd(self) -> int:
         return -1 if self._sibling.file is None else self._sibling.file.fileno()
+
+    @property
+    def kept(self) -> bool:
+        """Whether what an earlier run left in the sibling is still there."""
+        return self._sibling.kept
+
+    def spare(self, spared: bool = True) -> None:
+        """Whether `discard`, and the end of the process, leave the sibling as it is."""
+        self._sibling.spared = spared
+
+    def read_at(self, view: memoryview, offset: int) -> None:
+        """Fills `view` with what the file holds from `offset` on. Raises OutputError."""
+        done = 0
+        while done < len(view):
+            try:
+                count = system.read_at(self._fd, view[done:], offset + done)
+            except OSError as error:
+                raise self._error(error) from error
+            if not count:
+                raise OutputError("was cut while it was written", path=self.path, offset=offset + done)
+            done += count
 
     def write_at(self, data: bytes | memoryview, offset: int) -> None:
         """Writes all of `data` (contiguous bytes) at `offset`. From any thread. Raises OutputError."""
@@ -143,7 +176,7 @@ class AtomicFile:
             self._target.unlink()
 
     def discard(self) -> None:
-        """Removes what was written. Does nothing after publish, or twice."""
+        """Removes what was written, unless it is spared. Does nothing after publish, or twice."""
         if self._finalizer.alive:
             self._sibling.remove()
             self._finalizer.detach()
@@ -168,10 +201,11 @@ class _Sibling:
         self.output = output
         self.path = path
         self.file: FileIO | None = None
+        self.kept = self.spared = False
         self._made = False
         self._process = os.getpid()
 
-    def create(self) -> None:
+    def create(self, keep: Callable[[int], bool] | None) -> None:
         """Makes and locks it. What a killed writer left there is unlocked, and taken over, where there are locks.
 
         Raises OutputError when another writer has it or something else is in the way, OSError when it cannot be made.
@@ -191,12 +225,19 @@ class _Sibling:
             if self._claim(self.file):
                 break
             self.close()
-        os.ftruncate(self.file.fileno(), 0)
+        if keep is not None and not self._made:
+            self.spared = True  # whatever is said or raised: until it is known that nobody wants it
+            self.spared = self.kept = keep(os.fstat(self.file.fileno()).st_size)
+        if not self.kept:
+            os.ftruncate(self.file.fileno(), 0)
 
     def remove(self) -> None:
-        """Removes it: if it is ours, or was on the way of becoming so and nobody has it now."""
+        """Removes it: if it is ours, or was on the way of becoming so and nobody has it now; but not if spared."""
         if self._process != os.getpid():
             return  # a forked child ends with its parent's files still in the making
+        if self.spared:
+            self.close()
+            return
         try:
             if self.file is None or self.file.closed:
                 self.file = system.open_itself(self.path)
@@ -234,7 +275,12 @@ class _Sibling:
         return OutputError("another writer is making this file", path=self.output)
 
 
-def _sibling_name(name: str) -> str:
+def target_of(path: Path) -> Path:
+    """The file that gets the name: where `path` is a link, what that leads to. Raises OSError, ValueError."""
+    return Path(os.path.realpath(system.long_path(path)))
+
+
+def sibling_name(name: str, ending: str = ".part") -> str:
     """`.NAME.part`, or a digest for NAME where that is longer than file systems take."""
     raw = os.fsencode(name)
-    return f".{name if len(raw) <= _NAME_MAX - len('..part') else sha256(raw).hexdigest()}.part"
+    return f".{name if len(raw) + 1 + len(ending) <= _NAME_MAX else sha256(raw).hexdigest()}{ending}"

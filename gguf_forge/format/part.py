@@ -25,7 +25,7 @@ class Part:
 
     def __init__(self, path: Path, limits: Limits, *, unknown_types: bool = False) -> None:
         self.path = path
-        self.fd = _open_regular(path)
+        self.fd = open_regular(path)
         try:
             self.identity = _identity(self.fd)
             self.size = self.identity[2]
@@ -65,16 +65,7 @@ class Part:
 
     def read_into(self, out: Bytes, offset: int) -> None:
         """Fills `out` from `offset`, without the map."""
-        view = out.reshape(-1).data
-        done = 0
-        while done < len(view):
-            try:
-                count = system.read_at(self.fd, view[done : done + (1 << 30)], offset + done)
-            except OSError as error:
-                raise InputError(_reason(error), path=self.path, offset=offset + done) from error
-            if not count:
-                raise ChangedInputError("the file was cut while it was open", path=self.path, offset=offset + done)
-            done += count
+        read_exactly(self.fd, out.reshape(-1).data, offset, self.path)
 
     def close(self) -> None:
         """Closes the file; arrays handed out keep the mapping alive."""
@@ -89,7 +80,8 @@ class Part:
                 del self.buffer
 
 
-def _open_regular(path: Path) -> int:
+def open_regular(path: Path) -> int:
+    """A descriptor of a regular file. Raises InputError; InvalidError for what is no regular file."""
     try:
         fd = system.open_to_read(path)
     except ValueError as error:
@@ -100,6 +92,19 @@ def _open_regular(path: Path) -> int:
         os.close(fd)
         raise InvalidError("not a regular file", path=path)
     return fd
+
+
+def read_exactly(fd: int, view: memoryview, offset: int, path: Path) -> None:
+    """Fills `view` from `offset` on. Raises InputError; ChangedInputError where the file ends before."""
+    done = 0
+    while done < len(view):
+        try:
+            count = system.read_at(fd, view[done : done + (1 << 30)], offset + done)
+        except OSError as error:
+            raise InputError(_reason(error), path=path, offset=offset + done) from error
+        if not count:
+            raise ChangedInputError("the file was cut while it was open", path=path, offset=offset + done)
+        done += count
 
 
 def _identity(fd: int) -> tuple[int, int, int, int]:

@@ -5,8 +5,9 @@ which tensors go where is the caller's.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -90,15 +91,15 @@ class SetWriter:
         plans = [writer.plan() for writer in self.writers]
         return [Shard(path, [*plan.tensors], plan.size) for path, plan in zip(self.paths, plans, strict=True)]
 
-    def begin(self) -> None:
-        """Makes all temporary siblings with their space, writes their headers. Raises what GGUFWriter.begin does."""
+    def begin(self, keep: Callable[[], bool] | None = None) -> None:
+        """Makes all temporary siblings with their space, writes their headers. `keep`, errors: as of GGUFWriter."""
         if not self._overwrite:
             for path in self.paths:
                 if os.path.lexists(long_path(path)):
                     raise OutputError("exists already, and a set is not replaced in one step", path=path)
         try:
             for writer in self.writers:
-                writer.begin()
+                writer.begin(keep)
         except BaseException:
             self.abort()
             raise
@@ -110,6 +111,33 @@ class SetWriter:
     def write_bytes(self, name: str, data: np.ndarray[Any, Any] | bytes | memoryview, start: int) -> None:
         """Writes bytes of a tensor into its shard, as GGUFWriter.write_bytes."""
         self._writer(name).write_bytes(name, data, start)
+
+    def claim(self, name: str, start: int, stop: int) -> None:
+        """Counts rows as written that an earlier run wrote."""
+        self._writer(name).claim(name, start, stop)
+
+    def page_sum(self, name: str, start: int, stop: int) -> str:
+        """A sum over rows as their shard holds them, as GGUFWriter.page_sum."""
+        return self._writer(name).page_sum(name, start, stop)
+
+    @property
+    def path(self) -> Path:
+        """The first shard."""
+        return self.paths[0]
+
+    def header_digest(self) -> str:
+        """SHA-256 of all headers' digests, as GGUFWriter.header_digest."""
+        return sha256("".join(writer.header_digest() for writer in self.writers).encode()).hexdigest()
+
+    def flush(self) -> None:
+        """Waits until what was written so far is on disk. Raises OutputError."""
+        for writer in self.writers:
+            writer.flush()
+
+    def spare(self, spared: bool = True) -> None:
+        """Whether `abort` leaves the siblings, for a later run to take over."""
+        for writer in self.writers:
+            writer.spare(spared)
 
     def _writer(self, name: str) -> GGUFWriter:
         found = self._of.get(name)
@@ -149,7 +177,7 @@ class SetWriter:
         self.publish()
 
     def abort(self) -> None:
-        """Removes the temporary siblings; safe to call at any time before `publish`."""
+        """Removes the temporary siblings unless they are spared; safe to call at any time before `publish`."""
         for writer in self.writers:
             writer.abort()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from gguf_forge.errors import InvalidError, OutputError, UnsupportedError, escap
 from gguf_forge.format.arrays import as_array
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.layout import ValueType
+from gguf_forge.format.pages import page_sum
 from gguf_forge.format.plan import Declared, Extent, FilePlan, plan_file
 from gguf_forge.format.values import Value, array, infer, scalar, typed
 from gguf_forge.types import TensorType, tensor_type
@@ -112,22 +114,38 @@ class GGUFWriter:
             path=self.path,
         )
 
-    def begin(self) -> FilePlan:
+    def begin(self, keep: Callable[[], bool] | None = None) -> FilePlan:
         """Fixes the plan, makes the temporary sibling with all its space, writes the header and the added tensors.
 
-        Raises InvalidError for a bad plan, OutputError for one that cannot be written.
+        `keep`, where an earlier run left a sibling: whether what is in it stays, as far as `claim` says so later. Where
+        it raises, the sibling is left. Raises InvalidError for a bad plan, OutputError for one that cannot be written.
         """
         self._check_open()
         self._plan = plan = self.plan()
-        self._file = AtomicFile(self.path, plan.size, overwrite=self._overwrite)
+        kept = None if keep is None else lambda size: keep() and size == plan.size
+        self._file = AtomicFile(self.path, plan.size, overwrite=self._overwrite, keep=kept)
         try:
             self._file.write_at(plan.header, 0)
+            if self._file.kept:
+                self._clear_padding(self._file, plan)
             for name in list(self._pending):
                 self.write(name, _stored_bytes(self._pending.pop(name), plan.endian))
         except BaseException:
             self.abort()
             raise
         return plan
+
+    @staticmethod
+    def _clear_padding(file: AtomicFile, plan: FilePlan) -> None:
+        """Makes zeros of what lies between tensors: nothing is sure of a file that a crash left."""
+        extents = sorted(plan.tensors.values(), key=lambda extent: extent.offset)
+        ends = [extent.offset + extent.nbytes for extent in extents]
+        for start, stop in zip(ends, [*(extent.offset for extent in extents[1:]), plan.size], strict=True):
+            file.write_at(bytes(stop - start), start)
+
+    def header_digest(self) -> str:
+        """SHA-256 of the header, which says all of a file but its tensors' data. Raises what `plan` raises."""
+        return sha256(self.plan().header).hexdigest()
 
     def write(self, name: str, blocks: np.ndarray[Any, Any] | bytes | memoryview, row: int = 0) -> None:
         """Writes encoded rows from `row` on (rows of the last axis, counted over the flattened leading axes).
@@ -152,6 +170,29 @@ class GGUFWriter:
             text = f"{len(view)} bytes at byte {start} do not fit {extent.nbytes} bytes"
             raise InvalidError(text, path=self.path, field=_field(name))
         self._write(extent, view, start)
+
+    def claim(self, name: str, start: int, stop: int) -> None:
+        """Counts rows as written that an earlier run wrote, into a sibling that was kept."""
+        extent = self._extent(name)
+        with self._lock:
+            self._written[name] = self._written.get(name, 0) + (stop - start) * extent.row_bytes
+
+    def page_sum(self, name: str, start: int, stop: int) -> str:
+        """A sum over rows as the file holds them. Raises OutputError where they cannot be read."""
+        extent = self._extent(name)
+        assert self._file is not None
+        nbytes = (stop - start) * extent.row_bytes
+        return page_sum(self._file.read_at, extent.offset + start * extent.row_bytes, nbytes)
+
+    def flush(self) -> None:
+        """Waits until what was written so far is on disk. Raises OutputError; the file cannot be trusted then."""
+        assert self._file is not None
+        self._file.seal()
+
+    def spare(self, spared: bool = True) -> None:
+        """Whether `abort` leaves the sibling, for a later run to take over."""
+        if self._file is not None:
+            self._file.spare(spared)
 
     def _extent(self, name: str) -> Extent:
         if self._file is None or self._plan is None:
@@ -209,7 +250,7 @@ class GGUFWriter:
             raise
 
     def abort(self) -> None:
-        """Removes the temporary sibling; an old file of the same name stays. Safe to call at any time."""
+        """Removes the temporary sibling unless it is spared; an old file stays. Safe to call at any time."""
         self._closed = True
         self._pending.clear()
         if self._file is not None:

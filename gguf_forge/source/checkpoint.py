@@ -151,6 +151,12 @@ class Checkpoint:
         """Where its files lie, the folder first by which the model is known."""
         return (self.path,) if self.adapter is None else (self.adapter, self.path)
 
+    def sources(self) -> list[Path]:
+        """Every file that weights are made of: those with weights, and those that say how they are to be read."""
+        said = (path for folder in self.folders if folder.is_dir() for path in folder.iterdir())
+        steering = sorted(path for path in said if path.name.endswith(("config.json", "params.json")))
+        return [*dict.fromkeys([*(file.path for file in self._inputs), *steering])]
+
     def unchanged(self) -> bool:
         """Whether every weight file is still the one that was opened: device, inode, size and times."""
         return all(file.unchanged() for file in self._inputs)

@@ -47,6 +47,11 @@ def begun(path: Path, types: Mapping[str, str], weights: Mapping[str, Weights] |
     return Target(writer, {n: tensor_type(t) for n, t in types.items()}, weights or {})
 
 
+def commit(target: Target) -> None:
+    target.writer.seal()
+    target.writer.publish()
+
+
 TYPES = {"a": "Q8_0", "b": "Q4_K", "c": "F32", "d": "F16"}
 
 
@@ -58,7 +63,7 @@ def test_threads_and_run_lengths_do_not_show(
     monkeypatch.setattr(module, "RUN_ELEMENTS", elements)
     target = begun(tmp_path / "out.gguf", TYPES)
     run(views(), [target], threads=threads)
-    target.writer.commit()
+    commit(target)
     with reader.open(tmp_path / "out.gguf") as file:
         for name, kind in TYPES.items():
             np.testing.assert_array_equal(file.tensors[name].data, quantize(values(name), kind))
@@ -80,7 +85,7 @@ def test_every_row_is_read_once_for_all_targets(tmp_path: Path, monkeypatch: pyt
     targets = [begun(tmp_path / f"{i}.gguf", TYPES) for i in range(3)]
     run([counted(v) for v in views()], targets, threads=2)
     for target in targets:
-        target.writer.commit()
+        commit(target)
     read = {name: sorted((a, b) for n, a, b in reads if n == name) for name in SHAPES}
     for view in views():
         assert [a for a, _ in read[view.name]] == [0, *(b for _, b in read[view.name][:-1])]
@@ -96,7 +101,7 @@ def test_each_matrix_of_a_stack_has_its_own_importances(
     weights = np.random.default_rng(1).random((3, 256), dtype=np.float32)
     target = begun(tmp_path / "out.gguf", {"b": "Q4_K"}, {"b": weights})
     run([of_array("b", values("b"))], [target], threads=2)
-    target.writer.commit()
+    commit(target)
     expected = [quantize(matrix, "Q4_K", w) for matrix, w in zip(values("b"), weights, strict=True)]
     with reader.open(tmp_path / "out.gguf") as file:
         np.testing.assert_array_equal(file.tensors["b"].data, np.stack(expected))
@@ -107,7 +112,7 @@ def test_progress_counts_source_bytes_up_to_the_total(tmp_path: Path, monkeypatc
     seen: list[tuple[int, int]] = []
     target = begun(tmp_path / "out.gguf", TYPES)
     run(views(), [target], threads=3, progress=lambda done, total: seen.append((done, total)))
-    target.writer.commit()
+    commit(target)
     total = source_bytes(views())
     assert total == 4 * sum(int(np.prod(s)) for s in SHAPES.values())
     assert {t for _, t in seen} == {total}
@@ -208,9 +213,9 @@ def test_impatient_interrupts_wait_for_the_rows_in_hand(tmp_path: Path, handled:
 def test_no_more_threads_start_than_there_are_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     monkeypatch.setattr(module, "_in_threads", lambda work, count: started.append(count))
-    with begun(tmp_path / "out.gguf", dict.fromkeys(SHAPES, "F32")).writer as writer:
-        run(views(), [Target(writer, dict.fromkeys(SHAPES, tensor_type("F32")), {})], threads=100_000)
-        writer.abort()
+    target = begun(tmp_path / "out.gguf", dict.fromkeys(SHAPES, "F32"))
+    run(views(), [target], threads=100_000)
+    target.writer.abort()
     assert started == [len(SHAPES)]
 
 
