@@ -112,7 +112,7 @@ def test_a_process_that_is_killed(share: float, tmp_path: Path) -> None:
         "convert_checkpoint(sys.argv[1], sys.argv[2], 'Q4_K_M', threads=2, progress=tell)\n"
     )
     words = [sys.executable, "-c", script, str(MODEL), str(tmp_path / "a.gguf"), str(share)]
-    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert subprocess.run(words, check=False).returncode == -9
     assert {*os.listdir(tmp_path)} == {"whole.gguf", PART, JOURNAL}
     (again,) = convert_checkpoint(MODEL, tmp_path / "a.gguf", "Q4_K_M", resume=True)
     kept, total = rows_kept(again)
