@@ -264,7 +264,6 @@ def _execute(
         else:
             with saving(files, model.verify):
                 run(views, targets, rows=rows, threads=threads, progress=progress)
-        plans = [_as_made(plan, file) for plan, file in zip(plans, files, strict=True)]
         model.verify()
         for target in targets:
             target.writer.seal()
@@ -272,7 +271,7 @@ def _execute(
             file.target.writer.publish()
             file.finish()
         unfinished.pop_all()
-    return plans
+    return [_as_made(plan, file) for plan, file in zip(plans, files, strict=True)]
 
 
 def _require_cuttable(outputs: Outputs, sequential: Pass | None) -> None:

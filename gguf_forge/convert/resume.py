@@ -148,8 +148,11 @@ class Resumable:
             self.notes.append(f"no journal is kept any more, the file is made all the same: {error}")
 
     def finish(self) -> None:
-        """Removes the journal of a file that is whole and has its name; one that stays would do no harm."""
-        self._journal.discard()
+        """Removes the journal of a file that is whole and has its name. One that stays does no harm, and is told."""
+        try:
+            self._journal.remove()
+        except OutputError as error:
+            self.notes.append(f"its journal stays: {error}")
 
     def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
