@@ -300,12 +300,7 @@ def _resumable(target: Target, job: Job, made: _Made) -> Resumable:
     """The job's file, or the share of it that is asked for."""
     part = made.outputs.part
 
-    def made_of() -> Identity:
-        found = identity(job, made.how, target.writer.header_digest(), made.model.sources)
-        made.model.verify()  # what was looked at by name is what is read
-        return found
-
-    made_of = cache(made_of)
+    made_of = cache(lambda: identity(job, made.how, target.writer.header_digest(), made.model))
     count = {choice.name: prod(choice.shape[:-1]) for choice in job.choices}
     held = {run.view.name: (run.start, run.stop) for run in made.rows if run.view.name in target.types}
     wanted = sum(stop - start for start, stop in held.values())

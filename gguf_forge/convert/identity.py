@@ -1,7 +1,8 @@
 """What a file in the making is of: its source, its plan, and what encodes it. Of one identity come the same bytes.
 
 Knows digests; must not know what they are for. Of sources it looks at sizes, times and samples: reading them whole
-would take as long as converting them.
+would take as long as converting them. What is made of them is told by the first row of each tensor, too, as it is read:
+no list of all that a user can ask for would stay complete.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 from gguf_forge import system
 from gguf_forge.convert.job import Job, Quantization
+from gguf_forge.convert.model import Model
+from gguf_forge.convert.view import View
 from gguf_forge.errors import InputError, escaped
 
 Identity = Mapping[str, Any]
@@ -28,17 +31,21 @@ TIME = "time of change"
 _FACTS = ("name", "size", TIME, "content")
 
 
-def identity(job: Job, how: Quantization, header: str, sources: Iterable[Path]) -> Identity:
-    """Of the file that a job makes. `header`: the digest of the file's header, which says types and places.
+def identity(job: Job, how: Quantization, header: str, model: Model) -> Identity:
+    """Of the file that a job makes of a model. `header`: the digest of the file's header, which has types and places.
 
-    Raises InputError for a source that cannot be read.
+    Raises ForgeError for a source that cannot be read, or changed since it was opened.
     """
     calibration = how.calibration if job.fitted else None
+    source = [_facts(path) for path in model.sources]
+    rows = _digest_of_rows(model.views)
+    model.verify()  # what was looked at by name is what is read
     return {
         "encoder": {"version": encoder_version(), "core": _core()},
-        "source": [_facts(path) for path in sources],
+        "source": source,
         "plan": {
             "header": header,
+            "rows": rows,
             "importance": _digest_of_weights(job),
             "calibration": None if calibration is None else calibration.sha256,
             "effort": how.fits if job.fitted else None,
@@ -133,6 +140,14 @@ def _digest_of_weights(job: Job) -> str | None:
         values = job.weights[name]
         digest.update(json.dumps([name, *values.shape]).encode())
         digest.update(values.data)
+    return digest.hexdigest()[:32]
+
+
+def _digest_of_rows(views: Iterable[View]) -> str:
+    """Of the first row of each tensor."""
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(view.rows(0, min(view.count, 1)).tobytes())
     return digest.hexdigest()[:32]
 
 

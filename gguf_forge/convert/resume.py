@@ -23,7 +23,7 @@ from gguf_forge.convert.blemish import Blemish
 from gguf_forge.convert.finished import Finished, Log, Piece
 from gguf_forge.convert.identity import Identity, differences
 from gguf_forge.convert.run import Target
-from gguf_forge.errors import ChangedInputError, InvalidError, OutputError
+from gguf_forge.errors import ChangedInputError, ForgeError, InvalidError, OutputError
 from gguf_forge.format.atomic import target_of
 from gguf_forge.format.journal import Journal, Kept, journal_path, read_journal
 
@@ -126,7 +126,8 @@ class Resumable:
     def save(self) -> None:
         """Puts on disk, and then into the journal, what was written since the last time.
 
-        Raises OutputError where the file cannot be trusted any more. A journal that cannot be written is given up.
+        Raises OutputError where the file cannot be trusted any more, ChangedInputError. A journal that cannot be made
+        is given up.
         """
         log = self.target.log
         assert log is not None
@@ -141,7 +142,9 @@ class Resumable:
             else:
                 self._journal.begin(self._identity(), [record])
                 self.target.writer.spare()
-        except OutputError as error:
+        except ChangedInputError:
+            raise
+        except ForgeError as error:
             self._broken = True
             if not self._journal.begun:
                 self._journal.discard()

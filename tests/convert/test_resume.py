@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import gguf_forge
 from gguf_forge import Splitting, convert_checkpoint
 from gguf_forge.convert import files, identity, resume, run
+from gguf_forge.convert.model import Model, gguf_model
 from gguf_forge.errors import ChangedInputError, InvalidError, OutputError, RequestError
 from gguf_forge.format.journal import Journal, read_journal
 from tests.cli.conftest import Forge, forge
@@ -235,6 +237,14 @@ def test_a_source_that_changes_meanwhile_leaves_nothing(f32: Path, tmp_path: Pat
     assert os.listdir(tmp_path) == ["source"]
 
 
+def with_others(model: Model) -> Model:
+    """The model with two tensors of one shape in each other's place."""
+    views = {view.name: view for view in model.views}
+    one, two = "blk.0.attn_q.weight", "blk.1.attn_q.weight"
+    views[one], views[two] = replace(views[two], name=one), replace(views[one], name=two)
+    return replace(model, views=[*views.values()])
+
+
 @pytest.mark.usefixtures("eager")
 def test_another_plan_or_encoder_is_refused_by_name(
     f32: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,6 +267,10 @@ def test_another_plan_or_encoder_is_refused_by_name(
     ):
         with pytest.raises(InvalidError, match=said):
             quantize(f32, path, resume=True, **options)
+    with monkeypatch.context() as patch:  # whatever a user may ask for that changes rows, and no header
+        patch.setattr(files, "gguf_model", lambda file: with_others(gguf_model(file)))
+        with pytest.raises(InvalidError, match=r"another plan: rows \(without"):
+            quantize(f32, path, resume=True)
     with monkeypatch.context() as patch:
         patch.setattr(identity, "encoder_version", lambda: "9.9")
         with pytest.raises(InvalidError, match=r"another encoder: version 0[.\d]+, not 9\.9"):
