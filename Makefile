@@ -9,6 +9,7 @@ CHECKPOINTS ?= build/zoo
 JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(JOBS)
 WORLDS ?= here oldest musl aarch64 windows
+ARCHITECTURES ?=
 PACKAGING := pyproject.toml setup.py $(wildcard native/* native/*/*)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -46,6 +47,13 @@ sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a co
 
 test-neon: ## the NEON kernels, cross-compiled and run under qemu-user
 	bash tests/native/neon.sh
+
+cuda: ## build/cuda/: the kernels for every GPU architecture by nvcc, without a GPU, and what resources they take
+	$(PYTHON) native/cuda/build.py build/cuda $(ARCHITECTURES)
+
+test-cuda-host: $(VENV)/.test ## the kernels compiled for the host, on an emulated GPU, plain and under ASan and UBSan
+	CUDA_HOST=1 $(BIN)/python -m pytest tests/cuda
+	bash tests/cuda/sanitize.sh $(abspath $(BIN)/python)
 
 count-neon: ## docs/neon.md: instructions a weight of plain C and NEON, counted under qemu-user
 	bash tests/native/count_neon.sh
@@ -111,4 +119,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon count-neon cross wheels lint types bench quality amounts clean help
+.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help

@@ -75,6 +75,15 @@ V_FN void levels_from_min(const float *x, int top, uint8_t *d_out, uint8_t *m_ou
 typedef void (*encode_one)(const float *x, uint8_t *out);
 typedef void (*encode_lanes)(const Lanes *g, const VF *x, const VF *w);
 
+/* Blocks in lanes; sigma2 is the mean square of each block's row. */
+V_FN void encode_weighted_lanes(const Lanes *g, VF sigma2, encode_lanes weighted)
+{
+    VF x[32], w[32];
+    vf_load_lanes(x, g->x, 32);
+    importance_load(w, g, 0, x, 32, sigma2);
+    weighted(g, x, w);
+}
+
 /* With importance sigma2 comes from each block's whole row. */
 V_FN void encode_blocks(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks, int bytes,
                         encode_one plain, encode_lanes weighted)
@@ -93,11 +102,7 @@ V_FN void encode_blocks(const float *x, uint8_t *out, int64_t blocks, const floa
         for (int64_t b = row * row_blocks; b < end; b += VN) {
             Lanes g;
             lanes_at(&g, b, end, 32, bytes, x, out, w, row_blocks);
-            VF v[32], weight[32];
-            vf_load_lanes(v, g.x, 32);
-            VF of_row = by_row(sigma2, b - row * row_blocks, end - row * row_blocks, row_blocks);
-            importance_load(weight, &g, 0, v, 32, of_row);
-            weighted(&g, v, weight);
+            encode_weighted_lanes(&g, by_row(sigma2, b - row * row_blocks, end - row * row_blocks, row_blocks), weighted);
         }
     }
 }

@@ -149,6 +149,21 @@ int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type,
 void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,
                    int64_t last, float *tiles);
 
+/* The lattices of the IQ types. */
+enum {
+    LATTICE_IQ2_XXS,
+    LATTICE_IQ2_XS,
+    LATTICE_IQ2_S,
+    LATTICE_IQ1,
+    LATTICE_IQ3_XXS,
+    LATTICE_IQ3_S,
+    LATTICES
+};
+
+/* A lattice with what the encoders of a GPU look up in it, as bytes for that device's memory, where they will lie at
+ * `address`. Returns their number, some 150 to 800 thousand; image may be NULL. */
+int64_t forge_lattice_image(int which, uint64_t address, uint8_t *image);
+
 /* Reads `pieces` of `bytes` each, the first from byte `offset` of a file on, each next `stride` bytes on, one behind the
  * other into `out`. How many were read whole before one was not, because of a signal, an error or the file's end; 0 on
  * Windows, where positioned reads gain nothing. */

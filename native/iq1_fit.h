@@ -3,7 +3,7 @@
  *
  * The reference goes through the candidates one by one and keeps the last that beats the best so far: q x^2 / q2 as
  * rounded, so the order matters. Here lanes hold different splits: a first pass finds the greatest value, a second goes
- * in order through the candidates close to it. That keeps the same one: see iq1_choose.
+ * in order through the candidates close to it. That keeps the same one: see iq1_choose. One lane does as the reference.
  */
 #ifndef FORGE_IQ1_FIT_H
 #define FORGE_IQ1_FIT_H
@@ -20,6 +20,12 @@ enum {
 };
 
 typedef struct {
+    float scale;
+    int i1, i2, shift; /* shift is -1 when no candidate has a sum to divide by */
+} iq1_split;
+
+#if VN > 1
+typedef struct {
     float qx[4][IQ1_SPLITS], q2[4][IQ1_SPLITS];      /* by shift, then split */
     uint8_t first[IQ1_VECTORS], second[IQ1_VECTORS]; /* of each vector: i1, and its first i2 */
     int vectors, shifts;
@@ -27,15 +33,17 @@ typedef struct {
     float sum_w, sum_wx; /* of w and of w |x| over the sub-block */
 } iq1_candidates;
 
-typedef struct {
-    float scale;
-    int i1, i2, shift; /* shift is -1 when no candidate has a sum to divide by */
-} iq1_split;
-
 /* The greatest qx^2 / q2 of each lane among the candidates of one shift: qx^2, and q2. */
 typedef struct {
     VF top, under;
 } iq1_greatest;
+
+/* Says which splits the v-th vector of candidates are: i1, and from i2 on. */
+V_FN void iq1_at(iq1_candidates *c, int v, int i1, int i2)
+{
+    c->first[v] = (uint8_t)i1;
+    c->second[v] = (uint8_t)i2;
+}
 
 /* Puts the v-th vector of candidates of the shift numbered k in its place. */
 V_FN void iq1_propose(iq1_candidates *c, int k, int v, VF qx, VF q2, iq1_greatest *g)
@@ -124,6 +132,45 @@ V_FN void iq1_end(iq1_candidates *c, int vectors, const iq1_greatest *g)
     }
     c->best = vf_hmax(best);
 }
+
+#else
+
+/* With one lane the candidates come in the reference's order, and none has to be kept but the one that it would. */
+typedef struct {
+    iq1_split split, at;
+    float best;
+} iq1_candidates;
+
+typedef struct {
+    int nothing;
+} iq1_greatest;
+
+V_FN void iq1_begin(iq1_candidates *c, const float *x, const float *w, int n, int shifts, iq1_greatest *g)
+{
+    (void)x, (void)w, (void)n, (void)shifts, (void)g;
+    c->split = c->at = (iq1_split){0.f, 0, 0, -1};
+    c->best = -FLT_MAX;
+}
+
+V_FN void iq1_at(iq1_candidates *c, int v, int i1, int i2)
+{
+    (void)v;
+    c->at.i1 = i1;
+    c->at.i2 = i2;
+}
+
+V_FN void iq1_propose(iq1_candidates *c, int k, int v, VF qx, VF q2, iq1_greatest *g)
+{
+    (void)v, (void)g;
+    if (q2 > 0.f && qx * qx > c->best * q2) {
+        c->split = (iq1_split){qx / q2, c->at.i1, c->at.i2, k};
+        c->best = c->split.scale * qx;
+    }
+}
+
+V_FN void iq1_end(iq1_candidates *c, int vectors, const iq1_greatest *g) { (void)c, (void)vectors, (void)g; }
+V_FN iq1_split iq1_choose(const iq1_candidates *c) { return c->split; }
+#endif
 
 /* order[r] = the index of the r-th smallest of n weights; equal ones keep their order. n is 16 or 32. */
 V_FN void iq1_sort(const float *x, int n, uint8_t order[32])

@@ -6,26 +6,30 @@
 #define FORGE_LATTICE_H
 
 #include "exact.h"
+#include "forge.h"
 #include <stdint.h>
 
+#if defined(__CUDACC__)
+#define LATTICE_POINTS __device__
+#else
+#define LATTICE_POINTS
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* As the decoders need them: one byte a component, the first lowest, or one float. */
-extern const uint64_t forge_grid_iq2_xxs[256], forge_grid_iq2_xs[512], forge_grid_iq2_s[1024];
-extern const uint64_t forge_grid_iq1[2048]; /* signed */
-extern const float forge_grid_iq3_xxs[256][4], forge_grid_iq3_s[512][4];
+extern LATTICE_POINTS const uint64_t forge_grid_iq2_xxs[256], forge_grid_iq2_xs[512], forge_grid_iq2_s[1024];
+extern LATTICE_POINTS const uint64_t forge_grid_iq1[2048]; /* signed */
+extern LATTICE_POINTS const float forge_grid_iq3_xxs[256][4], forge_grid_iq3_s[512][4];
 
 /* Seven signs as seven bytes of 0 or 255, and an eighth that makes their number even. */
-extern const uint64_t forge_even_signs[128];
+extern LATTICE_POINTS const uint64_t forge_even_signs[128];
 /* Eight bits as eight bytes of 0 or 1. */
-extern const uint64_t forge_bits[256];
+extern LATTICE_POINTS const uint64_t forge_bits[256];
 
 enum {
-    LATTICE_IQ2_XXS,
-    LATTICE_IQ2_XS,
-    LATTICE_IQ2_S,
-    LATTICE_IQ1,
-    LATTICE_IQ3_XXS,
-    LATTICE_IQ3_S,
-    LATTICES,
     LATTICE_PLACES = 6561,
     LATTICE_RIVALS = 144 /* at most */
 };
@@ -40,10 +44,15 @@ typedef struct {
     uint16_t low[256], high[256];   /* a code's place is low[code & 255] + high[code >> 8] */
     const uint16_t *codes; /* of the points, in the order of their indices */
     int points;
+    int listed; /* codes in `near` */
 } forge_lattice;
 
 /* The lattice and its neighbours, made on first use, which takes some 10 ms; safe to call from any thread. */
 const forge_lattice *forge_lattice_get(int which);
+
+#ifdef __cplusplus
+}
+#endif
 
 static inline uint32_t forge_lattice_number(const forge_lattice *t, uint32_t code)
 {

@@ -1,7 +1,8 @@
 /* The search of the lattice types IQ2 and IQ3: for each sub-block a scale and, for each group of its weights, the code
  * of a lattice point. Knows lanes and lattices, no block layout.
  *
- * While many scales are tried, lanes are the scales of one sub-block; before and after, they are sub-blocks.
+ * While many scales are tried, lanes are the scales of one sub-block; before and after, they are sub-blocks. On a GPU
+ * cuda/lattice_lanes.h does the trying.
  */
 #ifndef FORGE_LATTICE_FIT_H
 #define FORGE_LATTICE_FIT_H
@@ -140,6 +141,10 @@ V_FN lattice_sums lattice_sum(const lattice_run *r, lattice_kind kind, const VI 
     }
     return s;
 }
+
+#if defined(FORGE_CUDA)
+#include "cuda/lattice_lanes.h"
+#else
 
 /* The codes that one sub-block gets for each of many scales, and their sums of w x q and w q q. */
 typedef struct {
@@ -301,6 +306,7 @@ V_FN void lattice_refine(lattice_run *r, lattice_kind kind, const forge_lattice 
     lattice_sums s = lattice_sum(r, kind, r->code);
     r->scale = vf_select(vm_and(lanes, vf_gt(s.q2, vf_set1(0.f))), vf_div(s.qx, s.q2), r->scale);
 }
+#endif
 
 /* Lanes that hold a marked code and a positive scale. */
 V_FN VM lattice_unsettled(const lattice_run *r, lattice_kind kind)

@@ -76,11 +76,11 @@ V_FN unsigned lattice_nearest(const lattice_group *group, int dimensions, float 
         vf_store(term + i * VN, vf_mul(vf_mul(group->w[i], diff), diff));
     }
     if (n <= VN) {
-        best = vf_min(lattice_look_up(term, dimensions, vi_load_u16((const uint8_t *)list)), best);
+        best = vf_min(lattice_look_up(term, dimensions, vi_load_codes(list)), best);
         return list[first_bit(vm_bits(vf_eq(best, vf_set1(vf_hmin(best)))))];
     }
     for (int j = 0; j < n; j += VN) {
-        VF d = lattice_look_up(term, dimensions, vi_load_u16((const uint8_t *)(list + j)));
+        VF d = lattice_look_up(term, dimensions, vi_load_codes(list + j));
         at = vi_select(vf_lt(d, best), vi_set1(j), at);
         best = vf_min(d, best);
     }
@@ -179,7 +179,7 @@ V_FN void lattice_load_lines(lattice_runs *m, const lattice_group *group, int di
     for (int k = 0; k < m->runs; k++) {
         const int line = m->line[k], n = m->n[k];
         for (int j = 0; j < n; j += VN) {
-            const VI codes = vi_load_u16((const uint8_t *)(m->list[k] + j));
+            const VI codes = vi_load_codes(m->list[k] + j);
             vi_store(m->code + line + j, codes);
             vf_store(m->a + line + j, lattice_look_up(a, dimensions, codes));
             vf_store(m->b + line + j, lattice_look_up(b, dimensions, codes));

@@ -7,7 +7,12 @@
  * its first level that might move is looked for, lanes being elements, and all those found are tried, lanes being moves.
  * Blocks with another such level, further on or from the start for the next round, stay in the list.
  */
-enum { REFINED = 16, REFINED_MAX = 4, REFINED_ROUNDS = 5, REFINED_BLOCKS = 512 };
+enum {
+    REFINED = 16,
+    REFINED_MAX = 4,
+    REFINED_ROUNDS = 5,
+    REFINED_BLOCKS = VN == 1 ? 16 : 512 /* one lane gains nothing by many */
+};
 
 /* What is found. lx, l2: sums of w x level and w level^2; 0 where all x are below TINY. */
 typedef struct {

@@ -261,12 +261,12 @@ V_FN VF search_positive(VI *level, const VF *x, const VF *w, int n, int nmax)
             VF l = vi_to_f(level[i]), wx = vf_mul(w[i], x[i]);
             VF lx = vf_sub(sum_lx, vf_mul(wx, l)), l2 = vf_sub(sum_l2, vf_mul(vf_mul(w[i], l), l));
             VI moved = positive_level(vf_div(vf_mul(x[i], l2), lx), nmax);
-            VM try = vm_and(vf_gt(lx, zero), vf_gt(l2, zero));
-            try = vm_andnot(vm_andnot(try, vi_eq(moved, level[i])), dead);
+            VM open = vm_and(vf_gt(lx, zero), vf_gt(l2, zero));
+            open = vm_andnot(vm_andnot(open, vi_eq(moved, level[i])), dead);
             VF m = vi_to_f(moved);
             lx = vf_add(lx, vf_mul(wx, m));
             l2 = vf_add(l2, vf_mul(vf_mul(w[i], m), m));
-            VM take = vm_and(try, vf_gt(vf_mul(vf_mul(lx, lx), sum_l2), vf_mul(vf_mul(sum_lx, sum_lx), l2)));
+            VM take = vm_and(open, vf_gt(vf_mul(vf_mul(lx, lx), sum_l2), vf_mul(vf_mul(sum_lx, sum_lx), l2)));
             level[i] = vi_select(take, vi_and(moved, byte), level[i]);
             sum_lx = vf_select(take, lx, sum_lx);
             sum_l2 = vf_select(take, l2, sum_l2);

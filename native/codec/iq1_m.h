@@ -34,6 +34,7 @@ V_FN void iq1_m_candidates(iq1_candidates *c, const float *x, const float *w, co
     iq1_begin(c, x, w, 16, 4, g);
     for (int i1 = 0; i1 <= 16; i1++) {
         for (int i2 = i1; i2 <= 16; i2 += VN) {
+            iq1_at(c, v, i1, i2);
             VF qx[2][2], q2[2][2]; /* half, shift */
             for (int h = 0; h < 2; h++) {
                 VF sum_x = vf_add(vf_set1(sx[h][i1]), vf_load(sx[h] + i2)), sum_w = vf_load(sw[h] + i2);
@@ -48,8 +49,7 @@ V_FN void iq1_m_candidates(iq1_candidates *c, const float *x, const float *w, co
             for (int k = 0; k < 4; k++) {
                 iq1_propose(c, k, v, vf_add(qx[0][k / 2], qx[1][k % 2]), vf_add(q2[0][k / 2], q2[1][k % 2]), g + k);
             }
-            c->first[v] = (uint8_t)i1;
-            c->second[v++] = (uint8_t)i2;
+            v++;
         }
     }
     iq1_end(c, v, g);
@@ -139,7 +139,7 @@ static void iq1_m_encode(const float *x, uint8_t *out, int64_t blocks, const flo
 
 static void iq1_m_read(grid_parts *parts, const void *in)
 {
-    const iq1_m_block *block = in;
+    const iq1_m_block *block = (const iq1_m_block *)in;
     const VB high = vb_load_u8(block->high), even = vb_field(high, 0, 7), odd = vb_field(high, 4, 7);
     grid_indices(parts->index, vb_load_u8(block->index), vb_zip(even, odd, 0));
     grid_indices(parts->index + 16, vb_load_u8(block->index + 16), vb_zip(even, odd, 1));

@@ -38,6 +38,7 @@ V_FN void iq1_s_candidates(iq1_candidates *c, const float *x, const float *w, co
         VF first[4] = {vf_set1(sx[i1] * up[0]), vf_set1(sw[i1] * up[0] * up[0]), vf_set1(sx[i1] * down[0]),
                        vf_set1(sw[i1] * down[0] * down[0])};
         for (int i2 = i1; i2 <= 32; i2 += VN) {
+            iq1_at(c, v, i1, i2);
             VF mid_x = vf_sub(vf_load(sx + i2), vf_set1(sx[i1])), mid_w = vf_sub(vf_load(sw + i2), vf_set1(sw[i1]));
             for (int k = 0; k < 2; k++) {
                 VF level = vf_set1(iq1_levels[k][1]);
@@ -45,8 +46,7 @@ V_FN void iq1_s_candidates(iq1_candidates *c, const float *x, const float *w, co
                 VF q2 = vf_add(first[2 * k + 1], vf_mul(vf_mul(mid_w, level), level));
                 iq1_propose(c, k, v, qx, vf_add(q2, vf_load(last[2 * k + 1] + i2)), g + k);
             }
-            c->first[v] = (uint8_t)i1;
-            c->second[v++] = (uint8_t)i2;
+            v++;
         }
     }
     iq1_end(c, v, g);

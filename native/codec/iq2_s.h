@@ -52,7 +52,7 @@ static void iq2_s_encode(const float *x, uint8_t *out, int64_t blocks, const flo
 
 static void iq2_s_read(grid_parts *parts, const void *in)
 {
-    const iq2_s_block *block = in;
+    const iq2_s_block *block = (const iq2_s_block *)in;
     const VB high = vb_set(load_u64(block->high), 0);
     const VB even = vb_zip(vb_field(high, 0, 3), vb_field(high, 4, 3), 0);
     const VB odd = vb_zip(vb_field(high, 2, 3), vb_field(high, 6, 3), 0);
@@ -63,7 +63,7 @@ static void iq2_s_read(grid_parts *parts, const void *in)
 
 static void iq2_s_write(const grid_parts *parts, const void *in, float *y)
 {
-    const iq2_s_block *block = in;
+    const iq2_s_block *block = (const iq2_s_block *)in;
     for (int k = 0; k < 16; k++) {
         const uint64_t *a = forge_grid_iq2_s + parts->index[2 * k], *b = forge_grid_iq2_s + parts->index[2 * k + 1];
         grid_eights(a, b, load_u16(block->signs + 2 * k), parts->scale[k], y + 16 * k);

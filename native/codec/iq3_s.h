@@ -59,7 +59,7 @@ static void iq3_s_encode(const float *x, uint8_t *out, int64_t blocks, const flo
 
 static void iq3_s_read(grid_parts *parts, const void *in)
 {
-    const iq3_s_block *block = in;
+    const iq3_s_block *block = (const iq3_s_block *)in;
     for (int k = 0; k < 8; k += 2) {
         const VB high = vb_set(forge_bits[block->high[k]], forge_bits[block->high[k + 1]]);
         grid_indices(parts->index + 8 * k, vb_load_u8(block->index + 8 * k), high);
@@ -69,7 +69,7 @@ static void iq3_s_read(grid_parts *parts, const void *in)
 
 static void iq3_s_write(const grid_parts *parts, const void *in, float *y)
 {
-    const iq3_s_block *block = in;
+    const iq3_s_block *block = (const iq3_s_block *)in;
     for (int k = 0; k < 8; k++, y += 32) {
         const uint16_t *index = parts->index + 8 * k;
         const uint32_t minus = load_u32(block->signs + 4 * k);

@@ -49,6 +49,7 @@
  *                                                             signed bytes; a, b: uint64_t *
  *                 vf_fours(grid, index, i)                    of four points of four floats: rows index[0] to [3]
  *                 vf_negate_bits(a, u, i)                     lanes l where bit i + l of u is set
+ *                 vi_load_codes(p)                            VN elements widened to int32; p: uint16_t *
  * half floats     vf_from_f16(VI) vf_to_f16(VF) -> VI 0..65535      nearest even; a NaN becomes sign | 0x7e00
  *                 vf_store_f16(p, a)                                VN of them; p: uint8_t *
  *                 f16_to_f32(uint16_t) -> float   f32_to_f16(float) -> uint16_t      one value
@@ -68,6 +69,15 @@ V_FN VI vi_nearest(VF a)
 V_FN VI vi_clamp(VI a, int low, int high)
 {
     return vi_max(vi_min(a, vi_set1(high)), vi_set1(low));
+}
+
+V_FN VI vi_load_codes(const uint16_t *p)
+{
+#if VN > 1
+    return vi_load_u16((const uint8_t *)p);
+#else
+    return *p;
+#endif
 }
 
 #if VN > 1
@@ -96,7 +106,11 @@ V_FN VI vi_round_away(VF a)
 /* The number of the lowest bit set; u is not 0. */
 V_FN int first_bit(uint32_t u)
 {
+#if defined(__CUDACC__)
+    return __ffs((int)u) - 1;
+#else
     return __builtin_ctz(u);
+#endif
 }
 
 static inline uint16_t load_u16(const uint8_t *p)
@@ -131,8 +145,9 @@ static inline float load_f16(const uint8_t *p)
     return f16_to_f32(load_u16(p));
 }
 
-/* The NaN that arithmetic makes has its sign set on x86, where the reference's bytes come from, and clear on ARM. */
-#if defined(__aarch64__)
+/* The NaN that arithmetic makes has its sign set on x86, where the reference's bytes come from, and clear on ARM and on
+ * GPUs. */
+#if defined(__aarch64__) || defined(__CUDA_ARCH__)
 enum { NAN_SIGN_FLIP = 0x8000 };
 #else
 enum { NAN_SIGN_FLIP = 0 };

@@ -1,0 +1,122 @@
+/* Decode kernels: a CTA takes tiles of FORGE_DECODE_TILE weights. It stages their bytes in shared memory, 16 a thread at
+ * a time wherever the tile begins; then each thread makes four weights (eight of half size) and stores them as 16 bytes,
+ * neighbours side by side. Knows tiles and addresses, no block layout. */
+#ifndef FORGE_CUDA_DECODE_H
+#define FORGE_CUDA_DECODE_H
+
+#include "fours.h"
+
+/* What a result is made of, and how four or eight weights become 16 bytes of it. */
+struct to_f32 {
+    typedef float element;
+    enum { AT_ONCE = 4 };
+    static element one(float f) { return f; }
+    static Sixteen pack(const float *y)
+    {
+        return Sixteen{{f32_to_bits(y[0]), f32_to_bits(y[1]), f32_to_bits(y[2]), f32_to_bits(y[3])}};
+    }
+};
+
+template <uint16_t (*round)(float)> struct to_half {
+    typedef uint16_t element;
+    enum { AT_ONCE = 8 };
+    static element one(float f) { return round(f); }
+    static uint32_t two(const float *y) { return round(y[0]) | (uint32_t)round(y[1]) << 16; }
+    static Sixteen pack(const float *y) { return Sixteen{{two(y), two(y + 2), two(y + 4), two(y + 6)}}; }
+};
+
+V_FN uint16_t brain_bits(float f) { return (uint16_t)((uint32_t)bf16_round(vf_bits(f)) >> 16); }
+
+typedef to_half<half_bits> to_f16;
+typedef to_half<brain_bits> to_bf16;
+
+/* Copies n bytes into shared memory, the first to `staged` + address % 16, so that 16 bytes travel at a time. Returns
+ * where the first lies. All threads of the CTA call it; they are together again when it returns. */
+V_FN const uint8_t *stage(uint8_t *staged, const uint8_t *from, uint32_t n)
+{
+    const uint32_t past = (uint32_t)((uintptr_t)from & 15), head = (16 - past) & 15, lead = head < n ? head : n;
+    const uint32_t wide = (n - lead) / 16, tail = lead + 16 * wide;
+    uint8_t *to = staged + past;
+    for (uint32_t i = threadIdx.x; i < wide; i += blockDim.x) {
+        *(Sixteen *)(to + lead + 16 * i) = *(const Sixteen *)(from + lead + 16 * i);
+    }
+    for (uint32_t i = threadIdx.x; i < lead; i += blockDim.x) {
+        to[i] = from[i];
+    }
+    for (uint32_t i = tail + threadIdx.x; i < n; i += blockDim.x) {
+        to[i] = from[i];
+    }
+    __syncthreads();
+    return to;
+}
+
+typedef void four_fn(const uint8_t *block, int at, float *y);
+
+/* Blocks of `size` weights in `bytes` bytes. */
+template <int size, int bytes, four_fn *four, class To>
+V_FN void decode_blocks(const uint8_t *blocks, typename To::element *out, uint64_t count)
+{
+    enum { TILE_BLOCKS = FORGE_DECODE_TILE / size, TILE_BYTES = TILE_BLOCKS * bytes };
+    alignas(16) __shared__ uint8_t staged[TILE_BYTES + 16 + 16]; /* before by the address, after for word_at */
+    const uint64_t tiles = (count + TILE_BLOCKS - 1) / TILE_BLOCKS;
+    const int wide = ((uintptr_t)out & 15) == 0;
+    for (uint64_t tile = cta_index(); tile < tiles; tile += cta_count()) {
+        const uint64_t first = tile * TILE_BLOCKS, left = count - first;
+        const uint32_t n = left < TILE_BLOCKS ? (uint32_t)left : (uint32_t)TILE_BLOCKS;
+        const uint8_t *in = stage(staged, blocks + first * bytes, n * bytes);
+        typename To::element *to = out + first * size;
+#pragma unroll 4
+        for (uint32_t i = threadIdx.x * To::AT_ONCE; i < n * size; i += FORGE_DECODE_THREADS * To::AT_ONCE) {
+            float y[To::AT_ONCE];
+            for (int k = 0; k < To::AT_ONCE; k += 4) {
+                four(in + i / size * bytes, (int)(i % size) + k, y + k);
+            }
+            if (wide) {
+                *(Sixteen *)(to + i) = To::pack(y);
+            } else {
+                for (int k = 0; k < To::AT_ONCE; k++) {
+                    to[i + k] = To::one(y[k]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+}
+
+/* The bits of an element, loaded at once where elements lie on boundaries of theirs. */
+template <int bytes> V_FN uint64_t element_at(const uint8_t *p, int aligned)
+{
+    if (bytes == 2) {
+        return aligned ? *(const uint16_t *)p : load_u16(p);
+    }
+    if (bytes == 4) {
+        return aligned ? *(const uint32_t *)p : load_u32(p);
+    }
+    return aligned ? *(const uint64_t *)p : load_u64(p);
+}
+
+V_FN float f32_value(uint64_t bits) { return bits_to_f32((uint32_t)bits); }
+V_FN float f16_value(uint64_t bits) { return f16_to_f32((uint16_t)bits); }
+V_FN float bf16_value(uint64_t bits) { return bits_to_f32((uint32_t)bits << 16); }
+V_FN float f64_value(uint64_t bits)
+{
+    double d;
+    memcpy(&d, &bits, sizeof d);
+    return (float)d;
+}
+
+/* Floats of `bytes` bytes: single elements, those of a warp side by side. */
+template <int bytes, float (*value)(uint64_t), class To>
+V_FN void decode_floats(const uint8_t *in, typename To::element *out, uint64_t count)
+{
+    const int aligned = (uintptr_t)in % bytes == 0;
+    for (uint64_t at = cta_index() * FORGE_DECODE_TILE; at < count; at += cta_count() * FORGE_DECODE_TILE) {
+        const uint64_t end = count - at < FORGE_DECODE_TILE ? count : at + FORGE_DECODE_TILE;
+#pragma unroll 8
+        for (uint64_t i = at + threadIdx.x; i < end; i += FORGE_DECODE_THREADS) {
+            out[i] = To::one(value(element_at<bytes>(in + i * bytes, aligned)));
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,196 @@
+/* The emulated GPU's threads, and its kernels by name. See emulation.h. */
+#include "emulation.h"
+
+#include "lattice.h"
+#include "cuda/launch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+extern "C" {
+#define DECODER(name, suffix) void forge_decode_##name##_##suffix(const uint8_t *, void *, uint64_t);
+#define ENCODER(name, ...)                                                                                          \
+    void forge_encode_##name(const float *, const float *, const float *, const forge_lattice *, uint8_t *, uint64_t, \
+                             uint64_t, float, forge_failure *);
+#include "kernels.def"
+#undef DECODER
+#undef ENCODER
+void forge_row_mean_squares(const float *, float *, uint64_t, uint64_t);
+}
+
+namespace {
+
+enum State { READY, AT_WARP, AT_CTA, ENDED };
+constexpr size_t STACK = 256 << 10;
+constexpr unsigned LANES = 32, MOST = 1024;
+
+struct Fiber {
+    ucontext_t context;
+    State state;
+    int says;
+    uint32_t word;
+};
+
+Fiber fibers[MOST];
+std::vector<char> stacks;
+ucontext_t scheduler;
+unsigned current;
+void (*body)(void **);
+void **arguments;
+
+void refuse(const char *why)
+{
+    fprintf(stderr, "emulated GPU: %s (CTA %u, thread %u)\n", why, blockIdx.x, current);
+    abort();
+}
+
+void wait(State state)
+{
+    fibers[current].state = state;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+void begin()
+{
+    body(arguments);
+    fibers[current].state = ENDED;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+void resume(unsigned i)
+{
+    current = i;
+    threadIdx.x = i;
+    swapcontext(&scheduler, &fibers[i].context);
+}
+
+/* Lets those go on whose warp, or CTA, has come together. Says whether any may. */
+bool release(unsigned threads)
+{
+    unsigned at_cta = 0, ended = 0;
+    bool any = false;
+    for (unsigned i = 0; i < threads; i++) {
+        at_cta += fibers[i].state == AT_CTA;
+        ended += fibers[i].state == ENDED;
+    }
+    for (unsigned warp = 0; warp < threads; warp += LANES) {
+        unsigned n = 0, waiting = 0;
+        for (unsigned i = warp; i < threads && i < warp + LANES; i++, n++) {
+            waiting += fibers[i].state == AT_WARP;
+        }
+        for (unsigned i = warp; waiting == n && i < warp + n; i++) {
+            fibers[i].state = READY;
+            any = true;
+        }
+    }
+    for (unsigned i = 0; at_cta == threads && i < threads; i++) {
+        fibers[i].state = READY;
+        any = true;
+    }
+    if (!any && ended != threads) {
+        refuse("threads wait at a barrier that others do not reach");
+    }
+    return any;
+}
+
+void run_cta(unsigned threads)
+{
+    for (unsigned i = 0; i < threads; i++) {
+        Fiber &f = fibers[i];
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = &stacks[i * STACK];
+        f.context.uc_stack.ss_size = STACK;
+        f.context.uc_link = nullptr;
+        f.state = READY;
+        makecontext(&f.context, begin, 0);
+    }
+    do {
+        for (unsigned k = 0; k < threads; k++) {
+            const unsigned i = blockIdx.x % 2 ? threads - 1 - k : k;
+            if (fibers[i].state == READY) {
+                resume(i);
+            }
+        }
+    } while (release(threads));
+}
+
+template <class... A, size_t... i> void call(void (*kernel)(A...), void **args, std::index_sequence<i...>)
+{
+    kernel(*(A *)args[i]...);
+}
+
+template <class F> struct Unpacked;
+template <class... A> struct Unpacked<void (*)(A...)> {
+    template <void (*kernel)(A...)> static void run(void **args)
+    {
+        call(kernel, args, std::index_sequence_for<A...>());
+    }
+};
+
+struct Kernel {
+    const char *name;
+    void (*run)(void **);
+};
+
+#define KERNEL(name) {#name, Unpacked<decltype(&name)>::template run<&name>},
+const Kernel kernels[] = {
+#define DECODER(name, suffix) KERNEL(forge_decode_##name##_##suffix)
+#define ENCODER(name, ...) KERNEL(forge_encode_##name)
+#include "kernels.def"
+    KERNEL(forge_row_mean_squares)
+};
+
+} // namespace
+
+void emulated_barrier(int of_cta) { wait(of_cta ? AT_CTA : AT_WARP); }
+
+int emulated_any(int of_cta, int mine)
+{
+    fibers[current].says = mine;
+    emulated_barrier(of_cta);
+    const unsigned first = of_cta ? 0 : current / LANES * LANES, end = of_cta ? blockDim.x : first + LANES;
+    int any = 0;
+    for (unsigned i = first; i < end && i < blockDim.x; i++) {
+        any |= fibers[i].says != 0;
+    }
+    emulated_barrier(of_cta);
+    return any;
+}
+
+uint32_t emulated_shuffle(uint32_t mine, unsigned from)
+{
+    fibers[current].word = mine;
+    emulated_barrier(0);
+    const uint32_t found = fibers[current / LANES * LANES + from].word;
+    emulated_barrier(0);
+    return found;
+}
+
+/* As cuLaunchKernel in one dimension; -1 for an unknown name. */
+extern "C" int emulated_launch(const char *name, unsigned grid, unsigned threads, void **args)
+{
+    for (const Kernel &kernel : kernels) {
+        if (strcmp(kernel.name, name) == 0) {
+            if (threads > MOST || threads == 0 || grid == 0) {
+                refuse("a launch that no GPU would take");
+            }
+            stacks.resize(MOST * STACK);
+            body = kernel.run;
+            arguments = args;
+            gridDim = {grid, 1, 1};
+            blockDim = {threads, 1, 1};
+            for (unsigned i = 0; i < grid; i++) {
+                blockIdx = {i, 0, 0};
+                run_cta(threads);
+            }
+            return 0;
+        }
+    }
+    return -1;
+}
