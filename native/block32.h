@@ -102,7 +102,8 @@ V_FN void encode_blocks(const float *x, uint8_t *out, int64_t blocks, const floa
         for (int64_t b = row * row_blocks; b < end; b += VN) {
             Lanes g;
             lanes_at(&g, b, end, 32, bytes, x, out, w, row_blocks);
-            encode_weighted_lanes(&g, by_row(sigma2, b - row * row_blocks, end - row * row_blocks, row_blocks), weighted);
+            VF of_row = by_row(sigma2, b - row * row_blocks, end - row * row_blocks, row_blocks);
+            encode_weighted_lanes(&g, of_row, weighted);
         }
     }
 }

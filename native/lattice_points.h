@@ -1,4 +1,4 @@
-/* The lattices of grids.h as decoders need them: included where the tables of lattice.h lie, in lattice.c and on a GPU. */
+/* The lattices of grids.h as decoders need them: included where the tables of lattice.h lie, in lattice.c and on GPUs. */
 #ifndef FORGE_LATTICE_POINTS_H
 #define FORGE_LATTICE_POINTS_H
 
@@ -38,6 +38,7 @@ LATTICE_POINTS const float forge_grid_iq3_s[512][4] = {GRID_IQ3_S(IQ3_S)};
 #define TIMES16(P, s) TIMES4(P, s), TIMES4(P, (s) + 4), TIMES4(P, (s) + 8), TIMES4(P, (s) + 12)
 #define TIMES64(P, s) TIMES16(P, s), TIMES16(P, (s) + 16), TIMES16(P, (s) + 32), TIMES16(P, (s) + 48)
 LATTICE_POINTS const uint64_t forge_even_signs[128] = {TIMES64(EVEN, 0), TIMES64(EVEN, 64)};
-LATTICE_POINTS const uint64_t forge_bits[256] = {TIMES64(BITS, 0), TIMES64(BITS, 64), TIMES64(BITS, 128), TIMES64(BITS, 192)};
+LATTICE_POINTS const uint64_t forge_bits[256] = {TIMES64(BITS, 0), TIMES64(BITS, 64), TIMES64(BITS, 128),
+                                                 TIMES64(BITS, 192)};
 
 #endif

@@ -9,10 +9,11 @@
     }
 
 #define BLOCKS(name, block, bytes, suffix) \
-    DECODER(name, suffix, decode_blocks<block, bytes, name##_four, to_##suffix>)
+    DECODER(name, suffix, decode_blocks<block, bytes, name##_reader, to_##suffix>)
 #define FLOATS(name, bytes, suffix) DECODER(name, suffix, decode_floats<bytes, name##_value, to_##suffix>)
 
-#define EACH_QUANT(name, block, bytes) BLOCKS(name, block, bytes, f32) BLOCKS(name, block, bytes, f16) BLOCKS(name, block, bytes, bf16)
+#define EACH_QUANT(name, block, bytes) \
+    BLOCKS(name, block, bytes, f32) BLOCKS(name, block, bytes, f16) BLOCKS(name, block, bytes, bf16)
 #define EACH_WEIGHTED(name, block, bytes) EACH_QUANT(name, block, bytes)
 #define EACH_NEEDS_WEIGHTS(name, block, bytes) EACH_QUANT(name, block, bytes)
 #define EACH_FLOAT(name, block, bytes) FLOATS(name, bytes, f32) FLOATS(name, bytes, f16) FLOATS(name, bytes, bf16)

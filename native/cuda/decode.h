@@ -1,6 +1,6 @@
 /* Decode kernels: a CTA takes tiles of FORGE_DECODE_TILE weights. It stages their bytes in shared memory, 16 a thread at
- * a time wherever the tile begins; then each thread makes four weights (eight of half size) and stores them as 16 bytes,
- * neighbours side by side. Knows tiles and addresses, no block layout. */
+ * a time wherever the tile begins, then works out every scale once; then each thread makes four weights (eight of half
+ * size) and stores them as 16 bytes, neighbours side by side. Knows tiles and addresses, no block layout. */
 #ifndef FORGE_CUDA_DECODE_H
 #define FORGE_CUDA_DECODE_H
 
@@ -50,30 +50,50 @@ V_FN const uint8_t *stage(uint8_t *staged, const uint8_t *from, uint32_t n)
     return to;
 }
 
-typedef void four_fn(const uint8_t *block, int at, float *y);
+/* Weights i .. i + AT_ONCE - 1 of a tile as 16 bytes; they lie in block number `block` from `at` on. */
+template <int size, int bytes, class Type, class To>
+V_FN void make(const uint8_t *in, const Scale *scales, const float *table, uint32_t block, int at, float *y)
+{
+    const Scale s = scales[block * (size / Type::SUB) + (uint32_t)at / Type::SUB];
+    for (int k = 0; k < To::AT_ONCE; k += 4) {
+        Type::four(in + block * bytes, at + k, s, table, y + k);
+    }
+}
 
 /* Blocks of `size` weights in `bytes` bytes. */
-template <int size, int bytes, four_fn *four, class To>
+template <int size, int bytes, class Type, class To>
 V_FN void decode_blocks(const uint8_t *blocks, typename To::element *out, uint64_t count)
 {
-    enum { TILE_BLOCKS = FORGE_DECODE_TILE / size, TILE_BYTES = TILE_BLOCKS * bytes };
-    alignas(16) __shared__ uint8_t staged[TILE_BYTES + 16 + 16]; /* before by the address, after for word_at */
+    enum { TILE = FORGE_DECODE_TILE, TILE_BLOCKS = TILE / size, STEP = FORGE_DECODE_THREADS * To::AT_ONCE };
+    alignas(16) __shared__ uint8_t staged[TILE_BLOCKS * bytes + 16 + 16]; /* before by the address, after for word_at */
+    __shared__ Scale scales[TILE / Type::SUB];
+    __shared__ float table[16];
     const uint64_t tiles = (count + TILE_BLOCKS - 1) / TILE_BLOCKS;
     const int wide = ((uintptr_t)out & 15) == 0;
+    if (Type::LOOKED_UP && threadIdx.x < 16) {
+        table[threadIdx.x] = Type::value(threadIdx.x);
+    }
     for (uint64_t tile = cta_index(); tile < tiles; tile += cta_count()) {
         const uint64_t first = tile * TILE_BLOCKS, left = count - first;
         const uint32_t n = left < TILE_BLOCKS ? (uint32_t)left : (uint32_t)TILE_BLOCKS;
         const uint8_t *in = stage(staged, blocks + first * bytes, n * bytes);
         typename To::element *to = out + first * size;
-#pragma unroll 4
-        for (uint32_t i = threadIdx.x * To::AT_ONCE; i < n * size; i += FORGE_DECODE_THREADS * To::AT_ONCE) {
-            float y[To::AT_ONCE];
-            for (int k = 0; k < To::AT_ONCE; k += 4) {
-                four(in + i / size * bytes, (int)(i % size) + k, y + k);
+        for (uint32_t j = threadIdx.x; j < n * (size / Type::SUB); j += FORGE_DECODE_THREADS) {
+            scales[j] = Type::scale(in + j / (size / Type::SUB) * bytes, (int)(j % (size / Type::SUB)));
+        }
+        __syncthreads();
+        const uint32_t mine = threadIdx.x * To::AT_ONCE;
+        if (n == TILE_BLOCKS && wide) { /* as most are: all that does not change from step to step is done once */
+#pragma unroll
+            for (uint32_t i = 0; i < TILE; i += STEP) {
+                float y[To::AT_ONCE];
+                make<size, bytes, Type, To>(in, scales, table, mine / size + i / size, (int)(mine % size), y);
+                *(Sixteen *)(to + mine + i) = To::pack(y);
             }
-            if (wide) {
-                *(Sixteen *)(to + i) = To::pack(y);
-            } else {
+        } else {
+            for (uint32_t i = mine; i < n * size; i += STEP) {
+                float y[To::AT_ONCE];
+                make<size, bytes, Type, To>(in, scales, table, i / size, (int)(i % size), y);
                 for (int k = 0; k < To::AT_ONCE; k++) {
                     to[i + k] = To::one(y[k]);
                 }

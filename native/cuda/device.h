@@ -8,8 +8,8 @@
  *     --prec-div=true --prec-sqrt=true      IEEE division and root (the default, and so said)
  *     and no --use_fast_math, which would also flush denormals
  *
- * Three things have a shape of their own here, each beside its codec and compared with it by the tests: decoders (fours.h:
- * four weights a thread, from bytes that the CTA staged in shared memory), the search of the lattice types
+ * Three things have a shape of their own here, each beside its codec and compared with it by the tests: decoders
+ * (fours.h: four weights a thread, from bytes that the CTA staged in shared memory), the search of the lattice types
  * (lattice_lanes.h: the lanes of a warp are the scales tried), and how blocks come to threads (encode.h).
  *
  * Where NaNs come from arithmetic their sign is clear, as on ARM and unlike x86: see NAN_SIGN_FLIP in vocabulary.h.

@@ -1,9 +1,9 @@
 /* The search of the lattice types IQ2 and IQ3 on a GPU: in place of what lattice_fit.h has for vectors.
  *
- * A warp has one sub-block, the lanes of the warp are the scales tried, up to 31, and each moves its codes to the
- * lattice as the reference does, from the whole list of a code's neighbours: no test of what is sure, and no memory for
- * lines. Neighbouring scales mostly round to the same code, so that the lanes of a warp read the same lists. All else of
- * the search is the same in every lane, computed by each from the codec's text. Between lanes go sums and codes, through
+ * A warp has one sub-block, its lanes are the scales tried, up to 31, and each moves its codes to the lattice as the
+ * reference does, from the whole list of a code's neighbours: no test of what is sure, and no memory for lines.
+ * Neighbouring scales mostly round to the same code, so that the lanes of a warp read the same lists. All else of the
+ * search is the same in every lane, computed by each from the codec's text. Between lanes go sums and codes, through
  * shared memory, two words a lane and eight. */
 #ifndef FORGE_CUDA_LATTICE_LANES_H
 #define FORGE_CUDA_LATTICE_LANES_H
@@ -12,7 +12,7 @@ enum { LATTICE_THREADS = 128, WARP = 32 }; /* threads at most in a CTA that sear
 
 V_FN unsigned lane_of_warp(void) { return threadIdx.x % WARP; }
 
-/* Adds nothing up: each lane takes r's code k of the lane `from`, all of them held in `codes`. */
+/* r's codes become those of the lane `from`, or stay when that is -1; `mine` are each lane's. */
 V_FN void lattice_take_codes(lattice_run *r, int groups, const VI *mine, int from)
 {
     __shared__ int32_t codes[8][LATTICE_THREADS];

@@ -34,7 +34,7 @@
 
 enum {
     FORGE_DECODE_THREADS = 256,
-    FORGE_DECODE_TILE = 4096, /* elements: whole blocks of every type */
+    FORGE_DECODE_TILE = 8192, /* elements: whole blocks of every type */
     FORGE_ROW_THREADS = 64
 };
 

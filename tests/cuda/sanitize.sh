@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The kernels on the emulated GPU, compiled with AddressSanitizer and UndefinedBehaviorSanitizer. The core beside them is
-# the ordinary one. Usage: sanitize.sh PYTHON [pytest arguments]
+# The kernels on the emulated GPU, compiled with AddressSanitizer and UndefinedBehaviorSanitizer. The core beside them
+# is the ordinary one. Usage: sanitize.sh PYTHON [pytest arguments]
 set -euo pipefail
 python=$1
 shift
