@@ -260,7 +260,10 @@ class _Inputs:
 
 
 def _moments(inputs: Floats) -> list[tuple[int, Floats]]:
-    """Second moments of inputs (tokens, width), shrunk as so many tokens call for, in blocks on the diagonal."""
+    """Second moments of inputs (tokens, width), shrunk as so many tokens call for, in blocks on the diagonal.
+
+    The inputs are those that the quantized layers make, with their errors: nothing is taken off for these.
+    """
     tokens, width = inputs.shape
     blocks, start = [], 0
     for size in block_sizes(width, WIDTH // ALIGNED * ALIGNED):
@@ -268,6 +271,6 @@ def _moments(inputs: Floats) -> list[tuple[int, Floats]]:
         for at in range(0, tokens, PANEL):
             part = np.ascontiguousarray(inputs[at : at + PANEL, start : start + size])
             block += part.T @ part
-        blocks.append((start, shrunk(block / np.float32(tokens), tokens)))
+        blocks.append((start, shrunk(block / np.float32(tokens), tokens, 1.0)))
         start += size
     return blocks

@@ -30,6 +30,9 @@ FITTED = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_
 FITTED |= {"IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"} | FEW_LEVELS | LATTICES
 #: Of the mean square of the inputs, what is added to each: directions in which no input was seen count a little.
 DAMPING = 0.01
+#: Of what lies off the diagonal, the share that stays however many tokens were seen: in the quantized model inputs are
+#: blurred by the errors of the layers before, which have little in common from one column to the next.
+STEADY = 0.95
 #: How often a block is rounded, its scales fitted to the levels found between one time and the next: a second time
 #: takes 1 to 3 % off the error, of eight bits 8 % and of six half a per cent; a third time 2 % of what two bits leave.
 ROUNDS = dict.fromkeys(FITTED, 2) | dict.fromkeys(FEW_LEVELS | LATTICES | {"Q2_K"}, 3) | {"Q6_K": 1}
@@ -129,13 +132,13 @@ class _Part:
         return status
 
 
-def shrunk(block: Floats, tokens: int) -> Floats:
+def shrunk(block: Floats, tokens: int, steady: float = STEADY) -> Floats:
     """Second moments nearer to their diagonal, by as much as so few tokens call for: from fewer tokens than columns a
     covariance tells of the sample what is not true of the model.
 
-    block: float32 (b, b). The share of what lies off the diagonal that stays is tokens / (tokens + b).
+    block: float32 (b, b). The share of what lies off the diagonal that stays is steady * tokens / (tokens + b).
     """
-    keep = tokens / (tokens + block.shape[0])
+    keep = steady * tokens / (tokens + block.shape[0])
     out = (block * np.float32(keep)).astype(np.float32)
     np.fill_diagonal(out, np.diagonal(block))
     return out

@@ -12,6 +12,7 @@ from gguf_forge.quant.fit import (
     FEW_LEVELS,
     FITTED,
     LATTICES,
+    STEADY,
     SUB_BLOCKS,
     Layout,
     Metric,
@@ -215,8 +216,9 @@ def test_few_tokens_draw_a_covariance_to_its_diagonal() -> None:
     h = covariance(64)
     few, many = shrunk(h, 16), shrunk(h, 10**7)
     np.testing.assert_array_equal(np.diagonal(few), np.diagonal(h))
-    np.testing.assert_allclose(few[0, 1:], h[0, 1:] * 0.2, rtol=1e-6)
-    np.testing.assert_allclose(many, h, rtol=1e-4)
+    np.testing.assert_allclose(few[0, 1:], h[0, 1:] * 0.2 * STEADY, rtol=1e-6)
+    np.testing.assert_allclose(many[0, 1:], h[0, 1:] * STEADY, rtol=1e-4)
+    np.testing.assert_allclose(shrunk(h, 10**7, 1.0), h, rtol=1e-4)
 
 
 def test_the_surrogate_weighs_what_the_first_layer_sees() -> None:
