@@ -22,9 +22,11 @@ def open(  # noqa: A001 - the public name
             tensor.data                                      # uint8 (..., row bytes), a view of the mapped file
             tensor.dequantize()                              # float32 of tensor.shape
 
-    Only headers are read on opening. `limits` bounds what a file may declare. A file with tensors of a type that is
-    not read, such as another program's, is refused; with `unknown_types` it opens all the same, for its metadata and
-    its other tensors. Those are then in `model.unknown`, with .name .type_id .probably .shape .offset .path.
+    A URL does too, http(s) or hf://OWNER/REPO[@REVISION]/FILE, with `pip install 'gguf-forge[remote]'`: bytes are then
+    fetched where they are used. Only headers are read on opening. `limits` bounds what a file may declare.
+
+    A file with tensors of a type that is not read, such as another program's, is refused; with `unknown_types` it opens
+    all the same, for its metadata and its other tensors. Those are then in `model.unknown`, with .name .type_id .probably .shape .offset .path.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable); all are ForgeErrors.

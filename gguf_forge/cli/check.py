@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gguf_forge.cli.options import PATH
+from gguf_forge.cli.options import FILE
 from gguf_forge.cli.terminal import Terminal
 from gguf_forge.errors import printable
 
 if TYPE_CHECKING:
+    from gguf_forge.remote.location import Location
     from gguf_forge.whole.check import CheckLimits, Report
 
 FINDINGS, UNREADABLE = 1, 3
 
 
 @click.command("check")
-@click.argument("files", type=PATH, nargs=-1, required=True)
+@click.argument("files", type=FILE, nargs=-1, required=True)
 @click.option("--data", is_flag=True, help="Read all tensors' data, too.")
 @click.option(
     "--severity",
@@ -35,7 +36,7 @@ FINDINGS, UNREADABLE = 1, 3
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
-    files: tuple[Path, ...], data: bool, severity: str, limits: tuple[str, ...], as_json: bool, quiet: bool
+    files: tuple[Path | Location, ...], data: bool, severity: str, limits: tuple[str, ...], as_json: bool, quiet: bool
 ) -> None:
     """Check .gguf FILES: structure, keys, tensors, tokenizer and chat template, as llama.cpp wants them.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import PATH, speaking
+from gguf_forge.cli.options import FILE, speaking
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal, say, size
 from gguf_forge.errors import ForgeError, printable
@@ -19,6 +19,7 @@ from gguf_forge.errors import ForgeError, printable
 if TYPE_CHECKING:
     from gguf_forge.format.reader import Tensor, UnknownTensor
     from gguf_forge.format.values import Value
+    from gguf_forge.remote.location import Location
     from gguf_forge.whole.diff import Differences, KeyDifference, TensorDifference
 
 DIFFERENT, TROUBLE = 1, 2
@@ -29,13 +30,15 @@ LONG_TEXT = 5000
 
 
 @click.command("diff")
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 @click.option("--headers", is_flag=True, help="Compare keys, names, shapes and types only; read no tensor's bytes.")
 @click.option("--data", is_flag=True, help="Say how far values are apart, of tensors of different types too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @speaking
-def command(a: Path, b: Path, headers: bool, data: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
+def command(
+    a: Path | Location, b: Path | Location, headers: bool, data: bool, as_json: bool, quiet: bool, verbose: bool
+) -> None:
     """Show where the models in A and B differ: keys, tokenizer, chat template, tensors by shape, type and bytes.
 
     How files are laid out does not count: shards, padding, the order of keys and tensors. The exit code is 0 where
@@ -63,7 +66,7 @@ def command(a: Path, b: Path, headers: bool, data: bool, as_json: bool, quiet: b
         raise click.exceptions.Exit(DIFFERENT)
 
 
-def _show(terminal: Terminal, a: Path, b: Path, found: Differences) -> None:
+def _show(terminal: Terminal, a: Path | Location, b: Path | Location, found: Differences) -> None:
     terminal.show(printable(f"- {a}"), printable(f"+ {b}"))
     if found.endian is not None:
         terminal.show(f"byte order: {found.endian[0]}, {found.endian[1]}")
@@ -145,7 +148,7 @@ def _what(tensor: TensorDifference) -> str:
     return "; ".join(part for part in (words, f"not compared: {tensor.why}" if tensor.why else "") if part)
 
 
-def _document(a: Path, b: Path, found: Differences) -> dict[str, Any]:
+def _document(a: Path | Location, b: Path | Location, found: Differences) -> dict[str, Any]:
     return {
         "a": str(a),
         "b": str(b),

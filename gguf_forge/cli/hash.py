@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import PATH, speaking
+from gguf_forge.cli.options import FILE, PATH, speaking
 from gguf_forge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from gguf_forge.remote.location import Location
     from gguf_forge.whole.hashing import FileHashes, Verdict
 
 #: The exit code where a hash is not the manifest's.
@@ -18,7 +19,7 @@ DIFFERS = 1
 
 
 @click.command("hash")
-@click.argument("file", type=PATH)
+@click.argument("file", type=FILE)
 @click.option("--xxh64", is_flag=True, help="The fastest; needs gguf-forge[hash].")
 @click.option("--sha1", is_flag=True)
 @click.option("--sha256", is_flag=True, help="The default.")
@@ -29,10 +30,10 @@ DIFFERS = 1
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @speaking
 def command(
-    file: Path, every: bool, no_layer: bool, manifest: Path | None, as_json: bool, quiet: bool, verbose: bool,
-    **named: bool,
+    file: Path | Location, every: bool, no_layer: bool, manifest: Path | None, as_json: bool, quiet: bool,
+    verbose: bool, **named: bool,
 ) -> None:  # fmt: skip
-    """Hash the tensors of FILE, each and all together, whatever its metadata (of a set: as of the merged file).
+    """Hash the tensors of FILE or URL, each and all together, whatever its metadata (of a set: as of the merged file).
 
     With --check the exit code is 0 where FILE is what the manifest tells of, and 1 where it is not; hashes that are not
     asked for by name are then the manifest's strongest.
@@ -64,7 +65,7 @@ def _line(algorithm: str, digest: str, name: str) -> str:
     return f"{algorithm:<8}  {digest}  {name}"
 
 
-def _checked(file: Path, verdict: Verdict) -> str:
+def _checked(file: Path | Location, verdict: Verdict) -> str:
     said = {True: "Ok", False: "Mismatch", None: "Not Found"}[verdict.same]
     name = f"{file}:{verdict.name}" if verdict.name else str(file)
     return f"{_line(verdict.algorithm, verdict.hash or '-', name)}  -  {said}"

@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import PATH
+from gguf_forge.cli.options import FILE
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal, count, size
 from gguf_forge.errors import printable
 
 if TYPE_CHECKING:
     from gguf_forge.format.reader import GGUFFile
+    from gguf_forge.remote.location import Location
 
 #: Characters of a text and elements of an array shown of a value.
 SHOWN_TEXT, SHOWN_ITEMS = 160, 6
 
 
 @click.command("inspect")
-@click.argument("file", type=PATH)
+@click.argument("file", type=FILE)
 @click.option("--tensors", is_flag=True, help="List every tensor: type, shape (last axis contiguous), size, offset.")
 @click.option("--keys", metavar="GLOB", help="List the metadata keys that match, with type and value ('*': all).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON document (--keys narrows it).")
-def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
-    """Show what a .gguf FILE holds (any shard of a set shows the set; alone if others are missing or do not fit).
+def command(file: Path | Location, tensors: bool, keys: str | None, as_json: bool) -> None:
+    """Show what a .gguf FILE, or a URL, holds (any shard of a set shows the set; alone if others are missing).
 
     Without options: model, size, bits per weight, a histogram of types, context, tokenizer. A type of another program
     appears by its number.
@@ -45,7 +46,7 @@ def command(file: Path, tensors: bool, keys: str | None, as_json: bool) -> None:
             terminal.show(*_page(summarize(opened)))
 
 
-def _opened(file: Path, terminal: Terminal) -> GGUFFile:
+def _opened(file: Path | Location, terminal: Terminal) -> GGUFFile:
     """The file with its set, or, where that is not whole and sound, the one at hand."""
     from gguf_forge.errors import ForgeError
     from gguf_forge.format import reader

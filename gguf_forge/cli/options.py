@@ -149,7 +149,27 @@ class NamedPath(click.Path):
         """The path; a usage error for an empty one."""
         if value == "":
             self.fail("an empty path", param, ctx)
+        if isinstance(value, str) and value.lower().startswith(("http://", "https://", "hf://")):
+            self.fail("no path but a URL, which inspect, check, diff and hash read", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class NamedFile(NamedPath):
+    """The path of a file that is read, or its URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or a Location; a usage error for a URL that is none."""
+        from gguf_forge.errors import ForgeError
+        from gguf_forge.remote.location import Location, is_url, located
+
+        if isinstance(value, Location):
+            return value
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        try:
+            return located(value)
+        except ForgeError as error:
+            self.fail(str(error), param, ctx)
 
 
 class OutputPath(NamedPath):
@@ -176,6 +196,8 @@ class StreamablePath(NamedPath):
 STREAM = "-"
 #: What every argument and option that names a file or folder is: one that is read, one that is made, or streamed to.
 PATH = NamedPath(path_type=Path)
+#: What is read, local or not.
+FILE = NamedFile(path_type=Path)
 OUTPUT = OutputPath(path_type=str)
 STREAMABLE = StreamablePath(path_type=str)
 

@@ -178,7 +178,7 @@ def quantize_file(
         how, overrides = quantization or Quantization(), typed(metadata or {})
         job = with_wholes(Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize), model)
         path = quantized_path(output, job)
-        require_other(file.paths, [path])
+        require_other(file.local_paths(), [path])
         new = [path.parent] if names_folder(output) else ()
         homes = {tensor.name: file.paths.index(tensor.path) for tensor in file.tensors.values()}
         outputs = Outputs([path], "little", overwrite, splitting, homes, new, resume, part)

@@ -11,12 +11,27 @@ from gguf_forge.errors import ForgeError, TruncatedError, escaped
 Buffer = bytes | mmap.mmap
 
 
-class Cursor:
-    """Reads forward over `buffer` from `pos`, in the byte order of `order` ("<" or ">")."""
+class MoreNeeded(Exception):  # noqa: N818 - no error: it says how to go on
+    """A file's first bytes do not reach: those up to `stop` are needed, and the file has them."""
 
-    def __init__(self, buffer: Buffer, path: str | os.PathLike[str], pos: int = 0, order: str = "<") -> None:
+    def __init__(self, stop: int) -> None:
+        super().__init__(stop)
+        self.stop = stop
+
+
+class Cursor:
+    """Reads forward over `buffer` from `pos`, in the byte order of `order` ("<" or ">").
+
+    `size`: bytes of the file that the buffer is the start of, if it is not the whole; MoreNeeded is raised where a read
+    goes beyond the buffer, but not beyond the file. `held`: where the buffer ends, `end`: where the file does.
+    """
+
+    def __init__(
+        self, buffer: Buffer, path: str | os.PathLike[str], pos: int = 0, order: str = "<", size: int = 0
+    ) -> None:
         self.buffer = buffer
-        self.end = len(buffer)
+        self.held = len(buffer)
+        self.end = max(size, self.held)
         self.path = path
         self.pos = pos
         self._field = ""
@@ -43,8 +58,10 @@ class Cursor:
 
     def need(self, count: int, what: str) -> None:
         """Refuses when fewer than `count` bytes are left."""
-        if count > self.end - self.pos:
-            raise self.error(TruncatedError, f"{what} needs {number(count)} bytes, {self.end - self.pos} left")
+        if count > self.held - self.pos:
+            if count > self.end - self.pos:
+                raise self.error(TruncatedError, f"{what} needs {number(count)} bytes, {self.end - self.pos} left")
+            raise MoreNeeded(self.pos + count)
 
     def u32(self, what: str) -> int:
         """The next unsigned 32-bit number."""
@@ -84,6 +101,7 @@ class Cursor:
         left = self.end - self.pos
         if length > left:
             raise self.error(TruncatedError, f"{what} needs {number(length)} bytes, {left} left", start)
+        self.need(length, what)
         self.pos += length
         return self.buffer[self.pos - length : self.pos]
 

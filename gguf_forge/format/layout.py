@@ -95,6 +95,7 @@ class Limits:
     depth: int = 8  # arrays in arrays; no known file has any
     dims: int = 4  # ggml's bound
     alignment: int = 1 << 20  # known files use at most 4096
+    remote_header_bytes: int = 256 << 20  # of a file behind a URL; one with 256,000 tokens takes 16 MB
 
 
 LIMITS = Limits()

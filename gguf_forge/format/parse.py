@@ -94,9 +94,10 @@ class Header:
 def parse(buffer: Buffer, size: int, path: str | os.PathLike[str], limits: Limits = LIMITS) -> Header:
     """Parses the header that `buffer` starts with; `size` is the length in bytes of the file it belongs to.
 
-    Raises FormatError (another format or version), TruncatedError, InvalidError, LimitError.
+    Raises FormatError (another format or version), TruncatedError, InvalidError, LimitError; MoreNeeded where the
+    buffer ends before the header does, but the file does not.
     """
-    cursor = Cursor(buffer, path)
+    cursor = Cursor(buffer, path, size=size)
     version = _parse_version(cursor)
     header = Header(os.fspath(path), buffer, size, version, cursor.order)
     cursor.within("header")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gguf_forge.errors import InvalidError, UnsupportedError, escaped
+from gguf_forge.errors import IncompleteSetError, InvalidError, RequestError, UnsupportedError, escaped
 from gguf_forge.format import shards
 from gguf_forge.format.foreign import probably
 from gguf_forge.format.layout import LIMITS, Limits, ValueType
@@ -21,6 +21,8 @@ from gguf_forge.format.parse import Entry
 from gguf_forge.format.part import Bytes, Part
 from gguf_forge.format.validate import Placed, Unsized
 from gguf_forge.format.values import Value
+from gguf_forge.remote.answers import NotThereError
+from gguf_forge.remote.location import Location, located
 from gguf_forge.types import TensorType
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ class Tensor:
 
     @property
     def data(self) -> Bytes:
-        """The raw blocks as stored, uint8 of shape (*shape[:-1], row_bytes), read-only; a view of the mapped file.
+        """The raw blocks as stored, uint8 of shape (*shape[:-1], row_bytes), read-only; a view of the mapped file, or
+        all fetched where that is behind a URL.
 
         Raises ChangedInputError when the file was changed since it was opened, InputError when it is closed. A file
         that is cut while the view is in use ends the process (SIGBUS); `read_rows` has no such risk.
@@ -125,7 +128,7 @@ class Tensor:
         shape = (*self.shape[:-1], self.row_bytes)
         if not self.nbytes:
             return np.empty(shape, dtype=np.uint8)
-        return np.frombuffer(self._part.buffer, np.uint8, self.nbytes, self.offset).reshape(shape)
+        return self._part.view(self.offset, self.nbytes).reshape(shape)
 
     def read_rows(self, start: int, stop: int) -> Bytes:
         """Rows `start` to `stop` over the flattened leading axes: a new uint8 array of shape (stop - start, row_bytes).
@@ -226,7 +229,7 @@ class GGUFFile:
     `unknown_types`, dict of name to UnknownTensor of those whose type is not read; they are not among the `tensors`.
     """
 
-    def __init__(self, parts: list[Part], path: Path, decode_rows: Decoder | None) -> None:
+    def __init__(self, parts: list[Part], path: Path | Location, decode_rows: Decoder | None) -> None:
         first = parts[0]
         self.parts = parts
         self.path = path
@@ -243,6 +246,13 @@ class GGUFFile:
         self.unknown: Mapping[str, UnknownTensor] = {
             t.info.name: UnknownTensor(part, t) for part in parts for t in part.checked.unsized
         }
+
+    def local_paths(self) -> list[Path]:
+        """The paths of all files. RequestError where they are behind URLs: this is for what takes local files only."""
+        found = [path for path in self.paths if isinstance(path, Path)]
+        if len(found) < len(self.paths):
+            raise RequestError(f"{self.path}: a file behind a URL; this reads local ones only")
+        return found
 
     def listing(self) -> list[Tensor | UnknownTensor]:
         """All tensors in the files' order, those of unknown types among them."""
@@ -281,15 +291,17 @@ def open(  # noqa: A001 - the public name
 ) -> GGUFFile:
     """Opens a GGUF file of version 2 or 3, either byte order, or the whole set when `path` is any of its shards.
 
-    Only headers are read. `limits` bounds what a file may declare. `decode_rows` turns blocks of a type, uint8
-    (..., row bytes), into float32 (..., width) for `Tensor.dequantize`; without it only plain numbers are decoded.
+    `path` may be an http(s) URL, or hf://OWNER/REPO[@REVISION]/FILE, read by ranges (UnsupportedError without the
+    packages for that); the other shards are looked for beside it. Only headers are read. `limits` bounds what a file
+    may declare. `decode_rows` turns blocks of a type, uint8 (..., row bytes), into float32 (..., width) for
+    `Tensor.dequantize`; without it only plain numbers are decoded.
     `alone`: open a shard as it stands, without its set. `unknown_types`: open also a file with tensors whose type is
     not read, for its metadata and its other tensors; these are listed in `unknown`.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable).
     """
-    named = Path(path)
+    named = located(path)
     parts: list[Part] = []
     try:
         parts.append(Part(named, limits, unknown_types=unknown_types))
@@ -297,7 +309,7 @@ def open(  # noqa: A001 - the public name
         if siblings:
             for sibling in siblings:
                 if sibling != named:
-                    parts.append(Part(sibling, limits, unknown_types=unknown_types))
+                    parts.append(_sibling(sibling, limits, unknown_types))
             parts.sort(key=lambda part: siblings.index(part.path))
             shards.check_set(parts)
     except BaseException:
@@ -305,3 +317,11 @@ def open(  # noqa: A001 - the public name
             part.close()
         raise
     return GGUFFile(parts, named, decode_rows)
+
+
+def _sibling(path: Path | Location, limits: Limits, unknown_types: bool) -> Part:
+    """Another file of a set. Behind a URL it is only now seen whether it is there: IncompleteSetError if not."""
+    try:
+        return Part(path, limits, unknown_types=unknown_types)
+    except NotThereError as error:
+        raise IncompleteSetError(f"a shard of the set is missing: {error.text}", path=error.path) from None

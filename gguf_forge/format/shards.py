@@ -11,6 +11,7 @@ from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError, esca
 from gguf_forge.format.layout import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, ValueType
 from gguf_forge.format.part import Part
 from gguf_forge.format.values import Value, i32, u16
+from gguf_forge.remote.location import Location
 from gguf_forge.system import long_path
 
 #: In the order of converters and of llama-quantize, and in that of llama-gguf-split.
@@ -70,11 +71,11 @@ def cut(sizes: Sequence[int], max_size: int | None, max_tensors: int | None, ten
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
 
 
-def siblings(part: Part) -> list[Path]:
+def siblings(part: Part) -> Sequence[Path | Location]:
     """The paths of all shards of the set that `part` is of, in order; empty when it is a whole model.
 
-    Raises IncompleteSetError when shards are missing, or not to be found as this one's name is none of a shard's;
-    InvalidError for a name or keys that contradict the keys.
+    Whether those behind URLs are there is not known. Raises IncompleteSetError when shards are missing, or not to be
+    found as this one's name is none of a shard's; InvalidError for a name or keys that contradict the keys.
     """
     count = _number(part, SPLIT_COUNT, (ValueType.UINT16,))
     if count is None or count <= 1:  # 0 is what llama-gguf-split leaves in a file that it merged
@@ -90,7 +91,7 @@ def siblings(part: Part) -> list[Path]:
         )
         raise InvalidError(text, path=part.path)
     paths = [part.path.with_name(shard_name(match["prefix"], n, count)) for n in range(1, count + 1)]
-    missing = [p.name for p in paths if not os.path.exists(long_path(p))]
+    missing = [p.name for p in paths if isinstance(p, Path) and not os.path.exists(long_path(p))]
     if missing:
         raise IncompleteSetError(f"{len(missing)} of {count} shards are missing: {listed(missing)}", path=part.path)
     return paths

@@ -62,7 +62,7 @@ def _window(cursor: Cursor, count: int) -> tuple[Starts, Starts]:
     """Steps over up to `count` short strings; returns their starts and lengths, none if the first is not short."""
     begin = cursor.pos
     low, zeros_at = (0, 1) if cursor.order == "<" else (7, 0)
-    size = min(_WINDOW, cursor.end - begin)
+    size = min(_WINDOW, cursor.held - begin)
     if size < 8:
         return _NONE, _NONE
     raw = np.frombuffer(cursor.buffer, np.uint8, size, begin)
@@ -78,7 +78,7 @@ def _window(cursor: Cursor, count: int) -> tuple[Starts, Starts]:
     stops = starts + 8 + lengths
     chained = stops[:-1] == starts[1:]
     good = len(starts) if chained.all() else int(chained.argmin()) + 1
-    if begin + stops[good - 1] > cursor.end:
+    if begin + stops[good - 1] > cursor.held:
         good -= 1
     if not good:
         return _NONE, _NONE
@@ -91,7 +91,7 @@ _NONE: Starts = np.empty(0, dtype=np.int64)
 
 def _walk(cursor: Cursor, first: int, steps: int, count: int) -> tuple[Starts, Starts]:
     """Steps over `steps` strings of any length, from number `first` of `count`; returns their starts and lengths."""
-    buffer, end, pos = cursor.buffer, cursor.end, cursor.pos
+    buffer, end, pos = cursor.buffer, cursor.held, cursor.pos
     unpack = struct.Struct(cursor.order + "Q").unpack_from
     starts = np.empty(steps, dtype=np.int64)
     lengths = np.empty(steps, dtype=np.int64)

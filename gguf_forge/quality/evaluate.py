@@ -290,7 +290,7 @@ class _Run:
 
 def _digest(path: Path) -> bytes:
     with reader.open(path) as file:
-        return digest_of(list(file.paths))
+        return digest_of(file.local_paths())
 
 
 def _verdict(

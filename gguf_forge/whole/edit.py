@@ -334,7 +334,7 @@ def _writer(
     for one in _declared(tensors):
         out.declare(one.name, one.shape, one.type)
     if path != part.path:
-        require_other(file.paths, [path])
+        require_other(file.local_paths(), [path])
     return out
 
 

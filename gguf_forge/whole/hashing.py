@@ -18,6 +18,7 @@ import numpy as np
 from gguf_forge.errors import FormatError, RequestError, UnsupportedError, escaped, listed
 from gguf_forge.format import reader
 from gguf_forge.format.layout import LIMITS, Limits
+from gguf_forge.remote.location import Location, located
 from gguf_forge.whole.copying import PIECE, Progress
 from gguf_forge.whole.given import read_given
 
@@ -53,7 +54,7 @@ class FileHashes:
     `whole` may have a `uuid`. `tensors` is empty where only the whole was asked for.
     """
 
-    path: Path
+    path: Path | Location
     tensors: Mapping[str, Mapping[str, str]]
     whole: Mapping[str, str]
 
@@ -106,7 +107,7 @@ def hash_file(
             if own:
                 found[tensor.name] = {name: hasher.hexdigest() for name, hasher in own.items()}
         file.check_unchanged()
-    return FileHashes(Path(path), found, {name: _written(name, hasher) for name, hasher in whole.items()})
+    return FileHashes(located(path), found, {name: _written(name, hasher) for name, hasher in whole.items()})
 
 
 def _update(hasher: Hasher, data: memoryview) -> None:

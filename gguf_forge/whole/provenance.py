@@ -59,8 +59,9 @@ def manifest(
         tensors: dict[str, dict[str, Any]] = {
             t.name: {"name": t.name, "type": t.type.name, "shape": list(t.shape)} for t in file.tensors.values()
         }
-        subjects = [_resource(part) for part in file.paths]
-        headers = [{"name": p.path.name, "digest": _digest(p.path, p.checked.header.end)} for p in file.parts]
+        both = [*zip(file.local_paths(), file.parts, strict=True)]
+        subjects = [_resource(part) for part in file.local_paths()]
+        headers = [{"name": path.name, "digest": _digest(path, p.checked.header.end)} for path, p in both]
         metadata = {key: file.metadata.get(key) for key in ("general.architecture", "general.file_type")}
         file.check_unchanged()
     hashes = hash_file(path).tensors
@@ -105,7 +106,7 @@ def check_manifest(
     subjects, dependencies, tensors = _parts(statement)
     found: list[Finding] = []
     with reader.open(path) as file:
-        paths = file.paths
+        paths = file.local_paths()
     stated = _against(paths, subjects, ERROR)
     found += stated
     if stated:
@@ -190,7 +191,7 @@ def _files_of(source: StrPath | None) -> list[Path]:
     path = Path(source)
     if not path.is_dir():
         with reader.open(path) as file:
-            return list(file.paths)
+            return file.local_paths()
     return sorted(p for p in path.iterdir() if p.is_file() and not p.name.endswith(ASIDE))
 
 

@@ -76,7 +76,7 @@ def split_file(
         out = SetWriter(
             target, metadata, shards, endian=file.endian, overwrite=overwrite, key_order=SPLIT_TOOL_KEYS
         )
-        require_other(file.paths, out.paths)
+        require_other(file.local_paths(), out.paths)
         made = out.shards()
         if dry_run:
             return made
@@ -103,10 +103,11 @@ def _write(
 
 
 def _prefix(given: StrPath | None, file: GGUFFile) -> Path:
+    path = file.local_paths()[0]
     if given is None:
-        return file.path.with_name(name_prefix(file.path))
+        return path.with_name(name_prefix(path))
     if os.path.isdir(given) or names_folder(given):
-        return Path(given) / name_prefix(file.path)
+        return Path(given) / name_prefix(path)
     return Path(given)
 
 
@@ -134,7 +135,7 @@ def merge_files(
         if output is not None and not isinstance(output, (str, os.PathLike)):
             return _streamed(file, metadata, output, dry_run, delete, progress)
         path = _merged_path(output, file)
-        require_other(file.paths, [path])
+        require_other(file.local_paths(), [path])
         out = GGUFWriter(path, metadata, endian=file.endian, overwrite=overwrite)
         for tensor in declared(file.tensors.values()):
             out.declare(tensor.name, tensor.shape, tensor.type)
@@ -145,7 +146,7 @@ def merge_files(
         _write(out, file, path, output, progress)
         if delete:
             _require_same(file, path)
-            paths = file.paths
+            paths = file.local_paths()
     if delete:
         _remove(paths)
     return made
@@ -168,9 +169,10 @@ def _streamed(
 
 
 def _merged_path(given: StrPath | None, file: GGUFFile) -> Path:
-    name = name_prefix(file.path) + ".gguf"
+    path = file.local_paths()[0]
+    name = name_prefix(path) + ".gguf"
     if given is None:
-        return file.path.with_name(name)
+        return path.with_name(name)
     return Path(given) / name if os.path.isdir(given) or names_folder(given) else Path(given)
 
 

@@ -11,6 +11,7 @@ from gguf_forge.errors import ForgeError, IncompleteSetError, InvalidError
 from gguf_forge.format import reader
 from gguf_forge.format.findings import ERROR, Finding
 from gguf_forge.format.reader import GGUFFile, Tensor
+from gguf_forge.remote.location import Location, located
 from gguf_forge.whole.check.data import find_in_data
 from gguf_forge.whole.check.report import Report
 from gguf_forge.whole.check.rules import found_in
@@ -42,7 +43,7 @@ def check(
     A file that cannot be read gives a Report with its `error`, which is a ForgeError. A shard whose set is not whole or
     does not fit is checked alone, with a finding. Raises ChangedInputError when the file is changed meanwhile.
     """
-    named = Path(path)
+    named = located(path)
     with ExitStack() as opened:
         try:
             file, found = _opened(named, limits)
@@ -55,7 +56,7 @@ def check(
         return Report(named, tuple(file.paths), tuple(found), data=data)
 
 
-def _opened(path: Path, limits: CheckLimits) -> tuple[GGUFFile, list[Finding]]:
+def _opened(path: Path | Location, limits: CheckLimits) -> tuple[GGUFFile, list[Finding]]:
     """The file with its set, or alone where that is not whole and sound; and what is to be said of it."""
     try:
         return reader.open(path, limits=limits, unknown_types=True), []

@@ -9,6 +9,7 @@ from typing import Any
 
 from gguf_forge.errors import ForgeError
 from gguf_forge.format.findings import ERROR, WARNING, Finding
+from gguf_forge.remote.location import Location
 
 #: From the worst on.
 SEVERITIES = (ERROR, WARNING)
@@ -23,8 +24,8 @@ class Report:
     read, too.
     """
 
-    path: Path
-    files: Sequence[Path] = ()
+    path: Path | Location
+    files: Sequence[Path | Location] = ()
     findings: Sequence[Finding] = ()
     error: ForgeError | None = None
     data: bool = False
