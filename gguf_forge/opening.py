@@ -26,7 +26,8 @@ def open(  # noqa: A001 - the public name
     fetched where they are used. Only headers are read on opening. `limits` bounds what a file may declare.
 
     A file with tensors of a type that is not read, such as another program's, is refused; with `unknown_types` it opens
-    all the same, for its metadata and its other tensors. Those are then in `model.unknown`, with .name .type_id .probably .shape .offset .path.
+    all the same, for its metadata and its other tensors. Those are then in `model.unknown`, with .name .type_id
+    .probably .shape .offset .path.
 
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable); all are ForgeErrors.
