@@ -152,7 +152,7 @@ def find_layout(part: Part) -> _Found:
 
 
 def find_padding(part: Part) -> _Found:
-    """Padding is zeros. Of a file behind a URL, only that of the header: behind each tensor would be many requests."""
+    """Padding is zeros."""
     checked = part.checked
     if checked.unsized:
         return
@@ -162,7 +162,9 @@ def find_padding(part: Part) -> _Found:
         assert tensor is not None
         end = tensor.start + tensor.nbytes
         spans.append((end, min(align(end, checked.alignment), part.size if after is None else after.start)))
-    for start, stop in spans if part.storage.local else spans[:1]:
+    if not part.storage.local:
+        del spans[1:]  # what is behind each tensor would be a request each
+    for start, stop in spans:
         part.check_unchanged()
         if start < stop and part.view(start, stop - start).any():
             yield "padding is not zeros", start, None
