@@ -100,10 +100,3 @@ def test_plain_numbers_are_written_in_either_byte_order(kind: str, tmp_path: Pat
         assert (big.endian, little.endian) == ("big", "little")
         for name, tensor in little.tensors.items():
             np.testing.assert_array_equal(big.tensors[name].dequantize(), tensor.dequantize())
-
-
-def test_blocks_are_not_written_big_endian(tmp_path: Path) -> None:
-    for dry_run in (True, False):
-        with pytest.raises(gguf_forge.UnsupportedError, match=r'output.weight": Q6_K blocks are not written big'):
-            gguf_forge.convert_checkpoint(MODEL, tmp_path / "a.gguf", "Q4_K_M", endian="big", dry_run=dry_run)
-    assert list(tmp_path.iterdir()) == []

@@ -75,7 +75,7 @@ PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv"
     "--detect-grid", is_flag=True,
     help="Look for weights that were quantized once and stored as floats (QAT, dequantized), and keep their grid.",
 )  # fmt: skip
-@click.option("--bigendian", is_flag=True, help="For big-endian machines; F32, F16 and BF16 only.")
+@click.option("--bigendian", is_flag=True, help="For big-endian machines: numbers within blocks are swapped, too.")
 @splitting
 @choosing
 @shared

@@ -277,6 +277,16 @@ def recipe_name(name: str) -> str:
 RECIPES = Parsed("type[,type...]", _recipe_names)
 
 
+def _layers(word: str) -> tuple[int, ...]:
+    from gguf_forge.convert.prune import parse_layers
+
+    return parse_layers(word)
+
+
+#: Numbers of layers, as 3,5-8.
+LAYERS = Parsed("layers", _layers)
+
+
 def speaking(command: Command) -> Command:
     """Adds --quiet and --verbose."""
     for option in (

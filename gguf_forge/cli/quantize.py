@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from gguf_forge.cli import plans
 from gguf_forge.cli.choosing import Asked, choosing
-from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, recipe_name, request, shared
+from gguf_forge.cli.options import LAYERS, OUTPUT, PATH, RECIPES, Ordered, recipe_name, request, shared
 from gguf_forge.cli.shards import splitting, taken
 from gguf_forge.cli.terminal import Terminal
 
@@ -27,12 +27,20 @@ CHOSEN = "Q4_K_M"
 @click.option("--type", "--outtype", "types", type=RECIPES, help="The recipe, or COPY to keep all types.")
 @click.option("--allow-requantize", is_flag=True, help="Quantize tensors again that are quantized already.")
 @splitting
+@click.option(
+    "--prune-layers", type=LAYERS, default=(), metavar="N,N-N,...",
+    help="Leave these layers out (they count from 0) and renumber the others.",
+)
+@click.option(
+    "--endian", type=click.Choice(["little", "big"]), default="little", show_default=True,
+    help="The byte order of what is written, within blocks too.",
+)
 @click.option("--keep-split", is_flag=True, help="Write the shards that the input has.")
 @choosing
 @shared
 def command(
     source: Path, words: tuple[str, ...], types: tuple[str, ...] | None, allow_requantize: bool,
-    keep_split: bool, quiet: bool, verbose: bool, **options: Any,
+    prune_layers: tuple[int, ...], endian: str, keep_split: bool, quiet: bool, verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Quantize IN.gguf (F32, F16 or BF16; any shard of a set) with a recipe.
 
@@ -56,8 +64,12 @@ def command(
         output,
         metadata=wanted.metadata,
         allow_requantize=allow_requantize,
+        prune_layers=prune_layers,
+        endian=endian,
         threads=wanted.threads,
     )
+    if asked.chooses and prune_layers:
+        raise click.UsageError("types are chosen for a whole model: prune it with COPY first, then choose")
     if asked.chooses:
         plan = partial(make, quantization=how, dry_run=True)
         name, types_chosen = asked.chosen(source, plan, how, wanted.threads)

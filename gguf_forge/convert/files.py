@@ -7,7 +7,7 @@ Puts together what its neighbours offer: a model (model.py), what each file shal
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -25,12 +25,13 @@ from gguf_forge.convert.imported import Import, Surveys, measured
 from gguf_forge.convert.job import Job, Quantization, wanted_types
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
+from gguf_forge.convert.prune import Pruning, pruned, pruned_statistics
 from gguf_forge.convert.resume import Resumable, saving
 from gguf_forge.convert.run import Pass, Progress, Run, Target, run, share
 from gguf_forge.convert.run import whole as whole_views
 from gguf_forge.convert.splitting import Splitting
 from gguf_forge.convert.wholes import with_wholes
-from gguf_forge.errors import RequestError, UnsupportedError, escaped
+from gguf_forge.errors import RequestError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import names_folder
 from gguf_forge.format.places import make_folder, remove_folders, require_other
@@ -117,8 +118,9 @@ def convert_checkpoint(
     `metadata` replaces or adds keys: a Value, or an object that GGUFWriter.add takes. `pre` names the pre-tokenizer
     when it is not recognised. `options` choose among what the checkpoint holds (its layers that predict further tokens,
     ...). `arch` names the architecture where the configuration's class is unknown; tensors that no rule uses are left
-    out where a regular expression of `allow_unused` fits, and listed in the notes. `endian`: "little", or "big" for
-    F32, F16 and BF16 (whose numbers convert_hf_to_gguf.py --bigendian leaves little-endian). `dry_run` plans only.
+    out where a regular expression of `allow_unused` fits, and listed in the notes. `endian`: "little", or "big":
+    numbers within blocks, and BF16, are swapped, too, which convert_hf_to_gguf.py --bigendian leaves as they are.
+    `dry_run` plans only.
     `splitting` cuts each file into shards, NAME-00001-of-0000N.gguf and so on; a set that is there is not replaced.
     `resume` goes on where an earlier run of the same arguments was cut off, if one was. `part`: (I, N) makes share I of
     N, OUTPUT.0000I-of-0000N.part, for `join`. Raises ForgeError; files and sets appear only whole.
@@ -157,7 +159,9 @@ def quantize_file(
     quantization: Quantization | None = None,
     metadata: Mapping[str, Any] | None = None,
     allow_requantize: bool = False,
+    prune_layers: Collection[int] = (),
     threads: int | None = None,
+    endian: str = "little",
     dry_run: bool = False,
     overwrite: bool = True,
     splitting: Splitting | None = None,
@@ -169,19 +173,27 @@ def quantize_file(
 
     The result is llama-quantize's, byte for byte. `output`: a file, or a folder for ggml-model-TYPE.gguf; a folder that
     ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type, for which any GGUF file will
-    do. Tensors that are quantized already are quantized again only with `allow_requantize`. `splitting` cuts the file
-    into shards, or keeps those of the source; a set that is there is not replaced. `resume`, `part`: as of
+    do. Tensors that are quantized already are quantized again only with `allow_requantize`. `prune_layers` are left
+    out, and the others renumbered, by keys and by the names of an importance matrix, too. `endian`: "little" or "big",
+    in which the numbers within blocks are swapped, too, whatever the source's is. `splitting` cuts the file into shards,
+    or keeps those of the source; a set that is there is not replaced. `resume`, `part`: as of
     `convert_checkpoint`. Raises ForgeError.
     """
     with reader.open(source) as file:
         model = replace(gguf_model(file), as_stored=splitting is not None and splitting.keep)
         how, overrides = quantization or Quantization(), typed(metadata or {})
+        homes = {tensor.name: file.paths.index(tensor.path) for tensor in file.tensors.values()}
+        pruning = Pruning.of(model.metadata, prune_layers) if prune_layers else None
+        if pruning is not None:
+            model, how = pruned(model, pruning), pruned_statistics(how, pruning)
+            homes = {pruning.name(name) or name: home for name, home in homes.items() if pruning.name(name)}
         job = with_wholes(Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize), model)
+        if pruning is not None:
+            job = replace(job, metadata=pruning.counted_last(job.metadata))
         path = quantized_path(output, job)
         require_other(file.local_paths(), [path])
         new = [path.parent] if names_folder(output) else ()
-        homes = {tensor.name: file.paths.index(tensor.path) for tensor in file.tensors.values()}
-        outputs = Outputs([path], "little", overwrite, splitting, homes, new, resume, part)
+        outputs = Outputs([path], endian, overwrite, splitting, homes, new, resume, part)
         return _execute([job], outputs, model, how, threads, dry_run, progress)[0]
 
 
@@ -231,8 +243,6 @@ def _execute(
     targets: list[Target] = []
     for job, path in zip(jobs, outputs.paths, strict=True):
         whole, cut = outputs.writers(path, job)
-        if outputs.endian == "big":
-            _require_no_blocks(path, job.choices)
         notes, shards = (*model.notes, *job.notes), () if cut is None else cut.shards()
         plan, first = whole.plan(), path if cut is None else cut.paths[0]
         plans.append(
@@ -339,14 +349,6 @@ def _as_made(planned: Planned, file: Resumable) -> Planned:
     imports = [measured(one, target.errors) for one in planned.imports]
     notes = (*planned.notes, *file.notes, *_blemishes(target))
     return replace(planned, path=path, notes=notes, imports=imports)
-
-
-def _require_no_blocks(path: Path, choices: Iterable[Choice]) -> None:
-    """UnsupportedError for blocks, which are not written big-endian: only plain numbers are."""
-    blocks = next((c for c in choices if c.type.quantized), None)
-    if blocks is not None:
-        place = f'tensor "{escaped(blocks.name)}"'
-        raise UnsupportedError(f"{blocks.type} blocks are not written big-endian", path=path, field=place)
 
 
 def _blemishes(target: Target) -> list[str]:

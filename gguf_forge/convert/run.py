@@ -26,6 +26,7 @@ from gguf_forge.convert.finished import Finished, Log, Piece
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
+from gguf_forge.format.orders import swapped
 from gguf_forge.quant.codec import encode_rows, thread_count
 from gguf_forge.quant.floats8 import encode_floats8
 from gguf_forge.types import TensorType
@@ -437,7 +438,9 @@ def _squares(made: Array, kind: TensorType, rows: Array, source: TensorType) -> 
 
 
 def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
-    """Numbers in the file's byte order. Blocks have one order only."""
+    """Numbers, and those within blocks, in the file's byte order; encoders make blocks little-endian."""
+    if kind.quantized and endian == "big":
+        return swapped(blocks.view(np.uint8), kind).reshape(blocks.shape)
     if kind.quantized or endian == sys.byteorder:
         return blocks
     return blocks.view(f"u{kind.block_bytes}").byteswap()

@@ -27,8 +27,8 @@ import numpy as np
 
 from gguf_forge.errors import FormatError, InvalidError, LimitError, OutputError, RequestError, TruncatedError, escaped
 from gguf_forge.format.atomic import AtomicFile
-from gguf_forge.format.pages import page_sum
 from gguf_forge.format.mapped import open_regular, read_exactly
+from gguf_forge.format.pages import page_sum
 from gguf_forge.format.plan import FilePlan
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def imatrix_metadata(imatrix: Imatrix | None) -> dict[str, Value]:
     keys = {"quantize.imatrix.file": string(_cut(imatrix.path))}
     if imatrix.datasets:
         keys["quantize.imatrix.dataset"] = string(_cut(imatrix.datasets[0]))
-    keys["quantize.imatrix.entries_count"] = u32(len(imatrix.entries))
+    keys["quantize.imatrix.entries_count"] = u32(len(imatrix.entries) + imatrix.left_out)
     if imatrix.chunks > 0:
         keys["quantize.imatrix.chunks_count"] = u32(imatrix.chunks)
     return keys

@@ -61,7 +61,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Imatrix:
-    """An importance matrix. `chunks` of text it was computed on, `chunk_size` tokens each (0 where not recorded)."""
+    """An importance matrix. `chunks` of text it was computed on, `chunk_size` tokens each (0 where not recorded).
+
+    left_out: entries that it had, too, of layers that are left out of the model.
+    """
 
     path: str
     entries: Mapping[str, Entry]
@@ -69,6 +72,7 @@ class Imatrix:
     chunks: int = 0
     chunk_size: int = 0
     legacy: bool = False
+    left_out: int = 0
 
     def __repr__(self) -> str:
         return f"<Imatrix {escaped(self.path, 4096)}: {len(self.entries)} entries, {self.chunks} chunks>"

@@ -119,3 +119,34 @@ def test_numbers_of_no_value_keep_their_bits(tmp_path: Path) -> None:
         assert encode(file.metadata.stored("f"), ">") == b"\x7f\x80\0\1"
     edit_file(tmp_path / "b.gguf", edits=Edits(endian="little"))
     assert (tmp_path / "b.gguf").read_bytes() == raw
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "Q4_K_M", "Q3_K_S", "IQ4_XS", "TQ1_0", "MXFP4_MOE", "BF16", "Q8_0"])
+def test_a_file_is_quantized_into_either_order_from_either(name: str, f16: Path, tmp_path: Path, forge: Forge) -> None:
+    little, big, source = (tmp_path / f"{word}.gguf" for word in ("little", "big", "source"))
+    assert forge("quantize", f16, little, name).code == 0
+    assert forge("quantize", f16, big, name, "--endian", "big").code == 0
+    edit_file(little, tmp_path / "edited.gguf", Edits(endian="big"))
+    assert big.read_bytes() == (tmp_path / "edited.gguf").read_bytes()
+    edit_file(f16, source, Edits(endian="big"))
+    assert forge("quantize", source, big, name).code == 0
+    assert big.read_bytes() == little.read_bytes()
+    assert forge("quantize", source, big, name, "--endian", "big").code == 0
+    assert big.read_bytes() == (tmp_path / "edited.gguf").read_bytes()
+
+
+def test_blocks_are_quantized_again_and_copied_across_orders(q4: Path, tmp_path: Path, forge: Forge) -> None:
+    big, back = tmp_path / "big.gguf", tmp_path / "back.gguf"
+    assert forge("quantize", q4, big, "COPY", "--endian", "big").code == 0
+    assert forge("quantize", big, back, "COPY").code == 0
+    assert back.read_bytes() == q4.read_bytes()
+    for source, to in ((q4, "a"), (big, "b")):
+        assert forge("quantize", source, tmp_path / f"{to}.gguf", "Q3_K_S", "--allow-requantize").code == 0
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+def test_a_checkpoint_is_converted_to_blocks_in_either_order(q4: Path, tmp_path: Path, forge: Forge) -> None:
+    model = Path(__file__).resolve().parents[2] / "fixtures" / "models" / "PyLlama-7M"
+    assert forge("convert", model, "--type", "Q4_K_M", "-o", tmp_path / "big.gguf", "--bigendian").code == 0
+    edit_file(q4, tmp_path / "edited.gguf", Edits(endian="big"))
+    assert (tmp_path / "big.gguf").read_bytes() == (tmp_path / "edited.gguf").read_bytes()
