@@ -175,9 +175,9 @@ def quantize_file(
     ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type, for which any GGUF file will
     do. Tensors that are quantized already are quantized again only with `allow_requantize`. `prune_layers` are left
     out, and the others renumbered, by keys and by the names of an importance matrix, too. `endian`: "little" or "big",
-    in which the numbers within blocks are swapped, too, whatever the source's is. `splitting` cuts the file into shards,
-    or keeps those of the source; a set that is there is not replaced. `resume`, `part`: as of
-    `convert_checkpoint`. Raises ForgeError.
+    in which numbers within blocks are swapped, too, whatever the source's is. `splitting` cuts the file into shards, or
+    keeps those of the source; a set that is there is not replaced. `resume`,
+    `part`: as of `convert_checkpoint`. Raises ForgeError.
     """
     with reader.open(source) as file:
         model = replace(gguf_model(file), as_stored=splitting is not None and splitting.keep)

@@ -51,8 +51,13 @@ STRETCHES: Mapping[str, Callable[[int, int], range]] = {
 #: Keys by which layers are chosen that this does not follow.
 UNFOLLOWED = ("deepstack_mapping", "hrm.layers_per_stack", "ple.layers", "ple.layer_multipliers", "target_layers")
 #: Numbers by which every n-th layer is another: in a model without some, others than before.
-PERIODS = ("attention.sliding_window_pattern", "full_attention_interval", "interleave_moe_layer_step")
-PERIODS += ("moe_every_n_layers", "rescale_every_n_layers")
+PERIODS = (
+    "attention.sliding_window_pattern",
+    "full_attention_interval",
+    "interleave_moe_layer_step",
+    "moe_every_n_layers",
+    "rescale_every_n_layers",
+)
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 #: The most layers that can be named.
