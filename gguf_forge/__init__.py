@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from gguf_forge.whole.edit import Edited as Edited
     from gguf_forge.whole.edit import Edits as Edits
     from gguf_forge.whole.edit import edit_file as edit_file
+    from gguf_forge.whole.extract import extract_file as extract_file
+    from gguf_forge.whole.extract import insert_mtp as insert_mtp
     from gguf_forge.whole.hashing import FileHashes as FileHashes
     from gguf_forge.whole.hashing import hash_file as hash_file
     from gguf_forge.whole.join import join as join
@@ -132,7 +134,9 @@ _PUBLIC = {
     "diff_files": "gguf_forge.whole.diff",
     "edit_file": "gguf_forge.whole.edit",
     "evaluate": "gguf_forge.quality.evaluate",
+    "extract_file": "gguf_forge.whole.extract",
     "hash_file": "gguf_forge.whole.hashing",
+    "insert_mtp": "gguf_forge.whole.extract",
     "join": "gguf_forge.whole.join",
     "load_imatrix": "gguf_forge.quant.imatrix",
     "make_imatrix": "gguf_forge.quality.calibrate",

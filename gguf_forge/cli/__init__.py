@@ -34,6 +34,7 @@ COMMANDS = {
     "split": "gguf_forge.cli.split",
     "merge": "gguf_forge.cli.merge",
     "join": "gguf_forge.cli.join",
+    "extract": "gguf_forge.cli.extract",
     "edit": "gguf_forge.cli.edit",
     "diff": "gguf_forge.cli.diff",
     "hash": "gguf_forge.cli.hash",

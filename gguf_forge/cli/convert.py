@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: The options that say which parts of a checkpoint are converted, and how they are put together.
 PARTS: tuple[str, ...] = ("mtp", "no_mtp", "dspark", "disable_mistral_community_chat_template")
-PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv")
+PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv", "vocab_only")
 
 
 @click.command("convert", cls=Ordered)
@@ -36,6 +36,7 @@ PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv"
 )  # fmt: skip
 @click.option("--pre", metavar="NAME", help="The pre-tokenizer, where it is not recognised.")
 @click.option("--model-name", metavar="NAME", help="The model's name in the metadata.")
+@click.option("--vocab-only", is_flag=True, help="Metadata and vocabulary, no tensors.")
 @click.option("--mtp", is_flag=True, help="Only the layers that predict further tokens, as a draft model of their own.")
 @click.option("--no-mtp", "--no-nextn", is_flag=True, help="Leave out the layers that predict further tokens.")
 @click.option("--dspark", is_flag=True, help="The DSpark draft model of a DeepSeek-V4 checkpoint.")
@@ -155,5 +156,6 @@ def _parts(options: dict[str, Any], **more: Any) -> Options:
         dense_modules=given["sentence_transformers_dense_modules"],
         fuse_gate_up=given["fuse_gate_up_exps"],
         fuse_qkv=given["fuse_qkv"],
+        vocab_only=given["vocab_only"],
         **more,
     )

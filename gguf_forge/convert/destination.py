@@ -48,7 +48,7 @@ def quantized_path(output: str | os.PathLike[str], job: Job) -> Path:
 
 def _default_name(job: Job) -> str:
     """After the model, whose name may be anything: on Windows also a path that leads elsewhere."""
-    name = default_file_name(job.metadata, job.type)
+    name = default_file_name(job.metadata, job.type if job.choices else None)
     refused = refused_name(name)
     if refused:
         raise OutputError(f"the model's name makes no file name, so that the output must be named: {refused}")

@@ -30,7 +30,7 @@ class Options:
     `mistral_format`: the folder is in Mistral's own layout (params.json). `community_template`: a chat template of
     Mistral's community stands in where the folder has none. `dense_modules`: the dense layers of
     sentence-transformers after the pooling become outputs. `fuse_gate_up`, `fuse_qkv`: one tensor for the gate and up
-    projections of experts, or for queries, keys and values.
+    projections of experts, or for queries, keys and values. `vocab_only`: metadata and vocabulary, no tensors.
     """
 
     mtp: Literal["keep", "drop", "only"] = "keep"
@@ -42,6 +42,7 @@ class Options:
     dense_modules: bool = False
     fuse_gate_up: bool = False
     fuse_qkv: bool = False
+    vocab_only: bool = False
 
 
 USUAL = Options()

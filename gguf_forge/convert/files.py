@@ -147,7 +147,7 @@ def convert_checkpoint(
         paths = output_paths(output, checkpoint.folders[0], jobs)
         require_other((f for folder in checkpoint.folders for f in folder.iterdir() if f.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
-        outputs = Outputs(paths, endian, overwrite, splitting, {}, new, resume, part)
+        outputs = Outputs(paths, endian, overwrite, splitting, {}, new, resume, part, not options.vocab_only)
         return _execute([*jobs.values()], outputs, model, how, threads, dry_run, progress)
 
 
@@ -201,7 +201,7 @@ def quantize_file(
 class Outputs:
     """Where files go and how they are written; `folders` are those to be made. `homes`: see `Splitting.shards`.
 
-    `resume`, `part`: as of `convert_checkpoint`.
+    `resume`, `part`: as of `convert_checkpoint`. `pad`: see GGUFWriter.
     """
 
     paths: Sequence[Path]
@@ -212,10 +212,11 @@ class Outputs:
     folders: Iterable[Path] = ()
     resume: bool = False
     part: tuple[int, int] | None = None
+    pad: bool = True
 
     def writers(self, path: Path, job: Job) -> tuple[GGUFWriter, SetWriter | None]:
         """The job as one file, and as a set of shards where it is to be cut."""
-        whole = GGUFWriter(path, job.metadata, endian=self.endian, overwrite=self.overwrite)
+        whole = GGUFWriter(path, job.metadata, endian=self.endian, overwrite=self.overwrite, pad=self.pad)
         tensors = [Declared(c.name, tuple(c.shape), c.type) for c in job.choices]
         for tensor in tensors:
             whole.declare(tensor.name, tensor.shape, tensor.type)

@@ -6,7 +6,7 @@ Knows where each fact is written and which source counts first. Must not know te
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +105,19 @@ def general_metadata(
     return result
 
 
-def default_file_name(general: Mapping[str, Value], output_type: str) -> str:
-    """The reference's name for an output without one, from general.* keys: Base-Size-Finetune-Version-TYPE.gguf."""
+def default_file_name(general: Mapping[str, Value], output_type: str | None) -> str:
+    """The reference's name for an output without one, from general.* keys: Base-Size-Finetune-Version-TYPE.gguf.
+
+    Of a vocabulary, which has no type: Base-Finetune-Version-vocab.gguf.
+    """
 
     def text(fact: str) -> str | None:
         value = general.get(f"general.{fact}")
         return None if value is None else str(value.value)
 
     parts = NameParts(**{fact: text(fact) for fact in asdict(NameParts())})
+    if output_type is None:
+        return f"{file_stem(replace(parts, size_label=None), None)}-vocab.gguf"
     return f"{file_stem(parts, output_type)}.gguf"
 
 

@@ -112,6 +112,8 @@ def checkpoint_model(
         notes.append(f"--fuse-qkv has no effect on this {arch.name}")
     if outputs.unused:
         notes.append(f"{len(outputs.unused)} tensors that no rule uses are left out: {listed(outputs.unused)}")
+    if options.vocab_only:
+        outputs = Outputs((), (), outputs.facts)
     verify, sources = checkpoint.require_unchanged, checkpoint.sources()
     return Model(outputs.views, metadata, auto, outputs.types, outputs.dropped, notes, verify, sources, outputs.packed)
 
@@ -129,7 +131,7 @@ def _metadata(
 ) -> dict[str, Value]:
     """All keys in the reference's order: the early ones, general.*, the architecture's, the tokenizer's."""
     metadata: dict[str, Value] = {"general.architecture": string(arch.name), **early}
-    counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views)
+    counts = ParameterCounts.of((v.name, v.shape) for v in outputs.views if not options.vocab_only)
     folder, written = checkpoint.folders[0], _written(checkpoint)
     metadata.update(
         general_metadata(folder, written, architecture=arch.name, counts=counts, name=model_name, note=note)

@@ -76,11 +76,13 @@ def plan_file(
     alignment: int | None = None,
     path: str | os.PathLike[str] = "output",
     limits: Limits = LIMITS,
+    pad: bool = True,
 ) -> FilePlan:
     """Lays out a version 3 file and checks it with the reader's rules; `path` only names it in errors.
 
     `alignment` in bytes: by default that of the metadata, or 32; one other than 32 that the metadata lacks is added to
-    it. Every tensor is padded to the alignment, the last one too. Raises InvalidError, LimitError.
+    it. Every tensor is padded to the alignment, the last one too, and so is a header that no tensor
+    follows, unless `pad` is False. Raises InvalidError, LimitError.
     """
     if endian not in ORDERS:
         raise InvalidError(f"endian must be 'little' or 'big', found {endian!r}")
@@ -104,7 +106,7 @@ def plan_file(
         if data >= 2**63:
             raise InvalidError("the file would exceed 2^63-1 bytes", path=path, field=_field(tensor))
     header = b"".join(parts)
-    start = align(len(header), alignment)
+    start = align(len(header), alignment if tensors or pad else 1)
     validate(parse(header, start + data, path, limits), limits)
     extents = {
         t.name: Extent(t.name, t.shape, t.type, start + offset, nbytes)

@@ -17,16 +17,17 @@ _ZEROS = bytes(1 << 16)
 class StreamWriter:
     """Writes one file to a stream: the header at once, then tensors' bytes as they come, which must be in order.
 
-    out: takes bytes; it is flushed at the end, and left open. metadata, tensors, endian: as of GGUFWriter. Raises what
-    `GGUFWriter.plan` raises; OutputError where the stream cannot be written, or bytes come in another order.
+    out: takes bytes; it is flushed at the end, and left open. metadata, tensors, endian, pad: as of GGUFWriter.
+    Raises what `GGUFWriter.plan` raises; OutputError where the stream cannot be written, or bytes come out of order.
     """
 
     def __init__(
-        self, out: BinaryIO, metadata: Mapping[str, Value], tensors: Sequence[Declared], *, endian: str = "little"
-    ) -> None:
+        self, out: BinaryIO, metadata: Mapping[str, Value], tensors: Sequence[Declared], *, endian: str = "little",
+        pad: bool = True,
+    ) -> None:  # fmt: skip
         self.path = "standard output"
         self._out = out
-        self._plan = plan_file(metadata, tensors, endian=endian, path=self.path)
+        self._plan = plan_file(metadata, tensors, endian=endian, path=self.path, pad=pad)
         self._at = 0
 
     def plan(self) -> FilePlan:

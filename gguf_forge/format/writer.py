@@ -38,7 +38,7 @@ class GGUFWriter:
     path: the output; a symlink stays and its target is replaced. metadata: keys in the order of the file, each with a
     Value or an object that `add` takes. endian: "little" or "big". alignment in bytes: a power of two, by default
     general.alignment of the metadata, or 32.
-    overwrite: False refuses an output that exists.
+    overwrite: False refuses an output that exists. pad: False ends a file without tensors where its keys end.
     """
 
     def __init__(
@@ -49,11 +49,13 @@ class GGUFWriter:
         endian: str = "little",
         alignment: int | None = None,
         overwrite: bool = True,
+        pad: bool = True,
     ) -> None:
         self.path = path
         self.metadata: dict[str, Value] = typed(metadata or {})
         self.endian = endian
         self.alignment = alignment
+        self.pad = pad
         self._overwrite = overwrite
         self._declared: dict[str, Declared] = {}
         self._pending: dict[str, np.ndarray[Any, Any]] = {}
@@ -112,6 +114,7 @@ class GGUFWriter:
             endian=self.endian,
             alignment=self.alignment,
             path=self.path,
+            pad=self.pad,
         )
 
     def begin(self, keep: Callable[[], bool] | None = None) -> FilePlan:
