@@ -12,7 +12,7 @@ import click
 
 from gguf_forge.cli import plans
 from gguf_forge.cli.choosing import Asked, choosing
-from gguf_forge.cli.options import OUTPUT, PATH, RECIPES, Ordered, request, shared
+from gguf_forge.cli.options import PATH, RECIPES, STREAMABLE, Ordered, destination, request, shared
 from gguf_forge.cli.shards import splitting, taken
 from gguf_forge.cli.terminal import Terminal
 
@@ -27,8 +27,8 @@ PARTS += ("sentence_transformers_dense_modules", "fuse_gate_up_exps", "fuse_qkv"
 @click.command("convert", cls=Ordered)
 @click.argument("source", type=PATH)
 @click.option(
-    "-o", "--outfile", type=OUTPUT,
-    help="A file, a folder (made if it ends in /), or a name with {ftype}. Default: named after the model, beside it.",
+    "-o", "--outfile", type=STREAMABLE,
+    help="A file, a folder (made if it ends in /), a name with {ftype}, or -. Default: after the model, beside it.",
 )  # fmt: skip
 @click.option(
     "--type", "--outtype", "types", type=RECIPES, multiple=True,
@@ -106,7 +106,7 @@ def command(
     make = partial(
         convert_checkpoint,
         source,
-        outfile,
+        destination(outfile, bool(options.get("dry_run")) or check_tokenizer),
         metadata=wanted.metadata,
         pre=pre,
         model_name=model_name,

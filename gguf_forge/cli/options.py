@@ -175,11 +175,19 @@ class NamedFile(NamedPath):
 class OutputPath(NamedPath):
     """The path of a file or folder that is made, as it is written: a folder may end in a separator."""
 
+    no_stream = "nothing is written to the standard output"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; a usage error for `-`, which elsewhere stands for the standard output."""
         if value == "-":
-            self.fail("nothing is written to the standard output; a file called - is ./-", param, ctx)
+            self.fail(f"{self.no_stream}; a file called - is ./-", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class PrefixPath(OutputPath):
+    """What the names of a set's files begin with."""
+
+    no_stream = "a set is several files, which do not go to one standard output"
 
 
 class StreamablePath(NamedPath):
@@ -199,6 +207,7 @@ PATH = NamedPath(path_type=Path)
 #: What is read, local or not.
 FILE = NamedFile(path_type=Path)
 OUTPUT = OutputPath(path_type=str)
+PREFIX = PrefixPath(path_type=str)
 STREAMABLE = StreamablePath(path_type=str)
 
 

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from gguf_forge.cli import plans
 from gguf_forge.cli.choosing import Asked, choosing
-from gguf_forge.cli.options import LAYERS, OUTPUT, PATH, RECIPES, Ordered, recipe_name, request, shared
+from gguf_forge.cli.options import LAYERS, PATH, RECIPES, STREAMABLE, Ordered, destination, recipe_name, request, shared
 from gguf_forge.cli.shards import splitting, taken
 from gguf_forge.cli.terminal import Terminal
 
@@ -55,13 +55,15 @@ def command(
     words, threads = _without_threads(words) if types is None else (words, None)
     asked, cut = Asked.take(options, types), taken(options, keep=keep_split)
     output, name = _output_and_type(source, words, types, chooses=asked.chooses)
+    dry_run = bool(options.get("dry_run"))
+    to = (destination(output, dry_run) if isinstance(output, str) else output) or output
     wanted = request([name], options if threads is None else {**options, "threads": threads})
     imatrix, calibration = wanted.statistics()
     how = wanted.quantization(source, imatrix, calibration)
     make = partial(
         quantize_file,
         source,
-        output,
+        to,
         metadata=wanted.metadata,
         allow_requantize=allow_requantize,
         prune_layers=prune_layers,
@@ -133,4 +135,4 @@ def _output_and_type(
     name = types[0] if types[0] == "COPY" else types[0].upper()
     if name == "AUTO":
         raise click.UsageError("auto is a type for convert")
-    return OUTPUT.convert(given[0], None, None) if given else source.parent, name
+    return STREAMABLE.convert(given[0], None, None) if given else source.parent, name

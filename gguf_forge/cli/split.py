@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from gguf_forge.cli import shards
-from gguf_forge.cli.options import OUTPUT, PATH, speaking
+from gguf_forge.cli.options import PATH, PREFIX, speaking
 from gguf_forge.cli.terminal import Terminal, size
 
 
 @click.command("split")
 @click.argument("source", metavar="IN.gguf", type=PATH)
-@click.argument("words", metavar="[PREFIX]", type=OUTPUT, required=False)
-@click.option("-o", "--output", type=OUTPUT, help="What shards' names begin with, or a folder. [default: IN's name]")
+@click.argument("words", metavar="[PREFIX]", type=PREFIX, required=False)
+@click.option("-o", "--output", type=PREFIX, help="What shards' names begin with, or a folder. [default: IN's name]")
 @click.option(
     "--max-size", "--split-max-size", type=shards.SHARD_SIZE, metavar="SIZE",
     help="Tensors in a shard take this at most: 2G, 500M (thousands), 2GiB. A larger tensor is alone in its own.",

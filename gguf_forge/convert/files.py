@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from gguf_forge.convert.resume import Resumable, saving
 from gguf_forge.convert.run import Pass, Progress, Run, Target, run, share
 from gguf_forge.convert.run import whole as whole_views
 from gguf_forge.convert.splitting import Splitting
+from gguf_forge.convert.view import View
 from gguf_forge.convert.wholes import with_wholes
 from gguf_forge.errors import RequestError, escaped
 from gguf_forge.format import reader
@@ -39,6 +40,7 @@ from gguf_forge.format.plan import Declared, FilePlan
 from gguf_forge.format.sets import SetWriter, Shard
 from gguf_forge.format.shards import shard_prefix
 from gguf_forge.format.share import ShareWriter, require_part
+from gguf_forge.format.stream import RowStream
 from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
@@ -50,6 +52,8 @@ from gguf_forge.types import TensorType
 
 StrPath = str | os.PathLike[str]
 
+#: What goes by the name of a stream.
+STREAMED = Path("standard output")
 #: The most tensors with NaNs or infinities that are named one by one.
 MOST_BLEMISHED = 8
 
@@ -90,7 +94,7 @@ class Planned:
 
 def convert_checkpoint(
     source: StrPath,
-    output: StrPath | None = None,
+    output: StrPath | BinaryIO | None = None,
     types: str | Iterable[str] = "auto",
     *,
     quantization: Quantization | None = None,
@@ -115,6 +119,7 @@ def convert_checkpoint(
     q8_0, tq1_0, tq2_0, auto) give what convert_hf_to_gguf.py gives; any other name or case is a recipe and gives what
     llama-quantize makes of the F32 conversion. `output`: a file, a folder, or a template with {ftype} or {FTYPE};
     by default a file named after the model, in the checkpoint's folder. A folder that ends in a separator is made.
+    A stream that takes bytes gets one file in order.
     `metadata` replaces or adds keys: a Value, or an object that GGUFWriter.add takes. `pre` names the pre-tokenizer
     when it is not recognised. `options` choose among what the checkpoint holds (its layers that predict further tokens,
     ...). `arch` names the architecture where the configuration's class is unknown; tensors that no rule uses are left
@@ -144,16 +149,17 @@ def convert_checkpoint(
         asked = wanted_types(types, model)
         made = [(one, with_wholes(Job.of_type(one, model, how, dry_run, surveys), model)) for one in asked]
         jobs = {job.type if one.keep and not one.by_recipe else one.name: job for one, job in made}
-        paths = output_paths(output, checkpoint.folders[0], jobs)
+        sink, named = _destination(output)
+        paths = output_paths(named, checkpoint.folders[0], jobs) if sink is None else [STREAMED] * len(jobs)
         require_other((f for folder in checkpoint.folders for f in folder.iterdir() if f.suffix != ".gguf"), paths)
-        new = {path.parent for path in paths} if output is not None and names_folder(output) else ()
-        outputs = Outputs(paths, endian, overwrite, splitting, {}, new, resume, part, not options.vocab_only)
+        new = {path.parent for path in paths} if named is not None and names_folder(named) else ()
+        outputs = Outputs(paths, endian, overwrite, splitting, {}, new, resume, part, not options.vocab_only, sink)
         return _execute([*jobs.values()], outputs, model, how, threads, dry_run, progress)
 
 
 def quantize_file(
     source: StrPath,
-    output: StrPath,
+    output: StrPath | BinaryIO,
     type: str,
     *,
     quantization: Quantization | None = None,
@@ -172,12 +178,12 @@ def quantize_file(
     """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
 
     The result is llama-quantize's, byte for byte. `output`: a file, or a folder for ggml-model-TYPE.gguf; a folder that
-    ends in a separator is made. `type` is a recipe, or COPY to keep every tensor's type, for which any GGUF file will
-    do. Tensors that are quantized already are quantized again only with `allow_requantize`. `prune_layers` are left
-    out, and the others renumbered, by keys and by the names of an importance matrix, too. `endian`: "little" or "big",
-    in which numbers within blocks are swapped, too, whatever the source's is. `splitting` cuts the file into shards, or
-    keeps those of the source; a set that is there is not replaced. `resume`,
-    `part`: as of `convert_checkpoint`. Raises ForgeError.
+    ends in a separator is made; or a stream that takes bytes. `type` is a recipe, or COPY to keep every tensor's type,
+    for which any GGUF file will do. Tensors that are quantized already are quantized again only with
+    `allow_requantize`. `prune_layers` are left out, and the others renumbered, by keys and by the names of an
+    importance matrix, too. `endian`: "little" or "big", in which numbers within blocks are swapped, too, whatever the
+    source's is. `splitting` cuts the file into shards, or keeps those of the source; a set that is there is not
+    replaced. `resume`, `part`: as of `convert_checkpoint`. Raises ForgeError.
     """
     with reader.open(source) as file:
         model = replace(gguf_model(file), as_stored=splitting is not None and splitting.keep)
@@ -190,18 +196,27 @@ def quantize_file(
         job = with_wholes(Job.of_recipe(type, model, how, overrides, dry_run, allow_requantize), model)
         if pruning is not None:
             job = replace(job, metadata=pruning.counted_last(job.metadata))
-        path = quantized_path(output, job)
+        sink, named = _destination(output)
+        path = STREAMED if named is None else quantized_path(named, job)
         require_other(file.local_paths(), [path])
-        new = [path.parent] if names_folder(output) else ()
-        outputs = Outputs([path], endian, overwrite, splitting, homes, new, resume, part)
+        new = [path.parent] if named is not None and names_folder(named) else ()
+        outputs = Outputs([path], endian, overwrite, splitting, homes, new, resume, part, stream=sink)
         return _execute([job], outputs, model, how, threads, dry_run, progress)[0]
+
+
+def _destination(output: StrPath | BinaryIO | None) -> tuple[BinaryIO | None, StrPath | None]:
+    """The stream that is written to, or the path."""
+    if output is None or isinstance(output, (str, os.PathLike)):
+        return None, output
+    return output, None
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Where files go and how they are written; `folders` are those to be made. `homes`: see `Splitting.shards`.
 
-    `resume`, `part`: as of `convert_checkpoint`. `pad`: see GGUFWriter.
+    `resume`, `part`: as of `convert_checkpoint`. `pad`: see GGUFWriter. `stream`: what takes the bytes of the one file,
+    which then has no path.
     """
 
     paths: Sequence[Path]
@@ -213,9 +228,13 @@ class Outputs:
     resume: bool = False
     part: tuple[int, int] | None = None
     pad: bool = True
+    stream: BinaryIO | None = None
 
-    def writers(self, path: Path, job: Job) -> tuple[GGUFWriter, SetWriter | None]:
+    def writers(self, path: Path, job: Job) -> tuple[GGUFWriter | RowStream, SetWriter | None]:
         """The job as one file, and as a set of shards where it is to be cut."""
+        if self.stream is not None:
+            declared = [Declared(c.name, tuple(c.shape), c.type) for c in job.choices]
+            return RowStream(self.stream, job.metadata, declared, endian=self.endian, pad=self.pad), None
         whole = GGUFWriter(path, job.metadata, endian=self.endian, overwrite=self.overwrite, pad=self.pad)
         tensors = [Declared(c.name, tuple(c.shape), c.type) for c in job.choices]
         for tensor in tensors:
@@ -253,6 +272,8 @@ def _execute(
     if dry_run:
         return plans
     views = [*model.views, *{view.name: view for job in jobs for view in job.scales.values()}.values()]
+    if outputs.stream is not None:
+        return [_streamed(plans[0], targets[0], views, model, threads, progress)]
     rows = whole_views(views) if outputs.part is None else share(views, *outputs.part)
     files = [
         _resumable(target, job, _Made(model, how, outputs, rows)) for target, job in zip(targets, jobs, strict=True)
@@ -285,8 +306,31 @@ def _execute(
     return [_as_made(plan, file) for plan, file in zip(plans, files, strict=True)]
 
 
+def _streamed(
+    planned: Planned, target: Target, views: Sequence[View], model: Model, threads: int, progress: Progress | None
+) -> Planned:
+    """Writes the one file in order: rows are handed out as its tensors follow each other. No journal is kept."""
+    named = {view.name: view for view in views}
+    with ExitStack() as unfinished:
+        unfinished.callback(target.writer.abort)
+        target.writer.begin()
+        run([named[name] for name in planned.file.tensors], [target], threads=threads, progress=progress)
+        model.verify()
+        target.writer.seal()
+        unfinished.pop_all()
+    imports = [measured(one, target.errors) for one in planned.imports]
+    return replace(planned, notes=(*planned.notes, *_blemishes(target)), imports=imports)
+
+
 def _require_cuttable(outputs: Outputs, sequential: Pass | None) -> None:
-    """RequestError for work that is asked for in pieces and has none."""
+    """RequestError for work that is asked for in pieces, or in order, and has none."""
+    if outputs.stream is not None:
+        if len(outputs.paths) > 1 or outputs.splitting is not None:
+            raise RequestError("one file goes to a stream, neither several nor a set")
+        if outputs.resume or outputs.part:
+            raise RequestError("what goes to a stream is made in one run, and whole")
+        if sequential is not None:
+            raise RequestError("effort max writes layer after layer, which is not the order of a stream")
     if sequential is not None and (outputs.resume or outputs.part):
         what = "resumed" if outputs.resume else "divided"
         text = f"effort max cannot be {what}: what it makes of a layer depends on what the model computed before"
@@ -328,7 +372,7 @@ def _resumable(target: Target, job: Job, made: _Made) -> Resumable:
 
 
 def _target(
-    writer: GGUFWriter | SetWriter, kinds: Mapping[str, TensorType], job: Job, metrics: Metrics | None
+    writer: GGUFWriter | SetWriter | RowStream, kinds: Mapping[str, TensorType], job: Job, metrics: Metrics | None
 ) -> Target:
     return Target(
         writer,

@@ -27,6 +27,7 @@ from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.orders import swapped
+from gguf_forge.format.stream import RowStream
 from gguf_forge.quant.codec import encode_rows, thread_count
 from gguf_forge.quant.floats8 import encode_floats8
 from gguf_forge.types import TensorType
@@ -271,6 +272,9 @@ class _Work:
             with self._lock:
                 self.error = self.error or error
                 self._stopped = True
+            for target in self.targets:
+                if isinstance(target.writer, RowStream):
+                    target.writer.stop()
 
     def stop(self) -> None:
         """Lets no more runs be taken, and waits until none is in hand, whoever presses Ctrl-C again meanwhile.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from gguf_forge.errors import OutputError, escaped
 from gguf_forge.format.plan import Declared, FilePlan, plan_file
@@ -34,8 +38,8 @@ class StreamWriter:
         """The file as it will be."""
         return self._plan
 
-    def begin(self) -> None:
-        """Writes the header."""
+    def begin(self, keep: Callable[[], bool] | None = None) -> None:
+        """Writes the header. `keep` asks in vain: nothing of an earlier run is there."""
         self._write(memoryview(self._plan.header))
 
     def write_bytes(self, name: str, data: memoryview, start: int) -> None:
@@ -54,6 +58,12 @@ class StreamWriter:
             self._out.flush()
         except OSError as error:
             raise self._failed(error) from error
+
+    def publish(self) -> None:
+        """Nothing is left to do: a stream has no name."""
+
+    def abort(self) -> None:
+        """Nothing can be taken back: what was written is no file, as it is not whole."""
 
     def _fill(self, offset: int, name: str | None) -> None:
         if not self._at <= offset:
@@ -74,3 +84,68 @@ class StreamWriter:
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(error.strerror or os.strerror(error.errno or 0), path=self.path)
+
+
+class RowStream(StreamWriter):
+    """A StreamWriter whose rows come from several threads, each of which waits until those before its own are written.
+
+    Rows are to be handed out in the order of the file: then whoever holds the next never waits, and no more is held
+    than one run of rows a thread.
+    """
+
+    def __init__(
+        self, out: BinaryIO, metadata: Mapping[str, Value], tensors: Sequence[Declared], *, endian: str = "little",
+        pad: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(out, metadata, tensors, endian=endian, pad=pad)
+        self.endian = endian
+        self._turn = threading.Condition()
+        self._stopped = False
+        self._left = [(e.name, e.nbytes) for e in self._plan.tensors.values() if e.nbytes]
+        self._done = 0  # bytes of the first of those left
+
+    def write(self, name: str, blocks: np.ndarray[Any, Any], row: int = 0) -> None:
+        """Writes encoded rows from `row` on, as GGUFWriter does, once it is their turn. OutputError after `stop`."""
+        data = np.ascontiguousarray(blocks).reshape(-1).view(np.uint8)
+        if not data.size:
+            return
+        start = row * self._plan.tensors[name].row_bytes
+        with self._turn:
+            while not self._stopped and (self._left[0][0], self._done) != (name, start):
+                self._turn.wait()
+            if self._stopped:
+                raise OutputError("stopped", path=self.path, field=f'tensor "{escaped(name)}"')
+            self.write_bytes(name, data.data, start)
+            self._done += data.size
+            if self._done == self._left[0][1]:
+                self._left.pop(0)
+                self._done = 0
+            self._turn.notify_all()
+
+    def header_digest(self) -> str:
+        """SHA-256 of what the file is besides its tensors' data."""
+        return hashlib.sha256(self._plan.header).hexdigest()
+
+    def claim(self, name: str, start: int, stop: int) -> None:
+        """OutputError: rows that are not written are not there."""
+        raise OutputError("a stream has nothing of an earlier run", path=self.path)
+
+    def page_sum(self, name: str, start: int, stop: int) -> str:
+        """OutputError: what was written cannot be read again."""
+        raise OutputError("a stream cannot be read again", path=self.path)
+
+    def flush(self) -> None:
+        """Nothing to wait for: where the bytes go is not known."""
+
+    def spare(self, spared: bool = True) -> None:
+        """Nothing to leave."""
+
+    def stop(self) -> None:
+        """Lets nobody wait any longer: what is before their rows will not come."""
+        with self._turn:
+            self._stopped = True
+            self._turn.notify_all()
+
+    def abort(self) -> None:
+        """Stops; what was written is no file, as it is not whole."""
+        self.stop()

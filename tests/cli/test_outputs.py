@@ -92,14 +92,17 @@ def test_a_file_is_never_named_like_a_folder(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_nothing_is_written_to_the_standard_output(
+def test_what_is_no_one_file_does_not_go_to_the_standard_output(
     forge: Forge, f32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for words in (["convert", MODEL, "-o", "-"], ["quantize", f32, "-", "Q8_0"]):
+    for words, why in (
+        (["split", f32, "-o", "-"], "a set is several files, which do not go to one standard output"),
+        (["imatrix", f32, "-o", "-"], "nothing is written to the standard output"),
+    ):
         ended = forge(*words)
         assert (ended.code, ended.out) == (2, "")
-        assert ended.err.splitlines()[-1].endswith("nothing is written to the standard output; a file called - is ./-")
+        assert ended.err.splitlines()[-1].endswith(f"{why}; a file called - is ./-")
     assert files(tmp_path) == []
     assert forge("quantize", f32, "./-", "Q8_0").code == 0
     assert files(tmp_path) == ["-"]

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_forge import Edits, edit_file, merge_files, split_file
-from gguf_forge.errors import OutputError, RequestError
+import gguf_forge
+from gguf_forge import Edits, edit_file, merge_files, quantize_file, split_file
+from gguf_forge.errors import OutputError, QuantError, RequestError
 from gguf_forge.format.plan import Declared
 from gguf_forge.format.stream import StreamWriter
 from gguf_forge.types import TENSOR_TYPES
 from tests.cli.conftest import Forge
+from tests.whole.conftest import MODEL
 from tests.whole.test_split import small
 
 
@@ -94,3 +96,70 @@ def test_the_command_line(tmp_path: Path, forge: Forge) -> None:
         child.stdout.close()
         said = child.stderr.read()
     assert (child.returncode, said.count(b"\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("type", ["COPY", "Q4_K_M", "F32"])
+def test_a_quantized_file_comes_in_order_from_any_number_of_threads(
+    f16: Path, tmp_path: Path, type: str, threads: int
+) -> None:
+    quantize_file(f16, tmp_path / "a.gguf", type)
+    out = io.BytesIO()
+    made = quantize_file(f16, out, type, threads=threads)
+    assert out.getvalue() == (tmp_path / "a.gguf").read_bytes()
+    assert (str(made.path), made.nbytes) == ("standard output", len(out.getvalue()))
+    nothing = io.BytesIO()
+    quantize_file(f16, nothing, type, dry_run=True)
+    assert nothing.getvalue() == b""
+
+
+@pytest.mark.parametrize("type", ["f16", "Q4_K_M", "NVFP4"])
+def test_a_checkpoint_goes_to_a_stream(tmp_path: Path, type: str) -> None:
+    for endian in ("little", "big"):
+        gguf_forge.convert_checkpoint(MODEL, tmp_path / "a.gguf", type, endian=endian)
+        out = io.BytesIO()
+        gguf_forge.convert_checkpoint(MODEL, out, type, endian=endian, threads=3)
+        assert out.getvalue() == (tmp_path / "a.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("most", [0, 200_000, 3_000_000])
+def test_a_reader_that_leaves_ends_all_threads(f16: Path, most: int) -> None:
+    class Left(io.BytesIO):
+        def write(self, data: memoryview) -> int:  # type: ignore[override]
+            if self.tell() >= most:
+                raise BrokenPipeError(32, "Broken pipe")
+            return super().write(data)
+
+    with pytest.raises(OutputError, match="Broken pipe"):
+        quantize_file(f16, Left(), "Q4_0", threads=4)
+
+
+def test_a_tensor_that_cannot_be_encoded_ends_all_threads(tmp_path: Path) -> None:
+    with gguf_forge.GGUFWriter(tmp_path / "a.gguf", {"general.architecture": "llama"}) as writer:
+        for n in range(8):
+            data = np.ones((4096, 1024), np.float32)
+            if n == 3:
+                data[5, 5] = np.nan
+            writer.add_tensor(f"blk.{n}.ffn_up.weight", data)
+        writer.add("llama.block_count", 8)
+        writer.add("llama.attention.head_count", 8)
+    with pytest.raises(QuantError, match=r"blk.3.ffn_up.weight"):
+        quantize_file(tmp_path / "a.gguf", io.BytesIO(), "Q8_0", threads=4)
+
+
+def test_several_files_do_not_go_to_one_stream(f16: Path, forge: Forge) -> None:
+    with pytest.raises(RequestError, match="neither several nor a set"):
+        gguf_forge.convert_checkpoint(MODEL, io.BytesIO(), "f16,Q4_0")
+    for splitting in (gguf_forge.Splitting(max_tensors=3), gguf_forge.Splitting(keep=True)):
+        with pytest.raises(RequestError, match="neither several nor a set"):
+            quantize_file(f16, io.BytesIO(), "Q4_0", splitting=splitting)
+    assert forge("quantize", f16, "-", "Q4_0", "--dry-run").code == 2
+    assert "a set is several files" in forge("split", f16, "-o", "-").err
+    assert forge("convert", MODEL, "-o", "-", "--check-tokenizer").code == 2
+
+
+def test_quantize_and_convert_write_to_the_standard_output(f16: Path, q4: Path) -> None:
+    for words in (["quantize", f16, "-", "Q4_K_M"], ["convert", MODEL, "--type", "Q4_K_M", "-o", "-"]):
+        done = subprocess.run(forged(*words), capture_output=True, check=True)
+        assert done.stdout == q4.read_bytes()
+        assert b"standard output: Q4_K_M" in done.stderr
