@@ -194,7 +194,7 @@ def gguf_model(file: reader.GGUFFile) -> Model:
     """The tensors and metadata of an open GGUF file, or of a set of shards, as they stand."""
     views = [stored_view(tensor, file.endian) for tensor in file.tensors.values()]
     metadata = {key: file.metadata.value(key) for key in file.metadata if key != SLACK_KEY}
-    return Model(views, metadata, verify=file.check_unchanged, sources=file.paths)
+    return Model(views, metadata, verify=file.check_unchanged, sources=file.local_paths())
 
 
 def stored_view(tensor: reader.Tensor, endian: str) -> View:
