@@ -395,6 +395,6 @@ def test_a_set_is_gone_on_with(f32: Path, tmp_path: Path) -> None:
 def test_effort_max_is_not_resumed(f32: Path, tmp_path: Path) -> None:
     calibration: Any = object()
     how = gguf_forge.Quantization(calibration=calibration, effort="max", sequential=gguf_forge.Sequential(f32))
-    made: Any = type("Outputs", (), {"resume": True, "part": None, "splitting": None})()
+    made: Any = type("Outputs", (), {"resume": True, "part": None, "splitting": None, "stream": None})()
     with pytest.raises(RequestError, match="effort max cannot be resumed: what it makes of a layer depends on"):
         files._require_cuttable(made, how.sequential)
