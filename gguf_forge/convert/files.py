@@ -117,18 +117,16 @@ def convert_checkpoint(
 
     `types`: names, or one text of names separated by commas. The converter's outtypes in lower case (f32, f16, bf16,
     q8_0, tq1_0, tq2_0, auto) give what convert_hf_to_gguf.py gives; any other name or case is a recipe and gives what
-    llama-quantize makes of the F32 conversion. `output`: a file, a folder, or a template with {ftype} or {FTYPE};
-    by default a file named after the model, in the checkpoint's folder. A folder that ends in a separator is made.
-    A stream that takes bytes gets one file in order.
-    `metadata` replaces or adds keys: a Value, or an object that GGUFWriter.add takes. `pre` names the pre-tokenizer
-    when it is not recognised. `options` choose among what the checkpoint holds (its layers that predict further tokens,
-    ...). `arch` names the architecture where the configuration's class is unknown; tensors that no rule uses are left
-    out where a regular expression of `allow_unused` fits, and listed in the notes. `endian`: "little", or "big":
-    numbers within blocks, and BF16, are swapped, too, which convert_hf_to_gguf.py --bigendian leaves as they are.
-    `dry_run` plans only.
-    `splitting` cuts each file into shards, NAME-00001-of-0000N.gguf and so on; a set that is there is not replaced.
-    `resume` goes on where an earlier run of the same arguments was cut off, if one was. `part`: (I, N) makes share I of
-    N, OUTPUT.0000I-of-0000N.part, for `join`. Raises ForgeError; files and sets appear only whole.
+    llama-quantize makes of the F32 conversion. `output`: a file, a folder (one that ends in a separator is made), or a
+    template with {ftype} or {FTYPE}; by default a file named after the model, in the checkpoint's folder. A stream that
+    takes bytes gets one file in order. `metadata` replaces or adds keys: a Value, or an object that GGUFWriter.add
+    takes. `pre` names the pre-tokenizer when it is not recognised. `options` choose among what the checkpoint holds
+    (layers that predict further tokens, ...). `arch` names the architecture where the configuration's class is unknown;
+    tensors that no rule uses are left out where a regular expression of `allow_unused` fits, and noted. `endian`:
+    "little" or "big", in BF16 and within blocks, too. `dry_run` plans only. `splitting` cuts each file into shards,
+    NAME-00001-of-0000N.gguf and so on; a set that is there is not replaced. `resume` goes on where an earlier run of
+    the same arguments was cut off, if one was. `part`: (I, N) makes share I of N, OUTPUT.0000I-of-0000N.part, for
+    `join`. Raises ForgeError; files and sets appear only whole.
     """
     with open_checkpoint(options.base or source, native=options.mistral_format) as checkpoint:
         refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
@@ -143,9 +141,8 @@ def convert_checkpoint(
             arch_name=arch,
             allow_unused=allow_unused,
         )
-        how = quantization or Quantization()
+        how, surveys = quantization or Quantization(), Surveys()
         model = with_grids(model) if how.detect_grid else replace(model, notes=[*model.notes, *hint(model)])
-        surveys = Surveys()
         asked = wanted_types(types, model)
         made = [(one, with_wholes(Job.of_type(one, model, how, dry_run, surveys), model)) for one in asked]
         jobs = {job.type if one.keep and not one.by_recipe else one.name: job for one, job in made}

@@ -147,6 +147,16 @@ class AtomicFile:
         if done >= _WORTH_FLUSHING:
             system.begin_flush(self._fd, offset, done)
 
+    def share(self, source: int, offset: int, at: int, count: int) -> bool:
+        """Takes bytes of an open file over without copying them, where the file system can; see `share_extents`.
+
+        Raises OutputError.
+        """
+        try:
+            return system.share_extents(source, offset, self._fd, at, count)
+        except OSError as error:
+            raise self._error(error) from error
+
     def seal(self) -> None:
         """Waits until all bytes are on disk. Raises OutputError; then discard the file, a second try would lie."""
         try:

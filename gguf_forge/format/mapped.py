@@ -43,6 +43,11 @@ class MappedFile:
             self.close()
             raise
 
+    @property
+    def descriptor(self) -> int:
+        """The open file's, of which whoever takes it closes nothing."""
+        return self._fd
+
     def head(self, stop: int) -> Buffer:
         """The whole file."""
         return self._buffer

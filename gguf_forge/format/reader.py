@@ -16,6 +16,7 @@ from gguf_forge.errors import IncompleteSetError, InvalidError, RequestError, Un
 from gguf_forge.format import shards
 from gguf_forge.format.foreign import probably
 from gguf_forge.format.layout import LIMITS, Limits, ValueType
+from gguf_forge.format.mapped import MappedFile
 from gguf_forge.format.orders import swapped
 from gguf_forge.format.parse import Entry
 from gguf_forge.format.part import Bytes, Part
@@ -151,6 +152,12 @@ class Tensor:
             raise InvalidError(f"bytes {start} to {start + out.nbytes} of {self.nbytes}", path=self.path, field=field)
         self._part.check_unchanged()
         self._part.read_into(out, self.offset + start)
+
+    def descriptor(self) -> int | None:
+        """The open file's, for sharing its extents; None behind a URL. Raises as `read_bytes`."""
+        self._part.check_unchanged()
+        storage = self._part.storage
+        return storage.descriptor if isinstance(storage, MappedFile) else None
 
     def dequantize(self) -> Floats:
         """The values as a new float32 array of `shape`. Integers and F64 are rounded to the nearest float32.

@@ -139,6 +139,10 @@ class SetWriter:
         for writer in self.writers:
             writer.spare(spared)
 
+    def share_bytes(self, name: str, source: int, offset: int, nbytes: int) -> tuple[int, int]:
+        """Takes a tensor's bytes over without copying them, as GGUFWriter.share_bytes."""
+        return self._writer(name).share_bytes(name, source, offset, nbytes)
+
     def _writer(self, name: str) -> GGUFWriter:
         found = self._of.get(name)
         if found is None:

@@ -48,6 +48,10 @@ class StreamWriter:
         self._fill(extent.offset + start, name)
         self._write(data)
 
+    def share_bytes(self, name: str, source: int, offset: int, nbytes: int) -> tuple[int, int]:
+        """Nothing is shared with a stream."""
+        return 0, 0
+
     def seal(self) -> None:
         """Writes what padding is left, and hands all to the system."""
         last = max((e.offset + e.nbytes for e in self._plan.tensors.values()), default=self._plan.data_start)

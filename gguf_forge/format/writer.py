@@ -19,6 +19,7 @@ from gguf_forge.format.layout import ValueType
 from gguf_forge.format.pages import page_sum
 from gguf_forge.format.plan import Declared, Extent, FilePlan, plan_file
 from gguf_forge.format.values import Value, array, infer, scalar, typed
+from gguf_forge.system import EXTENT
 from gguf_forge.types import TensorType, tensor_type
 
 if TYPE_CHECKING:
@@ -173,6 +174,23 @@ class GGUFWriter:
             text = f"{len(view)} bytes at byte {start} do not fit {extent.nbytes} bytes"
             raise InvalidError(text, path=self.path, field=_field(name))
         self._write(extent, view, start)
+
+    def share_bytes(self, name: str, source: int, offset: int, nbytes: int) -> tuple[int, int]:
+        """Takes as much over of a tensor's `nbytes`, from `offset` of the open file `source` on, as can be shared.
+
+        Returns from which byte of the tensor up to which it is there, (0, 0) where nothing is: the file system cannot,
+        or the bytes lie otherwise between the ends of its blocks than they do there. Raises OutputError.
+        """
+        extent = self._extent(name)
+        first = -offset % EXTENT
+        count = (nbytes - first) // EXTENT * EXTENT
+        if (extent.offset - offset) % EXTENT or count <= 0 or nbytes != extent.nbytes or self._file is None:
+            return 0, 0
+        if not self._file.share(source, offset + first, extent.offset + first, count):
+            return 0, 0
+        with self._lock:
+            self._written[name] = self._written.get(name, 0) + count
+        return first, first + count
 
     def claim(self, name: str, start: int, stop: int) -> None:
         """Counts rows as written that an earlier run wrote, into a sibling that was kept."""

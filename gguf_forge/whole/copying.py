@@ -31,6 +31,9 @@ class Sink(Protocol):
     def write_bytes(self, name: str, data: memoryview, start: int) -> None:
         """Takes a piece of a tensor, from its byte `start` on."""
 
+    def share_bytes(self, name: str, source: int, offset: int, nbytes: int) -> tuple[int, int]:
+        """Takes bytes of an open file over without copying: from which of the tensor up to which, (0, 0) for none."""
+
 
 def declared(tensors: Iterable[Tensor]) -> list[Declared]:
     """The tensors as they are declared to a writer."""
@@ -47,6 +50,8 @@ def copy_tensors(
 ) -> None:
     """Copies every tensor, in order, to the one that `sink` has under the name it goes by in the mapping.
 
+    Where the file system can, and the bytes lie alike in its blocks, extents are shared and nothing is copied.
+
     `endian`: the byte order of what is written; None for the tensors' own.
     Raises ChangedInputError, InputError, OutputError.
     """
@@ -56,13 +61,17 @@ def copy_tensors(
     for name, tensor in tensors.items():
         swap = endian is not None and ORDERS[endian] != tensor.order
         step = PIECE - PIECE % tensor.type.block_bytes if swap else PIECE
-        for start in range(0, tensor.nbytes, step):
-            part = piece[: min(step, tensor.nbytes - start)]
-            tensor.read_bytes(part, start)
-            sink.write_bytes(name, (swapped(part, tensor.type) if swap else part).data, start)
-            done += len(part)
-            if progress is not None:
-                progress(done, total)
+        source = None if swap else tensor.descriptor()
+        shared = (0, 0) if source is None else sink.share_bytes(name, source, tensor.offset, tensor.nbytes)
+        done += shared[1] - shared[0]
+        for low, high in ((0, shared[0]), (shared[1], tensor.nbytes)):
+            for start in range(low, high, step):
+                part = piece[: min(step, high - start)]
+                tensor.read_bytes(part, start)
+                sink.write_bytes(name, (swapped(part, tensor.type) if swap else part).data, start)
+                done += len(part)
+                if progress is not None:
+                    progress(done, total)
 
 
 def stream(

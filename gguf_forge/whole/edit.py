@@ -33,13 +33,14 @@ from gguf_forge.format.layout import ALIGNMENT_KEY, LIMITS, MAGIC, SLACK_KEY, WR
 from gguf_forge.format.parse import Info, parse
 from gguf_forge.format.part import Part
 from gguf_forge.format.places import require_other
-from gguf_forge.format.plan import Declared
+from gguf_forge.format.plan import Declared, plan_file
 from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.format.shards import SPLIT_KEYS
 from gguf_forge.format.stream import StreamWriter
 from gguf_forge.format.validate import validate
 from gguf_forge.format.values import Value, array, encode, encode_string, typed
 from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.system import EXTENT
 from gguf_forge.whole.copying import Progress, copy_tensors, stream
 from gguf_forge.whole.diff import KeyDifference
 from gguf_forge.whole.inplace import FINISHED_BY, pending, replace_header
@@ -116,7 +117,8 @@ def edit_file(
             raise RequestError("shards are edited in their place; merge the set to have another file")
         metadata = _metadata(part, file, edits)
         tensors = _names(part, file, edits)
-        if edits.slack is not None and output is None and edits.slack == _slack_of(part):
+        have = _slack_of(part) or 0
+        if edits.slack and output is None and edits.slack <= have < edits.slack + EXTENT:
             edits = replace(edits, slack=None)
         header = None
         endian = edits.endian or file.endian
@@ -312,9 +314,14 @@ def _whole(
     if part.checked.unsized:
         text = "of a type that is not read, so that the file cannot be written anew"
         raise UnsupportedError(text, path=part.path, field=part.checked.unsized[0].info.field)
+    kept = {new: file.tensors[old] for old, new in tensors.items() if new is not None}
     slack = _slack_of(part) if slack is None else slack
-    keys = {**metadata, SLACK_KEY: _room(slack)} if slack else dict(metadata)
-    return keys, {new: file.tensors[old] for old, new in tensors.items() if new is not None}
+    if not slack:
+        return dict(metadata), kept
+    # A little more, so that data lie in blocks of the file system as they do here: then their extents can be shared.
+    planned = plan_file({**metadata, SLACK_KEY: _room(slack)}, _declared(kept), path=part.path)
+    slack += (part.checked.data_start - planned.data_start) % EXTENT
+    return {**metadata, SLACK_KEY: _room(slack)}, kept
 
 
 def _declared(tensors: Mapping[str, Tensor]) -> list[Declared]:
