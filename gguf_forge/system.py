@@ -105,6 +105,10 @@ if sys.platform != "win32" and hasattr(os, "preadv"):  # macOS has it since vers
         """Reads into `view` from `offset`. How many bytes: maybe fewer than there are, 0 only at the end."""
         return os.preadv(fd, [view], offset)
 
+    def bytes_at(fd: int, size: int, offset: int) -> bytes:
+        """As `read_at`, of up to `size` bytes, which nobody has to copy."""
+        return os.pread(fd, size, offset)
+
     def write_at(fd: int, view: memoryview, offset: int) -> int:
         """Writes `view` at `offset`. How many bytes of it: maybe not all."""
         return os.pwrite(fd, view, offset)
@@ -119,6 +123,12 @@ else:
         with _POSITIONS[fd % len(_POSITIONS)], FileIO(fd, closefd=False) as file:  # os.read would copy
             file.seek(offset)
             return file.readinto(view) or 0
+
+    def bytes_at(fd: int, size: int, offset: int) -> bytes:
+        """As `read_at`, of up to `size` bytes, which nobody has to copy."""
+        with _POSITIONS[fd % len(_POSITIONS)], FileIO(fd, closefd=False) as file:
+            file.seek(offset)
+            return file.read(size) or b""
 
     def write_at(fd: int, view: memoryview, offset: int) -> int:
         """Writes `view` at `offset`. How many bytes of it: maybe not all."""

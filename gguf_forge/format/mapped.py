@@ -14,6 +14,9 @@ from gguf_forge import system
 from gguf_forge.errors import ChangedInputError, InputError, InvalidError
 from gguf_forge.format.cursor import Buffer
 
+#: Bytes of a header that are read at first, how many times as many when it goes on, and the most that are.
+_FIRST, _GROWTH, _READ = 1 << 18, 64, 1 << 26
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 #: What tells one file from another: device, number, size, time of the last change.
 Identity = tuple[int, int, int, int]
@@ -31,6 +34,7 @@ class MappedFile:
         self.path = path
         self._fd = open_regular(path)
         self._buffer: Buffer = b""
+        self._head = b""
         try:
             self.identity = _identity(self._fd)
             self.size = self.identity[2]
@@ -49,8 +53,29 @@ class MappedFile:
         return self._fd
 
     def head(self, stop: int) -> Buffer:
-        """The whole file."""
-        return self._buffer
+        """The file's first bytes, read: of a map, a file that is cut takes what a parser stands on, and the process.
+
+        More than _READ are not worth that memory, whatever a header says: they are mapped.
+        """
+        if stop > _READ:
+            return self._buffer
+        if len(self._head) < min(stop, self.size) or not self._head:
+            self._head = self._first(min(self.size, max(stop, _GROWTH * len(self._head), _FIRST)))
+            self.check_unchanged()
+        return self._head
+
+    def _first(self, size: int) -> bytes:
+        """The file's first bytes."""
+        found = b""
+        while len(found) < size:
+            try:
+                piece = system.bytes_at(self._fd, size - len(found), len(found))
+            except OSError as error:
+                raise InputError(_reason(error), path=self.path, offset=len(found)) from error
+            if not piece:
+                raise ChangedInputError("the file was cut while it was opened", path=self.path, offset=len(found))
+            found += piece
+        return found
 
     def check_unchanged(self) -> None:
         """Raises ChangedInputError when the file was cut or rewritten: touching the map might kill the process."""
@@ -72,7 +97,7 @@ class MappedFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        buffer, self._buffer = self._buffer, b""
+        buffer, self._buffer, self._head = self._buffer, b"", b""
         if isinstance(buffer, mmap.mmap):
             try:
                 buffer.close()

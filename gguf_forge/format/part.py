@@ -49,7 +49,7 @@ class Part:
                 return parse(self.buffer, self.size, self.path, limits)
             except MoreNeeded as more:
                 stop = more.stop
-            if stop > limits.remote_header_bytes:
+            if stop > limits.remote_header_bytes and not self.storage.local:
                 text = f"the header goes on to byte {stop}, at most {limits.remote_header_bytes} are fetched"
                 raise LimitError(text, path=self.path)
 

@@ -137,7 +137,7 @@ def edit_file(
             if not dry_run:
                 _fill(out, file, kept, progress)
         else:
-            unchanged, identity = header == part.buffer[: len(header)], part.identity
+            unchanged, identity = header == part.storage.head(len(header))[: len(header)], part.identity
     if dry_run:
         return done
     if header is None:  # now that the file is closed: what is mapped cannot be replaced everywhere

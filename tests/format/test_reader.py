@@ -7,6 +7,7 @@ import re
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from gguf_forge.errors import (
     TruncatedError,
     UnsupportedError,
 )
-from gguf_forge.format import reader, values
+from gguf_forge.format import part, reader, values
 from gguf_forge.format.findings import findings
 from gguf_forge.format.foreign import FOREIGN_TYPES
 from gguf_forge.format.layout import ValueType
@@ -361,3 +362,19 @@ def test_a_set_with_types_of_another_program(tmp_path: Path) -> None:
     with gguf_forge.open(paths[1], unknown_types=True) as file:
         assert [(t.name, t.path) for t in file.listing()] == [("t0", paths[0]), ("t1", paths[1])]
         assert not file.tensors
+
+
+def test_a_file_that_is_cut_while_its_header_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a header is read from a map: what is not in memory any more would end the process."""
+    path = tmp_path / "long.gguf"
+    with GGUFWriter(path, {"general.architecture": values.string("llama")}) as out:
+        out.add("long", values.strings([f"{i:09}" for i in range(100_000)]))
+    real = part.parse
+
+    def parse(*given: Any) -> Any:
+        os.truncate(path, 0)
+        return real(*given)
+
+    monkeypatch.setattr(part, "parse", parse)
+    with pytest.raises(ChangedInputError, match="was cut while it was opened|was changed"):
+        reader.open(path)
