@@ -42,6 +42,9 @@ test-runtime: $(VENV)/.test $(CHECKPOINTS)/.made build/torch/.transformers ## ZO
 test-pythons: $(BIN)/python ## the suite on every Python at hand (PYTHONS=more interpreters, TESTS=pytest arguments)
 	$(BIN)/python -m tests.pythons $(TESTS)
 
+faults: $(VENV)/.test ## every write killed or failing, races, cut sources, lost power: a table of what came of it
+	FAULTS=1 $(PYTEST) tests/faults
+
 sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
 	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize -n $(JOBS)
 
@@ -119,4 +122,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help
+.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help
