@@ -91,8 +91,9 @@ def grouped(names: Sequence[str]) -> list[str]:
 def made(terminal: Terminal, plans: Iterable[Planned], seconds: float) -> None:
     """A line for each file written."""
     for planned in plans:
+        share = "" if planned.part is None else "part {} of {} of ".format(*planned.part)
         terminal.note(
-            f"{planned.path}{_and_others(planned)}: {planned.type}, {size(planned.nbytes)}, "
+            f"{planned.path}{_and_others(planned)}: {share}{planned.type}, {size(planned.nbytes)}, "
             f"{planned.bpw:.2f} bits per weight, in {seconds:.1f} s"
         )
 

@@ -63,7 +63,8 @@ class Planned:
     """One output file: where, of which type, what is in it, and why each tensor has its type.
 
     `imports` say of each weight that another tool quantized how well the file holds it. `shards`, where it is written
-    as a set, are its files; `file` is then what the whole would be, and `path` the first of them.
+    as a set, are its files; `file` is then what the whole would be, and `path` the first of them. `part`: which share
+    of the file, of how many, is at `path`, if it is not all of it.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Planned:
     notes: Sequence[str] = field(default=())
     imports: Sequence[Import] = ()
     shards: Sequence[Shard] = ()
+    part: tuple[int, int] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -387,10 +389,11 @@ def _target(
 def _as_made(planned: Planned, file: Resumable) -> Planned:
     """The plan with what was seen while the file was written, and where it is: of a share, its own path."""
     target = file.target
-    path = target.writer.path if isinstance(target.writer, ShareWriter) else planned.path
+    shared = target.writer if isinstance(target.writer, ShareWriter) else None
     imports = [measured(one, target.errors) for one in planned.imports]
     notes = (*planned.notes, *file.notes, *_blemishes(target))
-    return replace(planned, path=path, notes=notes, imports=imports)
+    made = replace(planned, notes=notes, imports=imports)
+    return made if shared is None else replace(made, path=shared.path, part=shared.part)
 
 
 def _blemishes(target: Target) -> list[str]:

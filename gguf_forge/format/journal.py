@@ -127,6 +127,8 @@ class Journal:
     def begin(self, owner: Mapping[str, Any], records: Sequence[Mapping[str, Any]] = ()) -> None:
         """Makes it anew, in the place of one that is there, and waits until it is on disk. Raises OutputError."""
         self.close()
+        if os.path.islink(self.path):
+            raise OutputError("is a link, which no journal is", path=self.path)
         raw = b"".join([_line({KIND: VERSION, **owner}), *map(_line, records)])
         out = AtomicFile(self.path, len(raw))
         try:

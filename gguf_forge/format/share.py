@@ -91,7 +91,8 @@ class ShareWriter:
     ) -> None:
         self.path = share_path(path, part)
         self.endian = plan.endian
-        self._plan, self._part, self._rows, self._facts = plan, part, rows, facts
+        self.part = part
+        self._plan, self._rows, self._facts = plan, rows, facts
         self._overwrite = overwrite
         self._file: AtomicFile | None = None
         self._places: dict[str, Piece] = {}
@@ -106,7 +107,7 @@ class ShareWriter:
     def _lay_out(self) -> bytes:
         """Fixes all places, and makes the share's own head, with digests that are not known yet."""
         found: list[tuple[str, int, int]] = []
-        if self._part[0] == 1:
+        if self.part[0] == 1:
             found.append(("", 0, len(self._plan.header)))
         for name, (start, stop) in self._rows.items():
             extent = self._plan.tensors[name]
@@ -124,7 +125,7 @@ class ShareWriter:
 
     def _head(self) -> bytes:
         index = {
-            "part": self._part,
+            "part": self.part,
             "size": self._plan.size,
             **self._facts(),
             "pieces": [[piece.offset, piece.nbytes, piece.sha256] for piece in self._pieces],

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gguf_forge.convert import identity
-from gguf_forge.errors import ForgeError, InputError, InvalidError
+from gguf_forge.errors import ForgeError, InputError, InvalidError, OutputError
 from gguf_forge.format import journal as module
 from gguf_forge.format.journal import journal_path, parse_journal, read_journal
 from tests.convert.resuming import JOURNAL, PART, cut_off, eagerly, f32, quantize, whole
@@ -136,6 +136,21 @@ def test_a_journal_that_is_no_file_or_too_long(
     assert read_journal(tmp_path / "none") is None
     assert parse_journal(left[1][JOURNAL], tmp_path).nbytes == len(left[1][JOURNAL])
     assert len(os.fsencode(journal_path(tmp_path / ("n" * 250)).name)) <= 255
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_a_journal_is_no_link(left: tuple[Path, dict[str, bytes]], whole: bytes, tmp_path: Path) -> None:
+    """What stands in its place is never written through."""
+    other = tmp_path / "other"
+    other.write_bytes(left[1][JOURNAL])
+    (tmp_path / JOURNAL).unlink()
+    (tmp_path / JOURNAL).symlink_to(other)
+    with pytest.raises(OutputError, match="is a link, which no journal is"):
+        quantize(tmp_path / "source" / "f32.gguf", tmp_path / "a.gguf", resume=True)
+    quantize(tmp_path / "source" / "f32.gguf", tmp_path / "a.gguf")
+    assert other.read_bytes() == left[1][JOURNAL]
+    assert (tmp_path / "a.gguf").read_bytes() == whole
+    assert not (tmp_path / JOURNAL).is_symlink()
 
 
 def test_a_source_that_is_gone_is_an_input_error(tmp_path: Path) -> None:

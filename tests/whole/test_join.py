@@ -71,7 +71,9 @@ def test_a_conversion_of_several_types_on_the_command_line(forge: Forge, tmp_pat
     assert forge(*words, "-o", tmp_path / "{ftype}.gguf").code == 0
     wanted = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for i in (1, 2):
-        assert forge(*words, "-o", tmp_path / "{ftype}.gguf", "--part", f"{i}/2").code == 0
+        ended = forge(*words[:-1], "-o", tmp_path / "{ftype}.gguf", "--part", f"{i}/2")
+        assert ended.code == 0
+        assert f"f16.gguf.{i:05}-of-00002.part: part {i} of 2 of F16, 13.10 MiB" in ended.err
     for name, raw in wanted.items():
         given = sorted(tmp_path.glob(f"{name}.*.part"))
         ended = forge("join", tmp_path / "joined.gguf", *given)
