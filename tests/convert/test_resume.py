@@ -24,13 +24,15 @@ from gguf_forge.convert.model import Model, gguf_model
 from gguf_forge.errors import ChangedInputError, InvalidError, OutputError, RequestError
 from gguf_forge.format.journal import Journal, read_journal
 from tests.cli.conftest import Forge, forge
+from tests.cli.test_fitted import MODEL as MICRO
+from tests.cli.test_fitted import calibration
 from tests.convert import resuming
 from tests.convert.power_loss import PowerLoss
 from tests.convert.resuming import JOURNAL, PART, CutOffError, cut_off, eagerly, f32, quantize, rows_kept, whole
 from tests.whole.conftest import MODEL
 from tests.whole.killing import Failing, killed, needs_fork
 
-__all__ = ["eagerly", "f32", "forge", "whole"]  # fixtures
+__all__ = ["calibration", "eagerly", "f32", "forge", "whole"]  # fixtures
 
 #: What another process needs to work as `resuming.eager` has it.
 WORK = "from tests.convert.resuming import eager, quantize; eager(); "
@@ -358,6 +360,36 @@ def test_several_types_of_one_reading(tmp_path: Path, monkeypatch: pytest.Monkey
     again = convert_checkpoint(MODEL, tmp_path / "{ftype}.gguf", types, resume=True)
     assert [sum("goes on" in note for note in plan.notes) for plan in again] == [1, 1, 1]
     assert {p.name: sha256(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()} == wanted
+
+
+def test_rows_that_are_fitted_to_a_calibration(
+    calibration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted in other runs of rows, gone on with, and in parts: the same bytes."""
+    output = tmp_path / "a.gguf"
+    with gguf_forge.Calibration.open(calibration) as opened:
+        how = gguf_forge.Quantization(calibration=opened)
+        (plan,) = convert_checkpoint(MICRO, tmp_path / "whole.gguf", "Q4_0", quantization=how)
+        assert plan.metadata["quantize.forge.effort"].value == "high"
+        monkeypatch.setattr(files, "saving", resuming.at_once)
+        monkeypatch.setattr(run, "RUN_ELEMENTS", 1000)
+
+        def stop(done: int, total: int) -> None:
+            if done > 0.6 * total:
+                raise CutOffError
+
+        with pytest.raises(CutOffError):
+            convert_checkpoint(MICRO, output, "Q4_0", quantization=how, threads=1, progress=stop)
+        with pytest.raises(InvalidError, match=r"another plan: .*importance"):
+            convert_checkpoint(MICRO, output, "Q4_0", resume=True)
+        (again,) = convert_checkpoint(MICRO, output, "Q4_0", quantization=how, resume=True)
+        assert rows_kept(again)[0] > 0
+        assert output.read_bytes() == plan.path.read_bytes()
+        parts = [
+            convert_checkpoint(MICRO, output, "Q4_0", quantization=how, part=(i, 5))[0].path for i in range(1, 6)
+        ]
+    gguf_forge.join(output, parts)
+    assert output.read_bytes() == plan.path.read_bytes()
 
 
 @pytest.mark.usefixtures("eager")
