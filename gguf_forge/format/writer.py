@@ -144,7 +144,8 @@ class GGUFWriter:
         """Makes zeros of what lies between tensors: nothing is sure of a file that a crash left."""
         extents = sorted(plan.tensors.values(), key=lambda extent: extent.offset)
         ends = [extent.offset + extent.nbytes for extent in extents]
-        for start, stop in zip(ends, [*(extent.offset for extent in extents[1:]), plan.size], strict=True):
+        starts = [*(extent.offset for extent in extents[1:]), plan.size]
+        for start, stop in zip(ends, starts, strict=False):  # of no tensors there are no ends
             file.write_at(bytes(stop - start), start)
 
     def header_digest(self) -> str:
