@@ -15,7 +15,7 @@ from gguf_forge.errors import ChangedInputError, InputError, InvalidError
 from gguf_forge.format.cursor import Buffer
 
 #: Bytes of a header that are read at first, how many times as many when it goes on, and the most that are.
-_FIRST, _GROWTH, _READ = 1 << 18, 64, 1 << 26
+_FIRST, _GROWTH, _READ = 1 << 16, 256, 1 << 26
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 #: What tells one file from another: device, number, size, time of the last change.
