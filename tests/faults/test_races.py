@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,9 @@ DONE, REFUSED, SURPRISED = 0, 1, 3
 
 def in_child(work: Callable[[], object]) -> int:
     """Begins work in a process of its own; its number. The exit code says how it ended."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads: they do not take part
+        child = os.fork()
     if child:
         return child
     signal.alarm(60)

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,9 @@ class Child:
     def __init__(self, scenario: Scenario, work: Path, at: int, what: str) -> None:
         how, error, ever = (COUNT, 0, 0) if what == "count" else cases(what)
         read, write = os.pipe()
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads: they do not take part
+            child = os.fork()
         if not child:
             shim = ctypes.CDLL(None)
             signal.alarm(PATIENCE)
