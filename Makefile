@@ -45,6 +45,10 @@ test-pythons: $(BIN)/python ## the suite on every Python at hand (PYTHONS=more i
 faults: $(VENV)/.test ## every write killed or failing, races, cut sources, lost power: a table of what came of it
 	FAULTS=1 $(PYTEST) tests/faults
 
+fuzz: $(VENV)/.test ## readers and codecs, guided by coverage, three minutes; SECONDS= or RUNS= of each target (TARGETS= some)
+	-$(BIN)/pip install -q --only-binary :all: atheris==3.0.0
+	env SECONDS="$(SECONDS)" RUNS="$(RUNS)" $(BIN)/python -m tests.fuzz $(TARGETS)
+
 sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
 	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize -n $(JOBS)
 
@@ -122,4 +126,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help
+.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz

@@ -5,7 +5,7 @@
 typedef struct {
     const float *x[VN]; /* the block's elements */
     const float *w[VN]; /* its importance values, or NULL */
-    uint8_t *out[VN];   /* its bytes */
+    uint8_t *out[VN];   /* its bytes; `spare` where none are asked for */
     uint8_t spare[384];
 } Lanes;
 
@@ -17,7 +17,7 @@ static inline void lanes_at(Lanes *g, int64_t first, int64_t blocks, int size, i
     for (int l = 0; l < VN; l++) {
         g->x[l] = x + b * size;
         g->w[l] = w ? w + column * size : 0;
-        g->out[l] = first + l < blocks ? out + b * bytes : g->spare;
+        g->out[l] = out && first + l < blocks ? out + b * bytes : g->spare;
         if (b + 1 < blocks) {
             b++;
             column = column + 1 < row_blocks ? column + 1 : 0;

@@ -4,6 +4,7 @@ the format (validate.py) and no codecs: who opens a file brings the decoder of i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -162,8 +163,12 @@ class Tensor:
     def dequantize(self) -> Floats:
         """The values as a new float32 array of `shape`. Integers and F64 are rounded to the nearest float32.
 
-        Blocks of big-endian files hold numbers in that order. Raises UnsupportedError for a type without a decoder.
+        Blocks of big-endian files hold numbers in that order. Raises UnsupportedError for a type without a decoder, and
+        for a shape that is too large for an array though it has no elements.
         """
+        if 4 * math.prod(n for n in self.shape if n) >= 2**63:
+            field = f'tensor "{escaped(self.name)}"'
+            raise UnsupportedError(f"no array of float32 has shape {self.shape}", path=self.path, field=field)
         return self._decoded(self.data).reshape(self.shape)
 
     def read_values(self, start: int, stop: int) -> Floats:

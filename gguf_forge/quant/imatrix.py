@@ -315,7 +315,10 @@ class _Legacy:
         length = self._int(f"name length of {what}")
         if not 0 < length <= MAX_NAME_BYTES:
             raise InvalidError(f"a name of {length} bytes", path=self.path, field=what)
-        return self._text(length, f"name of {what}")
+        name = self._text(length, f"name of {what}")
+        if not name:
+            raise InvalidError("a name that begins with NUL", path=self.path, field=what)
+        return name
 
     def _text(self, length: int, what: str) -> str:
         return self._take(length, what).split(b"\0")[0].decode("utf-8", "surrogateescape")

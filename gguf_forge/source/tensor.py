@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gguf_forge.errors import UnsupportedError, escaped
+from gguf_forge.errors import InvalidError, UnsupportedError, escaped
 from gguf_forge.quant.floats8 import FORMATS, decode_floats8
 from gguf_forge.source.dtypes import RETURNED_ARRAY, Dtype
 from gguf_forge.source.input_file import InputFile
@@ -39,6 +39,12 @@ class SourceTensor:
     offset: int
     strides: tuple[int, ...] | None = None
     big_endian: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises InvalidError for a shape that no array has: without elements, and too large in its other axes."""
+        if 0 in self.shape and 8 * prod(n for n in self.shape if n) >= 2**63:
+            text = f"shape {list(self.shape)} is too large for an array, though it has no elements"
+            raise InvalidError(text, path=self.file.path, field=tensor_field(self.name))
 
     @property
     def dtype(self) -> str:

@@ -230,6 +230,7 @@ def test_dat_files_may_end_after_the_entries(tmp_path: Path) -> None:
         (struct.pack("<i", 2**31 - 1), InvalidError, "2147483647 entries in 0 bytes"),
         (struct.pack("<ii", 1, 2**31 - 1) + bytes(20), InvalidError, "entry 0: a name of 2147483647 bytes"),
         (struct.pack("<ii", 1, -5) + bytes(20), InvalidError, "entry 0: a name of -5 bytes"),
+        (struct.pack("<ii", 1, 2) + b"\0a" + bytes(20), InvalidError, "entry 0: a name that begins with NUL"),
         (struct.pack("<ii", 1, 4000) + bytes(20), TruncatedError, "name of entry 0: 4000 bytes expected, 20 left"),
         (dat()[:-1], TruncatedError, "values of a.weight: 8 bytes expected, 7 left"),
         (dat(floats=()) + bytes(9), InvalidError, 'entry "a.weight": 0 values'),

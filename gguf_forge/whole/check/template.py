@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
@@ -82,18 +83,46 @@ def find_in_template(text: str) -> Iterator[Said]:
     except (ValueError, OverflowError) as error:
         yield "template-syntax", f"a number or text that cannot be read: {escaped(str(error))}"
         return
-    own = {node.name for node in tree.find_all(nodes.Macro)} | {
-        node.name for node in tree.find_all(nodes.Name) if node.ctx in ("store", "param")
-    }
+    every = list(_walk(tree))
+    known = _Known(_own(every), _holding_text(every))
     seen: set[Said] = set()
-    for node in _walk(tree):
-        for rule, what in _judged(node, own):
+    for node in every:
+        for rule, what in _judged(node, known):
             if (rule, what) not in seen:
                 seen.add((rule, what))
                 yield rule, f"line {node.lineno}: {what}"
 
 
+@dataclass(frozen=True)
+class _Known:
+    """Of a whole template: names it gives a meaning itself, and the nodes in whose trees there is text, by id."""
+
+    own: frozenset[str]
+    texts: frozenset[int]
+
+
+def _own(every: list[nodes.Node]) -> frozenset[str]:
+    return frozenset(
+        node.name
+        for node in every
+        if isinstance(node, nodes.Macro) or (isinstance(node, nodes.Name) and node.ctx in ("store", "param"))
+    )
+
+
+def _holding_text(every: list[nodes.Node]) -> frozenset[int]:
+    """`every`: parents before their children. Each node is looked at once: a chain may be as deep as it is long."""
+    found: set[int] = set()
+    for node in reversed(every):
+        if isinstance(node, nodes.Const):
+            if isinstance(node.value, str):
+                found.add(id(node))
+        elif any(id(child) in found for child in node.iter_child_nodes()):
+            found.add(id(node))
+    return frozenset(found)
+
+
 def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
+    """A node and all below it, parents first; without recursion, which a long chain of operators would exhaust."""
     left = [tree]
     while left:
         node = left.pop()
@@ -101,71 +130,68 @@ def _walk(tree: nodes.Node) -> Iterator[nodes.Node]:
         left += reversed(list(node.iter_child_nodes()))
 
 
-def _judged(node: nodes.Node, own: set[str]) -> Iterator[Said]:
+def _judged(node: nodes.Node, known: _Known) -> Iterator[Said]:
     for kind, judge in _JUDGES.items():
         if isinstance(node, kind):
-            yield from judge(node, own)
+            yield from judge(node, known)
     if type(node) in READING:
         yield "template-unsafe", f"reads another file: {READING[type(node)]}"
     if type(node) in STATEMENTS:
         yield "template-lacking", f"llama.cpp's engine has no {STATEMENTS[type(node)]}"
 
 
-def _attribute(node: nodes.Getattr, own: set[str]) -> Iterator[Said]:
+def _attribute(node: nodes.Getattr, known: _Known) -> Iterator[Said]:
     if _DUNDER.fullmatch(node.attr) or node.attr in _INTERNALS:
         yield "template-unsafe", f"reaches for .{escaped(node.attr, 40)}"
 
 
-def _text(node: nodes.Const, own: set[str]) -> Iterator[Said]:
+def _text(node: nodes.Const, known: _Known) -> Iterator[Said]:
     if isinstance(node.value, str) and re.search(r"__\w+__", node.value):
         found = re.search(r"__\w+__", node.value)
         yield "template-unsafe", f"names {escaped(found[0] if found else '', 40)}"
 
 
-def _item(node: nodes.Getitem, own: set[str]) -> Iterator[Said]:
-    if isinstance(node.arg, nodes.Concat) or (isinstance(node.arg, nodes.Add) and _has_text(node.arg)):
-        pieces = "".join(str(part.value) for part in node.arg.find_all(nodes.Const))
+def _item(node: nodes.Getitem, known: _Known) -> Iterator[Said]:
+    if isinstance(node.arg, nodes.Concat) or (isinstance(node.arg, nodes.Add) and id(node.arg) in known.texts):
+        pieces = "".join(str(part.value) for part in _walk(node.arg) if isinstance(part, nodes.Const))
         if "__" in pieces:
             yield "template-unsafe", "puts a name with underscores together from pieces"
 
 
-def _has_text(node: nodes.Node) -> bool:
-    return any(isinstance(part.value, str) for part in node.find_all(nodes.Const))
-
-
-def _name(node: nodes.Name, own: set[str]) -> Iterator[Said]:
-    if (node.ctx == "load" and node.name in REACHING - own) or _DUNDER.fullmatch(node.name):
+def _name(node: nodes.Name, known: _Known) -> Iterator[Said]:
+    if (node.ctx == "load" and node.name in REACHING - known.own) or _DUNDER.fullmatch(node.name):
         yield "template-unsafe", f"reaches for {escaped(node.name, 40)}"
 
 
-def _filter(node: nodes.Filter, own: set[str]) -> Iterator[Said]:
+def _filter(node: nodes.Filter, known: _Known) -> Iterator[Said]:
     if node.name == "attr":
         yield "template-unsafe", "reaches for attributes by the filter attr"
     elif node.name not in _FILTERS | ALIASES:
         yield "template-lacking", f"llama.cpp's engine has no filter {escaped(node.name, 40)}"
 
 
-def _test(node: nodes.Test, own: set[str]) -> Iterator[Said]:
+def _test(node: nodes.Test, known: _Known) -> Iterator[Said]:
     if node.name not in _TESTS:
         yield "template-lacking", f"llama.cpp's engine has no test {escaped(node.name, 40)}"
 
 
-def _call(node: nodes.Call, own: set[str]) -> Iterator[Said]:
-    if isinstance(node.node, nodes.Name) and node.node.name == "range" and "range" not in own:
+def _call(node: nodes.Call, known: _Known) -> Iterator[Said]:
+    if isinstance(node.node, nodes.Name) and node.node.name == "range" and "range" not in known.own:
         yield from _repeated(node.args)
-    if isinstance(node.node, nodes.Name) and node.node.name in LACKING - own:
+    if isinstance(node.node, nodes.Name) and node.node.name in LACKING - known.own:
         yield "template-lacking", f"llama.cpp's engine has no function {node.node.name}"
-    if isinstance(node.node, nodes.Getattr) and node.node.attr not in _FILTERS | own and not _reached(node.node):
+    if isinstance(node.node, nodes.Getattr) and not _is_known(node.node, known):
         yield "template-lacking", f"llama.cpp's engine has no method {escaped(node.node.attr, 40)}"
 
 
-def _reached(node: nodes.Getattr) -> bool:
-    """Whether it is unsafe already, or a function that a namespace holds."""
-    return bool(_DUNDER.fullmatch(node.attr)) or node.attr in _INTERNALS
+def _is_known(node: nodes.Getattr, known: _Known) -> bool:
+    """Whether a method is llama.cpp's, a function that a namespace holds, or unsafe already."""
+    name = node.attr
+    return name in _FILTERS or name in known.own or name in _INTERNALS or _DUNDER.fullmatch(name) is not None
 
 
-def _product(node: nodes.Mul, own: set[str]) -> Iterator[Said]:
-    if _has_text(node):
+def _product(node: nodes.Mul, known: _Known) -> Iterator[Said]:
+    if id(node) in known.texts:
         yield from _repeated([node.left, node.right])
 
 
@@ -175,7 +201,7 @@ def _repeated(parts: list[nodes.Expr]) -> Iterator[Said]:
             yield "template-unsafe", f"repeats something more than {MOST_REPEATED} times"
 
 
-def _loop(node: nodes.For, own: set[str]) -> Iterator[Said]:
+def _loop(node: nodes.For, known: _Known) -> Iterator[Said]:
     if node.recursive:
         yield "template-lacking", "llama.cpp's engine has no recursive loops"
 
