@@ -107,14 +107,11 @@ def _walk(cursor: Cursor, first: int, steps: int, count: int) -> tuple[Starts, S
 
 
 def _split(blob: bytes, starts: Starts, order: str) -> list[str]:
-    """The strings by one decoding of all; none when a text holds a zero, or a length has no zero to separate by."""
+    """The strings by one decoding of all, apart by their lengths' highest bytes; none when a text holds a zero."""
     raw = np.frombuffer(blob, np.uint8)
     keep = np.ones(len(raw), dtype=bool)
-    kept, dropped = (7, range(7)) if order == "<" else (0, range(1, 8))
-    for i in dropped:
+    for i in range(7) if order == "<" else range(1, 8):
         keep[starts + i] = False
-    if raw[starts + kept].any():
-        return []
     words = raw[keep].tobytes().decode("utf-8", "surrogateescape").split("\0")
     return words[1:] if len(words) == len(starts) + 1 else []
 

@@ -194,13 +194,14 @@ class Interrupts:
 
     def interrupted(self, path: Path) -> bool:
         sys._getframe().f_trace_opcodes = True  # or Python 3.12 sends none to a tracer until another has asked
+        before = sys.gettrace()  # of what measures the tests
         sys.settrace(self.trace)
         try:
             build(path, rows=2)
         except KeyboardInterrupt:
             return True
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return False
 
 
