@@ -47,13 +47,16 @@ faults: $(VENV)/.test ## every write killed or failing, races, cut sources, lost
 
 fuzz: $(VENV)/.test ## readers and codecs, guided by coverage, three minutes; SECONDS= or RUNS= of each target (TARGETS= some)
 	-$(BIN)/pip install -q --only-binary :all: atheris==3.0.0
-	env SECONDS="$(SECONDS)" RUNS="$(RUNS)" $(BIN)/python -m tests.fuzz $(TARGETS)
+	env SECONDS="$(SECONDS)" RUNS="$(RUNS)" $(if $(FUZZ),FUZZ="$(FUZZ)") $(BIN)/python -m tests.fuzz $(TARGETS)
 
 coverage: $(VENV)/.test ## every branch of parser, validator and writer (pyproject.toml names them) by tests/format, or it fails
 	$(BIN)/pip install -q coverage
 	mkdir -p build
 	$(BIN)/python -m coverage run -m pytest -q tests/format
 	$(BIN)/python -m coverage report
+
+mutants: $(VENV)/.test ## which changes to parser, validator and writer no test of tests/format notices (MUTATE= modules, EVERY= n-th)
+	env EVERY="$(or $(EVERY),1)" $(BIN)/python -m tests.mutation $(MUTATE)
 
 sanitize: $(VENV)/.dev ## the suite on a core built with ASan and UBSan, in a copy under build/sanitize
 	bash tests/native/sanitize.sh $(abspath $(BIN)/python) build/sanitize -n $(JOBS)
@@ -132,4 +135,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage
+.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants

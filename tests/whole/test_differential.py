@@ -1,4 +1,5 @@
-"""`check` beside llama.cpp's parser, over the catalogue of bad inputs, mutations of good files, and any bytes.
+"""`check` beside llama.cpp's parser, over the catalogue of bad inputs, mutations of good files, any bytes, and what the
+fuzzers found and kept (FUZZ=folder, as `make fuzz` has it: each input of its corpora).
 
 What the parser (gguf_init_from_file) refuses is refused or reported. What is unreadable here and parsed there is on the
 list of docs/check.md: a row of STRICTER each.
@@ -24,6 +25,7 @@ from tests.convert.llama_cpp import Loader
 from tests.format.notation import STR, U32, big, k, little, pad
 from tests.format.recipes import HEADERS, KEYS, ODD, TENSORS, Opens, Refused
 from tests.format.test_sweeps import SEEDS
+from tests.fuzz.targets import TARGETS
 from tests.whole.small import write
 
 pytestmark = [
@@ -89,6 +91,32 @@ def test_the_catalogue(name: str, llama_cpp: Loader, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda p: p.stem)
 def test_the_files(file: Path, llama_cpp: Loader) -> None:
     verdicts(file, llama_cpp)
+
+
+#: Targets of tests/fuzz whose inputs are GGUF files.
+FUZZED = ("gguf", "check", "rewrite", "imatrix_gguf")
+
+
+@pytest.mark.parametrize("target", FUZZED)
+def test_what_fuzzing_starts_from(target: str, llama_cpp: Loader, tmp_path: Path) -> None:
+    """Its seeds, which are the catalogue, a block of each type in both byte orders, and all finds."""
+    path = tmp_path / "a.gguf"
+    seen = set()
+    for data in TARGETS[target].seeds():
+        path.write_bytes(data)
+        seen.add(verdicts(path, llama_cpp)[0])
+    assert True in seen
+
+
+@pytest.mark.skipif("FUZZ" not in os.environ, reason="needs FUZZ=folder of corpora that `make fuzz` has grown")
+@pytest.mark.parametrize("target", FUZZED)
+def test_corpora(target: str, llama_cpp: Loader, tmp_path: Path) -> None:
+    inputs = sorted(Path(os.environ["FUZZ"], "corpus", target).glob("*"))
+    assert inputs
+    path = tmp_path / "a.gguf"
+    for data in inputs:
+        path.write_bytes(data.read_bytes())
+        verdicts(path, llama_cpp)
 
 
 def _mutated(seed: bytes, rng: random.Random) -> bytes:
