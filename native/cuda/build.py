@@ -60,6 +60,7 @@ def launches() -> dict[str, dict[str, Any]]:
     constants = {name: int(value) for name, value in CONSTANT.findall((HERE / "launch.h").read_text(encoding="utf-8"))}
     found: dict[str, dict[str, Any]] = {
         "forge_decode_": {"threads": constants["FORGE_DECODE_THREADS"], "elements": constants["FORGE_DECODE_TILE"]},
+        "forge_matvec_": {"threads": constants["FORGE_MATVEC_THREADS"], "rows": constants["FORGE_MATVEC_CTA_ROWS"]},
         "forge_row_": {"threads": constants["FORGE_ROW_THREADS"], "rows": constants["FORGE_ROW_THREADS"]},
     }
     for name, threads, blocks, lattice, beside in ENCODER.findall((HERE / "launch.def").read_text(encoding="utf-8")):

@@ -114,16 +114,18 @@ V_FN uint16_t half_bits(float f)
 #endif
 }
 
-/* Four bytes at any address in shared memory, of which three bytes before and seven after may be read, too. */
-V_FN uint32_t word_at(const uint8_t *p)
+/* Bytes at .. at + 3 of a field at any address in shared memory, at a multiple of 4; three bytes before and seven after
+ * may be read, too. How the field lies to a boundary is the same for all of its words. */
+V_FN uint32_t word_at(const uint8_t *field, int at)
 {
-    const uint32_t past = (uint32_t)((uintptr_t)p & 3);
+    const uint32_t past = (uint32_t)((uintptr_t)field & 3);
+    const uint8_t *p = field - past + at;
 #ifdef __CUDA_ARCH__
-    const uint32_t *words = (const uint32_t *)(p - past);
+    const uint32_t *words = (const uint32_t *)p;
     return __funnelshift_r(words[0], words[1], 8 * past);
 #else
     uint64_t both;
-    memcpy(&both, p - past, sizeof both);
+    memcpy(&both, p, sizeof both);
     return (uint32_t)(both >> 8 * past);
 #endif
 }

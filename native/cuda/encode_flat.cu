@@ -10,6 +10,7 @@
 #define SHAPE_WHOLE(...)
 #define SHAPE_SORTED(...)
 #define SHAPE_WARP(...)
+#define MATVEC(name)
 #include "launch.def"
 
 extern "C" __global__ void __launch_bounds__(FORGE_ROW_THREADS)

@@ -7,4 +7,5 @@
 #define SHAPE_FLOATS(...)
 #define SHAPE_WHOLE(...)
 #define SHAPE_SORTED(...)
+#define MATVEC(name)
 #include "launch.def"

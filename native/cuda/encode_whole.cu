@@ -8,4 +8,5 @@
 #define SHAPE_FLAT(...)
 #define SHAPE_FLOATS(...)
 #define SHAPE_WARP(...)
+#define MATVEC(name)
 #include "launch.def"

@@ -6,7 +6,7 @@
  *   <type>_scale(block, j)           the scale of the j-th of these in a block, and what is taken away
  *   <type>_four(block, at, s, table, y)      weights at .. at + 3 of a block, at a multiple of 4, under their scale
  *
- * Blocks lie in shared memory as word_at asks. */
+ * Blocks lie in shared memory as word_at asks, which reads a field's words. */
 #ifndef FORGE_CUDA_FOURS_H
 #define FORGE_CUDA_FOURS_H
 
@@ -69,7 +69,7 @@ V_FN float negated(float f, uint32_t minus, int k)
 }
 
 /* Bytes i & 15 and on of 16, their low nibbles where i < 16, else the high ones. */
-V_FN uint32_t nibbles_at(const uint8_t *q, int i) { return word_at(q + (i & 15)) >> (i & 16 ? 4 : 0) & 0x0f0f0f0fu; }
+V_FN uint32_t nibbles_at(const uint8_t *q, int i) { return word_at(q, i & 15) >> (i & 16 ? 4 : 0) & 0x0f0f0f0fu; }
 
 /* Bits 0 .. 3 of `bits`, each as bit `to` of a byte. */
 V_FN uint32_t bits_to_bytes(uint32_t bits, int to) { return ((bits & 15) * 0x00204081u & 0x01010101u) << to; }
@@ -132,21 +132,21 @@ SCALE_OF_ALL(q8_0, half_at(((const block_q8_0 *)block)->d))
 WEIGHTS(q8_0)
 {
     (void)table;
-    scaled_signed(y, word_at(((const block_q8_0 *)block)->q + at), s.d);
+    scaled_signed(y, word_at(((const block_q8_0 *)block)->q, at), s.d);
 }
 
 SCALE_OF_ALL(q8_1, half_at(((const q8_1_block *)block)->d))
 WEIGHTS(q8_1)
 {
     (void)table;
-    scaled_signed(y, word_at(((const q8_1_block *)block)->qs + at), s.d);
+    scaled_signed(y, word_at(((const q8_1_block *)block)->qs, at), s.d);
 }
 
 SCALE_OF_ALL(q8_k, bits_to_f32(load_u32(((const q8_k_block *)block)->d)))
 WEIGHTS(q8_k)
 {
     (void)table;
-    scaled_signed(y, word_at(((const q8_k_block *)block)->qs + at), s.d);
+    scaled_signed(y, word_at(((const q8_k_block *)block)->qs, at), s.d);
 }
 
 enum { iq4_nl_SUB = 32, mxfp4_SUB = 32, nvfp4_SUB = 16 };
@@ -160,7 +160,7 @@ WEIGHTS(mxfp4) { looked_up(y, nibbles_at(((const mxfp4_block *)block)->qs, at), 
 SCALE(nvfp4) { return Scale{nvfp4_scale(((const nvfp4_block *)block)->d[j]), 0.f}; }
 WEIGHTS(nvfp4)
 {
-    const uint32_t both = word_at(((const nvfp4_block *)block)->qs + at / 16 * 8 + (at & 7));
+    const uint32_t both = word_at(((const nvfp4_block *)block)->qs, at / 16 * 8 + (at & 7));
     looked_up(y, both >> (at & 8 ? 4 : 0), table, s.d);
 }
 
@@ -190,7 +190,7 @@ WEIGHTS(tq1_0)
     const tq1_0_block *x = (const tq1_0_block *)block;
     const int first = at < 160 ? at : at < 240 ? at - 160 : at - 240, bits = at < 160 ? 5 : at < 240 ? 4 : 2;
     const uint8_t *q = at < 160 ? x->qs : at < 240 ? x->qs + 32 : x->qh;
-    const uint32_t bytes = word_at(q + (first & ((1 << bits) - 1)));
+    const uint32_t bytes = word_at(q, first & ((1 << bits) - 1));
     const uint32_t power = (uint32_t)(0x511b090301ull >> 8 * (first >> bits)) & 255; /* of three */
     const uint32_t low = 0x00ff00ffu, even = (bytes & low) * power & low, odd = (bytes >> 8 & low) * power & low;
     (void)table;
@@ -202,7 +202,7 @@ WEIGHTS(tq2_0)
 {
     const tq2_0_block *x = (const tq2_0_block *)block;
     (void)table;
-    scaled(y, word_at(x->qs + at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u, 1, s.d);
+    scaled(y, word_at(x->qs, at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u, 1, s.d);
 }
 
 /* ------------------------------------------------------------------ superblocks */
@@ -218,7 +218,7 @@ WEIGHTS(q2_k)
 {
     const block_q2_k *x = (const block_q2_k *)block;
     (void)table;
-    scaled_less(y, word_at(x->q + at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u, s);
+    scaled_less(y, word_at(x->q, at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u, s);
 }
 
 SCALE(q3_k)
@@ -230,8 +230,8 @@ SCALE(q3_k)
 WEIGHTS(q3_k)
 {
     const block_q3_k *x = (const block_q3_k *)block;
-    const uint32_t low = word_at(x->q + at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u;
-    const uint32_t high = word_at(x->h + at % 32) >> at / 32 & 0x01010101u;
+    const uint32_t low = word_at(x->q, at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u;
+    const uint32_t high = word_at(x->h, at % 32) >> at / 32 & 0x01010101u;
     (void)table;
     scaled(y, low | high << 2, 4, s.d);
 }
@@ -247,7 +247,7 @@ WEIGHTS(q4_k)
 {
     const block_q4_k *x = (const block_q4_k *)block;
     (void)table;
-    scaled_less(y, word_at(x->q + at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu, s);
+    scaled_less(y, word_at(x->q, at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu, s);
 }
 
 SCALE(q5_k)
@@ -260,8 +260,8 @@ SCALE(q5_k)
 WEIGHTS(q5_k)
 {
     const block_q5_k *x = (const block_q5_k *)block;
-    const uint32_t low = word_at(x->q + at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu;
-    const uint32_t high = word_at(x->h + at % 32) >> at / 32 & 0x01010101u;
+    const uint32_t low = word_at(x->q, at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu;
+    const uint32_t high = word_at(x->h, at % 32) >> at / 32 & 0x01010101u;
     (void)table;
     scaled_less(y, low | high << 4, s);
 }
@@ -275,8 +275,8 @@ WEIGHTS(q6_k)
 {
     const block_q6_k *x = (const block_q6_k *)block;
     const int k = at / 32 % 4; /* which 32 of the 128 */
-    const uint32_t low = word_at(x->low + at / 128 * 64 + k % 2 * 32 + at % 32) >> k / 2 * 4 & 0x0f0f0f0fu;
-    const uint32_t high = word_at(x->high + at / 128 * 32 + at % 32) >> k * 2 & 0x03030303u;
+    const uint32_t low = word_at(x->low, at / 128 * 64 + k % 2 * 32 + at % 32) >> k / 2 * 4 & 0x0f0f0f0fu;
+    const uint32_t high = word_at(x->high, at / 128 * 32 + at % 32) >> k * 2 & 0x03030303u;
     (void)table;
     scaled(y, low | high << 4, 32, s.d);
 }
@@ -287,7 +287,11 @@ SCALE(iq4_xs)
     const int high = load_u16(x->high) >> 2 * j & 3, low = x->low[j / 2] >> 4 * (j % 2) & 15;
     return Scale{half_at(x->d) * (float)((high << 4 | low) - 32), 0.f};
 }
-WEIGHTS(iq4_xs) { looked_up(y, nibbles_at(((const iq4_xs_block *)block)->qs + at / 32 * 16, at % 32), table, s.d); }
+WEIGHTS(iq4_xs)
+{
+    const uint32_t both = word_at(((const iq4_xs_block *)block)->qs, at / 32 * 16 + at % 16);
+    looked_up(y, both >> (at & 16 ? 4 : 0), table, s.d);
+}
 
 /* ------------------------------------------------------------------ superblocks of lattice points */
 
@@ -332,7 +336,7 @@ WEIGHTS(iq2_xxs)
 {
     const iq2_xxs_block *x = (const iq2_xxs_block *)block;
     const int i = at / 8 % 4;
-    const uint32_t minus = even_signs(word_at(x->part[at / 32].word) >> 7 * i);
+    const uint32_t minus = even_signs(word_at(x->part[0].word, at / 32 * 8) >> 7 * i);
     (void)table;
     point_of_eight(y, forge_grid_iq2_xxs[x->part[at / 32].index[i]], minus, at, s.d);
 }
@@ -370,7 +374,7 @@ SCALE(iq3_xxs)
 WEIGHTS(iq3_xxs)
 {
     const iq3_xxs_block *x = (const iq3_xxs_block *)block;
-    const uint32_t minus = even_signs(word_at(x->word + at / 32 * 4) >> at / 8 % 4 * 7);
+    const uint32_t minus = even_signs(word_at(x->word, at / 32 * 4) >> at / 8 % 4 * 7);
     (void)table;
     point_of_four(y, forge_grid_iq3_xxs[x->index[at / 4]], minus, at, s.d);
 }
@@ -432,10 +436,11 @@ WEIGHTS(iq1_m)
 #undef WEIGHTS
 #undef SCALE_OF_ALL
 
-/* The above as types that kernels are made of; `value(i)`: what level i stands for, where `table` is to hold that. */
-#define READER(type, looked_up, table_value)                                                        \
+/* The above as types that kernels are made of. value(i): what level i stands for, where `table` is to hold that. MINUS:
+ * a weight is level d - m. */
+#define READER(type, looked_up, table_value, minus)                                                 \
     struct type##_reader {                                                                          \
-        enum { SUB = type##_SUB, LOOKED_UP = looked_up };                                           \
+        enum { SUB = type##_SUB, LOOKED_UP = looked_up, MINUS = minus };                            \
         static float value(unsigned i) { return (void)i, table_value; }                             \
         static Scale scale(const uint8_t *block, int j) { return type##_scale(block, j); }          \
         static void four(const uint8_t *block, int at, Scale s, const float *table, float *y)       \
@@ -443,33 +448,33 @@ WEIGHTS(iq1_m)
             type##_four(block, at, s, table, y);                                                    \
         }                                                                                           \
     };
-READER(q4_0, 0, 0.f)
-READER(q4_1, 0, 0.f)
-READER(q5_0, 0, 0.f)
-READER(q5_1, 0, 0.f)
-READER(q8_0, 0, 0.f)
-READER(q8_1, 0, 0.f)
-READER(q8_k, 0, 0.f)
-READER(iq4_nl, 1, iq4_values[i])
-READER(mxfp4, 1, fp4_values[i])
-READER(nvfp4, 1, fp4_values[i])
-READER(q1_0, 0, 0.f)
-READER(q2_0, 0, 0.f)
-READER(tq1_0, 0, 0.f)
-READER(tq2_0, 0, 0.f)
-READER(q2_k, 0, 0.f)
-READER(q3_k, 0, 0.f)
-READER(q4_k, 0, 0.f)
-READER(q5_k, 0, 0.f)
-READER(q6_k, 0, 0.f)
-READER(iq4_xs, 1, iq4_values[i])
-READER(iq2_xxs, 0, 0.f)
-READER(iq2_xs, 0, 0.f)
-READER(iq2_s, 0, 0.f)
-READER(iq3_xxs, 0, 0.f)
-READER(iq3_s, 0, 0.f)
-READER(iq1_s, 0, 0.f)
-READER(iq1_m, 0, 0.f)
+READER(q4_0, 0, 0.f, 0)
+READER(q4_1, 0, 0.f, 0)
+READER(q5_0, 0, 0.f, 0)
+READER(q5_1, 0, 0.f, 0)
+READER(q8_0, 0, 0.f, 0)
+READER(q8_1, 0, 0.f, 0)
+READER(q8_k, 0, 0.f, 0)
+READER(iq4_nl, 1, iq4_values[i], 0)
+READER(mxfp4, 1, fp4_values[i], 0)
+READER(nvfp4, 1, fp4_values[i], 0)
+READER(q1_0, 0, 0.f, 0)
+READER(q2_0, 0, 0.f, 0)
+READER(tq1_0, 0, 0.f, 0)
+READER(tq2_0, 0, 0.f, 0)
+READER(q2_k, 0, 0.f, 1)
+READER(q3_k, 0, 0.f, 0)
+READER(q4_k, 0, 0.f, 1)
+READER(q5_k, 0, 0.f, 1)
+READER(q6_k, 0, 0.f, 0)
+READER(iq4_xs, 1, iq4_values[i], 0)
+READER(iq2_xxs, 0, 0.f, 0)
+READER(iq2_xs, 0, 0.f, 0)
+READER(iq2_s, 0, 0.f, 0)
+READER(iq3_xxs, 0, 0.f, 0)
+READER(iq3_s, 0, 0.f, 0)
+READER(iq1_s, 0, 0.f, 0)
+READER(iq1_m, 0, 0.f, 0)
 #undef READER
 
 #endif

@@ -18,9 +18,13 @@ extern "C" {
 #define ENCODER(name, ...)                                                                                          \
     void forge_encode_##name(const float *, const float *, const float *, const forge_lattice *, uint8_t *, uint64_t, \
                              uint64_t, float, forge_failure *);
+#define MATVEC(name) PRODUCT(name, f32, 1) PRODUCT(name, f32, 4) PRODUCT(name, f16, 1) PRODUCT(name, f16, 4)
+#define PRODUCT(name, suffix, most) \
+    void forge_matvec_##name##_##suffix##_##most(const uint8_t *, const void *, float *, uint64_t, uint64_t, uint64_t);
 #include "kernels.def"
 #undef DECODER
 #undef ENCODER
+#undef PRODUCT
 void forge_row_mean_squares(const float *, float *, uint64_t, uint64_t);
 }
 
@@ -142,6 +146,7 @@ struct Kernel {
 const Kernel kernels[] = {
 #define DECODER(name, suffix) KERNEL(forge_decode_##name##_##suffix)
 #define ENCODER(name, ...) KERNEL(forge_encode_##name)
+#define PRODUCT(name, suffix, most) KERNEL(forge_matvec_##name##_##suffix##_##most)
 #include "kernels.def"
     KERNEL(forge_row_mean_squares)
 };

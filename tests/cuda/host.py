@@ -43,6 +43,7 @@ class Encoder:
     row_squares: bool
 
 
+PRODUCTS = re.findall(r"^MATVEC\((\w+)\)", (ROOT / "native/cuda/launch.def").read_text(), re.MULTILINE)
 ENCODERS = {
     name: Encoder(shape, int(threads), int(blocks), None if lattice == "-1" else lattice, beside == "ROW_SQUARES")
     for name, shape, threads, blocks, lattice, beside in ENCODER.findall(
@@ -82,7 +83,7 @@ def library() -> ctypes.CDLL:
         objects = [str(making / f"{i}.o") for i in range(len(jobs))]
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda job, to: run(cxx, *job, "-o", to), jobs, objects))
-        run(cxx, *flags, "-shared", *objects, "-o", str(making / "emulated.so"))
+        run(cxx, *flags, "-shared", *objects, "-o", str(making / "emulated.so"), "-lm")
         (making / "emulated.so").replace(found)
         shutil.rmtree(making)
     return ctypes.CDLL(str(found))
@@ -152,3 +153,23 @@ def encode(
         ctypes.c_void_p(ctypes.addressof(failure)),
     )
     return failure.value
+
+
+def matvec(
+    name: str, blocks: NDArray[np.uint8], x: NDArray[Any], rows: int, most: int, grid: int | None = None
+) -> NDArray[np.float32]:
+    """forge_matvec_<name>_<f32|f16>_<most>: x (vectors, width) of float32 or float16."""
+    y = np.full((x.shape[0], rows), np.nan, np.float32)
+    suffix = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}[x.dtype]
+    fitting = -(-rows // CONSTANTS["FORGE_MATVEC_CTA_ROWS"]) * -(-x.shape[0] // most)
+    sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(x.shape[1]), ctypes.c_uint64(x.shape[0]))
+    launch(
+        f"forge_matvec_{name}_{suffix}_{most}",
+        grid or fitting,
+        CONSTANTS["FORGE_MATVEC_THREADS"],
+        pointer(blocks),
+        pointer(x),
+        pointer(y),
+        *sizes,
+    )
+    return y

@@ -1,0 +1,20 @@
+/* The kernels of products with vectors, named as launch.h has it: for one vector, and for four at a time. */
+#include "matvec.h"
+
+#define REMOVED(id, NAME)
+#define TYPE(name, NAME, id, block, bytes, codec, kind, fit, scales) enum { SIZE_##name = block, BYTES_##name = bytes };
+#include "../types.def"
+#undef REMOVED
+#undef TYPE
+
+#define PRODUCT(name, suffix, most)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(FORGE_MATVEC_THREADS)                                               \
+        forge_matvec_##name##_##suffix##_##most(const uint8_t *blocks, const void *x, float *y, uint64_t rows,       \
+                                                uint64_t width, uint64_t vectors)                                    \
+    {                                                                                                                \
+        multiply<SIZE_##name, BYTES_##name, name##_reader, of_##suffix, most>(                                       \
+            blocks, (const of_##suffix::element *)x, y, rows, width, vectors);                                       \
+    }
+#define MATVEC(name) PRODUCT(name, f32, 1) PRODUCT(name, f32, 4) PRODUCT(name, f16, 1) PRODUCT(name, f16, 4)
+#define ENCODER(...)
+#include "launch.def"
