@@ -60,6 +60,19 @@ V_FN void make(const uint8_t *in, const Scale *scales, const float *table, uint3
     }
 }
 
+/* A whole tile, as most are: all that does not change from step to step is done once. */
+template <int size, int bytes, class Type, class To>
+V_FN void make_tile(const uint8_t *in, const Scale *scales, const float *table, typename To::element *to)
+{
+    const uint32_t mine = threadIdx.x * To::AT_ONCE;
+#pragma unroll
+    for (uint32_t i = 0; i < FORGE_DECODE_TILE; i += FORGE_DECODE_THREADS * To::AT_ONCE) {
+        float y[To::AT_ONCE];
+        make<size, bytes, Type, To>(in, scales, table, mine / size + i / size, (int)(mine % size), y);
+        *(Sixteen *)(to + mine + i) = To::pack(y);
+    }
+}
+
 /* Blocks of `size` weights in `bytes` bytes. */
 template <int size, int bytes, class Type, class To>
 V_FN void decode_blocks(const uint8_t *blocks, typename To::element *out, uint64_t count)
@@ -83,13 +96,10 @@ V_FN void decode_blocks(const uint8_t *blocks, typename To::element *out, uint64
         }
         __syncthreads();
         const uint32_t mine = threadIdx.x * To::AT_ONCE;
-        if (n == TILE_BLOCKS && wide) { /* as most are: all that does not change from step to step is done once */
-#pragma unroll
-            for (uint32_t i = 0; i < TILE; i += STEP) {
-                float y[To::AT_ONCE];
-                make<size, bytes, Type, To>(in, scales, table, mine / size + i / size, (int)(mine % size), y);
-                *(Sixteen *)(to + mine + i) = To::pack(y);
-            }
+        if (n == TILE_BLOCKS && wide && bytes % 4 == 0 && ((uintptr_t)in & 3) == 0) {
+            make_tile<size, bytes, Type, To>(on_boundary(in), scales, table, to);
+        } else if (n == TILE_BLOCKS && wide) {
+            make_tile<size, bytes, Type, To>(in, scales, table, to);
         } else {
             for (uint32_t i = mine; i < n * size; i += STEP) {
                 float y[To::AT_ONCE];

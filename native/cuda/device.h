@@ -130,6 +130,24 @@ V_FN uint32_t word_at(const uint8_t *field, int at)
 #endif
 }
 
+/* The same where blocks are of whole words, so that all words of a tensor mostly lie on boundaries: a caller that has
+ * looked says so by on_boundary, and no bytes are put together then. */
+V_FN uint32_t word_in(const uint8_t *field, int at)
+{
+    if (((uintptr_t)field & 3) == 0) {
+#ifdef __CUDA_ARCH__
+        return *(const uint32_t *)(field + at);
+#else
+        uint32_t word;
+        memcpy(&word, field + at, sizeof word);
+        return word;
+#endif
+    }
+    return word_at(field, at);
+}
+
+V_FN const uint8_t *on_boundary(const uint8_t *p) { return (const uint8_t *)__builtin_assume_aligned(p, 4); }
+
 typedef struct alignas(16) {
     uint32_t at[4];
 } Sixteen; /* bytes, loaded and stored by one instruction */

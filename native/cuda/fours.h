@@ -71,6 +71,8 @@ V_FN float negated(float f, uint32_t minus, int k)
 /* Bytes i & 15 and on of 16, their low nibbles where i < 16, else the high ones. */
 V_FN uint32_t nibbles_at(const uint8_t *q, int i) { return word_at(q, i & 15) >> (i & 16 ? 4 : 0) & 0x0f0f0f0fu; }
 
+V_FN uint32_t nibbles_in(const uint8_t *q, int i) { return word_in(q, i & 15) >> (i & 16 ? 4 : 0) & 0x0f0f0f0fu; }
+
 /* Bits 0 .. 3 of `bits`, each as bit `to` of a byte. */
 V_FN uint32_t bits_to_bytes(uint32_t bits, int to) { return ((bits & 15) * 0x00204081u & 0x01010101u) << to; }
 
@@ -104,7 +106,7 @@ SCALE(q4_1)
 WEIGHTS(q4_1)
 {
     (void)table;
-    scaled_plus(y, nibbles_at(((const block_q4_1 *)block)->q, at), s);
+    scaled_plus(y, nibbles_in(((const block_q4_1 *)block)->q, at), s);
 }
 
 SCALE_OF_ALL(q5_0, half_at(((const block_q5_0 *)block)->d))
@@ -125,7 +127,7 @@ WEIGHTS(q5_1)
 {
     const block_q5_1 *x = (const block_q5_1 *)block;
     (void)table;
-    scaled_plus(y, nibbles_at(x->q, at) | bits_to_bytes(x->h[at / 8] >> (at & 4), 4), s);
+    scaled_plus(y, nibbles_in(x->q, at) | bits_to_bytes(x->h[at / 8] >> (at & 4), 4), s);
 }
 
 SCALE_OF_ALL(q8_0, half_at(((const block_q8_0 *)block)->d))
@@ -139,14 +141,14 @@ SCALE_OF_ALL(q8_1, half_at(((const q8_1_block *)block)->d))
 WEIGHTS(q8_1)
 {
     (void)table;
-    scaled_signed(y, word_at(((const q8_1_block *)block)->qs, at), s.d);
+    scaled_signed(y, word_in(((const q8_1_block *)block)->qs, at), s.d);
 }
 
 SCALE_OF_ALL(q8_k, bits_to_f32(load_u32(((const q8_k_block *)block)->d)))
 WEIGHTS(q8_k)
 {
     (void)table;
-    scaled_signed(y, word_at(((const q8_k_block *)block)->qs, at), s.d);
+    scaled_signed(y, word_in(((const q8_k_block *)block)->qs, at), s.d);
 }
 
 enum { iq4_nl_SUB = 32, mxfp4_SUB = 32, nvfp4_SUB = 16 };
@@ -160,7 +162,7 @@ WEIGHTS(mxfp4) { looked_up(y, nibbles_at(((const mxfp4_block *)block)->qs, at), 
 SCALE(nvfp4) { return Scale{nvfp4_scale(((const nvfp4_block *)block)->d[j]), 0.f}; }
 WEIGHTS(nvfp4)
 {
-    const uint32_t both = word_at(((const nvfp4_block *)block)->qs, at / 16 * 8 + (at & 7));
+    const uint32_t both = word_in(((const nvfp4_block *)block)->qs, at / 16 * 8 + (at & 7));
     looked_up(y, both >> (at & 8 ? 4 : 0), table, s.d);
 }
 
@@ -218,7 +220,7 @@ WEIGHTS(q2_k)
 {
     const block_q2_k *x = (const block_q2_k *)block;
     (void)table;
-    scaled_less(y, word_at(x->q, at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u, s);
+    scaled_less(y, word_in(x->q, at / 128 * 32 + at % 32) >> at / 32 % 4 * 2 & 0x03030303u, s);
 }
 
 SCALE(q3_k)
@@ -247,7 +249,7 @@ WEIGHTS(q4_k)
 {
     const block_q4_k *x = (const block_q4_k *)block;
     (void)table;
-    scaled_less(y, word_at(x->q, at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu, s);
+    scaled_less(y, word_in(x->q, at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu, s);
 }
 
 SCALE(q5_k)
@@ -260,8 +262,8 @@ SCALE(q5_k)
 WEIGHTS(q5_k)
 {
     const block_q5_k *x = (const block_q5_k *)block;
-    const uint32_t low = word_at(x->q, at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu;
-    const uint32_t high = word_at(x->h, at % 32) >> at / 32 & 0x01010101u;
+    const uint32_t low = word_in(x->q, at / 64 * 32 + at % 32) >> at / 32 % 2 * 4 & 0x0f0f0f0fu;
+    const uint32_t high = word_in(x->h, at % 32) >> at / 32 & 0x01010101u;
     (void)table;
     scaled_less(y, low | high << 4, s);
 }
@@ -289,7 +291,7 @@ SCALE(iq4_xs)
 }
 WEIGHTS(iq4_xs)
 {
-    const uint32_t both = word_at(((const iq4_xs_block *)block)->qs, at / 32 * 16 + at % 16);
+    const uint32_t both = word_in(((const iq4_xs_block *)block)->qs, at / 32 * 16 + at % 16);
     looked_up(y, both >> (at & 16 ? 4 : 0), table, s.d);
 }
 

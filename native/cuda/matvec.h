@@ -101,15 +101,20 @@ V_FN uint32_t chunk_of(uint64_t width, uint64_t at)
     return width - at < MATVEC_CHUNK ? (uint32_t)(width - at) : (uint32_t)MATVEC_CHUNK;
 }
 
-/* Rows of one warp, and `most` vectors at a time. */
-template <int size, int bytes, class Type, class Of, int most>
+/* A warp's part of shared memory for one of its rows. */
+template <int most, int sub> struct Staged {
+    alignas(16) uint8_t bytes[(most + 16 + 31) / 16 * 16]; /* before by the address, after for word_at */
+    Scale scales[MATVEC_CHUNK / sub];
+};
+
+/* Rows of one warp, and `most` vectors at a time. boundary: all words of the blocks lie on boundaries of theirs. */
+template <int size, int bytes, class Type, class Of, int most, bool boundary>
 V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, float *y, uint64_t rows, uint64_t width,
-                        uint64_t vectors, uint64_t row, const float *table)
+                        uint64_t vectors, uint64_t row, Staged<bytes * (MATVEC_CHUNK / size), Type::SUB> *held,
+                        const float *table)
 {
-    enum { CHUNK_BLOCKS = MATVEC_CHUNK / size, SUBS = MATVEC_CHUNK / Type::SUB };
-    alignas(16) __shared__ uint8_t staged[MATVEC_WARPS][MATVEC_ROWS][(CHUNK_BLOCKS * bytes + 16 + 31) / 16 * 16];
-    __shared__ Scale scales[MATVEC_WARPS][MATVEC_ROWS][SUBS];
-    const uint32_t lane = lane_of_warp(), warp = threadIdx.x / WARP;
+    enum { CHUNK_BLOCKS = MATVEC_CHUNK / size };
+    const uint32_t lane = lane_of_warp();
     const uint64_t row_bytes = width / size * bytes;
     const int n_rows = rows - row < MATVEC_ROWS ? (int)(rows - row) : (int)MATVEC_ROWS;
     const int n_vectors = vectors < most ? (int)vectors : most;
@@ -130,7 +135,8 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
         const uint32_t n = chunk_of(width, at);
 #pragma unroll
         for (int r = 0; r < MATVEC_ROWS; r++) { /* what comes next is on its way while this is multiplied */
-            in[r] = put(fetched + r, staged[warp][r], from[r], n / size * bytes);
+            in[r] = put(fetched + r, held[r].bytes, from[r], n / size * bytes);
+            in[r] = boundary ? on_boundary(in[r]) : in[r];
             from[r] += CHUNK_BLOCKS * bytes;
             if (at + MATVEC_CHUNK < width) {
                 fetch(fetched + r, from[r], chunk_of(width, at + MATVEC_CHUNK) / size * bytes);
@@ -141,7 +147,7 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
         for (int r = 0; r < MATVEC_ROWS; r++) {
             for (uint32_t j = lane; j < n / Type::SUB; j += WARP) {
                 const uint32_t per = size / Type::SUB;
-                scales[warp][r][j] = Type::scale(in[r] + j / per * bytes, (int)(j % per));
+                held[r].scales[j] = Type::scale(in[r] + j / per * bytes, (int)(j % per));
             }
         }
         __syncwarp();
@@ -158,7 +164,7 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
             }
 #pragma unroll
             for (int r = 0; r < MATVEC_ROWS; r++) {
-                const Scale s = scales[warp][r][i / Type::SUB], one = {1.f, 0.f};
+                const Scale s = held[r].scales[i / Type::SUB], one = {1.f, 0.f};
                 float levels[EIGHT];
                 for (int k = 0; k < EIGHT; k += 4) {
                     Type::four(in[r] + block * bytes, (int)(lane * EIGHT % size) + k, one, table, levels + k);
@@ -195,6 +201,7 @@ template <int size, int bytes, class Type, class Of, int most>
 V_FN void multiply(const uint8_t *blocks, const typename Of::element *x, float *y, uint64_t rows, uint64_t width,
                    uint64_t vectors)
 {
+    __shared__ Staged<bytes * (MATVEC_CHUNK / size), Type::SUB> staged[MATVEC_WARPS][MATVEC_ROWS];
     __shared__ float table[16];
     if (Type::LOOKED_UP) {
         if (threadIdx.x < 16) {
@@ -204,10 +211,16 @@ V_FN void multiply(const uint8_t *blocks, const typename Of::element *x, float *
     }
     const uint64_t pairs = (rows + MATVEC_ROWS - 1) / MATVEC_ROWS, groups = (vectors + most - 1) / most;
     const uint64_t step = cta_count() * MATVEC_WARPS;
-    for (uint64_t i = cta_index() * MATVEC_WARPS + threadIdx.x / WARP; i < pairs * groups; i += step) {
+    const uint32_t warp = threadIdx.x / WARP;
+    for (uint64_t i = cta_index() * MATVEC_WARPS + warp; i < pairs * groups; i += step) {
         const uint64_t first = i / pairs * most, row = i % pairs * MATVEC_ROWS;
-        multiply_rows<size, bytes, Type, Of, most>(blocks, x + first * width, y + first * rows, rows, width,
-                                                   vectors - first, row, table);
+        if (bytes % 4 == 0 && ((uintptr_t)blocks & 3) == 0) {
+            multiply_rows<size, bytes, Type, Of, most, true>(blocks, x + first * width, y + first * rows, rows, width,
+                                                             vectors - first, row, staged[warp], table);
+        } else {
+            multiply_rows<size, bytes, Type, Of, most, false>(blocks, x + first * width, y + first * rows, rows, width,
+                                                              vectors - first, row, staged[warp], table);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ from tests.cuda import host
 from tests.native import conftest as core
 
 KINDS = [TENSOR_TYPES[name.upper()] for name in host.PRODUCTS]
-#: A sum of n terms in float32 is right to n roundings of 2^-24 of the sum of magnitudes, in any order. Lanes add 1/32 of
+#: A sum of n terms in float32 is right to n roundings of 2^-24 of the sum of magnitudes in any order. Lanes add 1/32 of
 #: the terms and 5 sums; levels, scales and numbers are as exact as in float64, but for the products of scales.
 BOUND = 2.0**-24
 
@@ -52,11 +52,14 @@ def test_against_float64(name: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("name", host.PRODUCTS)
-def test_the_same_in_every_grid(name: str) -> None:
+def test_the_same_in_every_grid_and_at_any_address(name: str) -> None:
     kind = TENSOR_TYPES[name.upper()]
     rng = np.random.default_rng(1)
     blocks = core.encode(rng.standard_normal((37, 512)).astype(np.float32), kind, None, core.ISAS[-1])
     x = aligned(rng.standard_normal((5, 512)).astype(np.float32))
     wanted = host.matvec(name, blocks, x, 37, 4)
-    for most, grid in ((4, 1), (4, 7), (1, None), (1, 3)):
-        assert (host.matvec(name, blocks, x, 37, most, grid) == wanted).all()
+    for most, grid, shift in ((4, 1, 0), (4, 7, 1), (1, None, 14), (1, 3, 4)):
+        moved = np.empty(blocks.size + 64, np.uint8)
+        moved = moved[-moved.ctypes.data % 16 + shift :][: blocks.size]
+        moved[:] = blocks.reshape(-1)
+        assert (host.matvec(name, moved, x, 37, most, grid) == wanted).all()
