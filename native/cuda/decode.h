@@ -17,18 +17,43 @@ struct to_f32 {
     }
 };
 
-template <uint16_t (*round)(float)> struct to_half {
+template <uint16_t (*round)(float), uint32_t (*two)(float, float)> struct to_half {
     typedef uint16_t element;
     enum { AT_ONCE = 8 };
     static element one(float f) { return round(f); }
-    static uint32_t two(const float *y) { return round(y[0]) | (uint32_t)round(y[1]) << 16; }
-    static Sixteen pack(const float *y) { return Sixteen{{two(y), two(y + 2), two(y + 4), two(y + 6)}}; }
+    static Sixteen pack(const float *y)
+    {
+        return Sixteen{{two(y[0], y[1]), two(y[2], y[3]), two(y[4], y[5]), two(y[6], y[7])}};
+    }
 };
 
-V_FN uint16_t brain_bits(float f) { return (uint16_t)((uint32_t)bf16_round(vf_bits(f)) >> 16); }
+/* To nearest even, as the codec does but for what NaNs carry. */
+V_FN uint16_t brain_bits(float f)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint16_t b;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(b) : "f"(f));
+    return b;
+#else
+    return (uint16_t)((uint32_t)bf16_round(vf_bits(f)) >> 16);
+#endif
+}
 
-typedef to_half<half_bits> to_f16;
-typedef to_half<brain_bits> to_bf16;
+V_FN uint32_t two_halves(float low, float high) { return half_bits(low) | (uint32_t)half_bits(high) << 16; }
+
+V_FN uint32_t two_brains(float low, float high)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+#else
+    return brain_bits(low) | (uint32_t)brain_bits(high) << 16;
+#endif
+}
+
+typedef to_half<half_bits, two_halves> to_f16;
+typedef to_half<brain_bits, two_brains> to_bf16;
 
 /* Copies n bytes into shared memory, the first to `staged` + address % 16, so that 16 bytes travel at a time. Returns
  * where the first lies. All threads of the CTA call it; they are together again when it returns. */
