@@ -1,9 +1,9 @@
 /* Encode kernels: how blocks come to threads. What is done with a block is the codec's text, for one lane.
  *
- *   FLAT    blocks of up to 128 weights: a CTA copies the values of its blocks into shared memory, rows a word longer
+ *   FLAT    blocks of up to 64 weights: a CTA copies the values of its blocks into shared memory, rows a word longer
  *           than a block so that threads read different banks; a thread encodes a block there, and the bytes go out
  *           together.
- *   WHOLE   superblocks: a thread reads and encodes one; its work is the search, far more than the reading.
+ *   WHOLE   larger blocks: a thread reads and encodes one; its work is the search, far more than the reading.
  *   WARP    superblocks of lattice points: a warp encodes one, see lattice_lanes.h.
  *   FLOATS  elements.
  *

@@ -1,4 +1,4 @@
-/* The encode kernels of floats, and of blocks of up to 128 weights. */
+/* The encode kernels of floats, and of blocks of up to 64 weights. */
 #include "kernels.h"
 
 #define WANTS_ROW_SQUARES(name) encode_32<name##_plain, name##_weighted>

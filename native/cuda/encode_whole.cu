@@ -1,4 +1,4 @@
-/* The encode kernels of superblocks that a thread makes by itself. */
+/* The encode kernels of larger blocks that a thread makes by itself. */
 #include "kernels.h"
 
 #define SHAPE_WHOLE(name, threads, blocks, beside) \

@@ -177,8 +177,8 @@ uint32_t emulated_shuffle(uint32_t mine, unsigned from)
     return found;
 }
 
-/* As cuLaunchKernel in one dimension; -1 for an unknown name. */
-extern "C" int emulated_launch(const char *name, unsigned grid, unsigned threads, void **args)
+/* As cuLaunchKernel in one dimension, of which only the CTAs from `first` on run; -1 for an unknown name. */
+extern "C" int emulated_launch(const char *name, unsigned first, unsigned grid, unsigned threads, void **args)
 {
     for (const Kernel &kernel : kernels) {
         if (strcmp(kernel.name, name) == 0) {
@@ -190,7 +190,7 @@ extern "C" int emulated_launch(const char *name, unsigned grid, unsigned threads
             arguments = args;
             gridDim = {grid, 1, 1};
             blockDim = {threads, 1, 1};
-            for (unsigned i = 0; i < grid; i++) {
+            for (unsigned i = first; i < grid; i++) {
                 blockIdx = {i, 0, 0};
                 run_cta(threads);
             }

@@ -89,10 +89,10 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(found))
 
 
-def launch(name: str, grid: int, threads: int, *args: Any) -> None:
-    """Runs a kernel: as cuLaunchKernel in one dimension, each argument a ctypes value."""
+def launch(name: str, grid: int, threads: int, *args: Any, first: int = 0) -> None:
+    """Runs a kernel: as cuLaunchKernel in one dimension, each argument a ctypes value; only CTAs from `first` on."""
     at = (ctypes.c_void_p * len(args))(*(ctypes.addressof(a) for a in args))
-    assert library().emulated_launch(name.encode(), grid, threads, at) == 0, f"there is no kernel {name}"
+    assert library().emulated_launch(name.encode(), first, grid, threads, at) == 0, f"there is no kernel {name}"
 
 
 def pointer(data: NDArray[Any] | None) -> ctypes.c_void_p:
