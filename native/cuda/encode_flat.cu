@@ -3,7 +3,8 @@
 
 #define WANTS_ROW_SQUARES(name) encode_32<name##_plain, name##_weighted>
 #define WANTS_NOTHING(name) encode_alone<name##_encode>
-#define SHAPE_FLAT(name, threads, blocks, beside) \
+#define SHAPE_FLAT(name, threads, blocks, beside)                     \
+    static_assert((threads) == (blocks), #name ": a thread a block"); \
     ENCODE_KERNEL(name, threads, encode_flat<SIZE_##name, BYTES_##name, blocks, WANTS_##beside(name)>(&job))
 #define SHAPE_FLOATS(name, threads, elements, beside) \
     ENCODE_KERNEL(name, threads, encode_floats<BYTES_##name, elements, name##_encode>(&job))

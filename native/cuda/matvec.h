@@ -12,6 +12,8 @@
 
 enum { MATVEC_CHUNK = 2048, MATVEC_ROWS = 2, MATVEC_WARPS = FORGE_MATVEC_THREADS / WARP, EIGHT = 8 };
 
+static_assert(FORGE_MATVEC_CTA_ROWS == MATVEC_ROWS * MATVEC_WARPS, "launch.h says how many rows a CTA has");
+
 /* Eight numbers of x, on a boundary of 16 bytes, as floats. */
 struct of_f32 {
     typedef float element;

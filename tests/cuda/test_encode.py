@@ -68,6 +68,10 @@ def nasty(rng: np.random.Generator, rows: int, width: int) -> NDArray[np.float32
     return np.nan_to_num(np.ascontiguousarray(x, np.float32), posinf=1e30, neginf=-1e30)
 
 
+def test_every_encoder_has_a_row() -> None:
+    assert set(host.ENCODERS) == {t.name.lower() for t in KINDS + FLOATS}
+
+
 @pytest.mark.parametrize(("kind", "mode"), ENCODED, ids=[f"{t.name}-{mode}" for t, mode in ENCODED])
 def test_golden(kind: TensorType, mode: str) -> None:
     inputs = load("inputs")
