@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+import hashlib
 import importlib
 import inspect
 import os
@@ -34,7 +35,7 @@ MODULES = (
 )  # fmt: skip
 #: Seconds of processor time that the tests of a mutant may take, beyond which it counts as noticed; those chosen for it
 #: take less; bytes of memory.
-HANG, CHOSEN, MEMORY = 30, 6.0, 16 << 30
+HANG, CHOSEN, MEMORY = 10, 6.0, 16 << 30
 
 #: Tests with a tracer, processes or a peer of their own, and those that try very many inputs: they take longer than all
 #: others together.
@@ -56,6 +57,8 @@ _OPERATE: dict[type[ast.operator], type[ast.operator]] = {
     ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
 
+#: Of each function, by file and first line, the tests that call it: seconds of processor time, and number.
+Calls = dict[tuple[str, int], list[tuple[float, int]]]
 Function = ast.FunctionDef
 Mutant = tuple[str, Function, str]  # where and what; the function, changed; its name with its classes'
 
@@ -97,7 +100,8 @@ def _skipped(function: Function) -> set[int]:
     for node in ast.walk(function):
         apart: list[ast.AST | None] = []
         if isinstance(node, ast.FunctionDef):
-            apart += [node.returns, *(argument.annotation for argument in node.args.args)]
+            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            apart += [node.returns, *(argument.annotation for argument in given)]
         elif isinstance(node, ast.AnnAssign):
             apart.append(node.annotation)
         elif isinstance(node, (ast.Assert, ast.JoinedStr)):
@@ -200,10 +204,7 @@ class Mutation:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Learns which tests call which function, then tries each mutant."""
-        status, (calls, failed) = _in_child(lambda: self._learn(session.items))
-        assert status == 0, status
-        if failed:
-            raise pytest.UsageError(f"fails without a mutant: {failed[0]}")
+        calls = self._known(session.items)
         number = 0
         for module in self.modules:
             before = self.noticed, len(self.survivors)
@@ -212,7 +213,7 @@ class Mutation:
                 if number % self.every:
                     continue
                 original = _original(module, name)
-                took = calls[original.__code__.co_filename, original.__code__.co_firstlineno]
+                took = calls.get((original.__code__.co_filename, original.__code__.co_firstlineno), [])
                 chosen, total = list[pytest.Item](), 0.0
                 for seconds, index in sorted(took):
                     total += seconds
@@ -228,8 +229,25 @@ class Mutation:
             say(f"{module}: {noticed} of {noticed + len(self.survivors) - before[1]}")
         return True
 
-    def _learn(self, items: list[pytest.Item]) -> tuple[dict[tuple[str, int], list[tuple[float, int]]], list[str]]:
-        calls: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+    def _known(self, items: list[pytest.Item]) -> Calls:
+        """Which tests call which function; kept in build/ for as long as neither is changed."""
+        stamp = hashlib.sha256(repr([item.nodeid for item in items]).encode())
+        for path in sorted([*(ROOT / "tests" / "format").glob("*.py"), *(ROOT / "gguf_forge" / "format").glob("*.py")]):
+            stamp.update(path.read_bytes())
+        kept = ROOT / "build" / "mutants" / stamp.hexdigest()
+        if kept.exists():
+            return dict(pickle.loads(kept.read_bytes()))
+        status, learnt = _in_child(lambda: self._learn(items))
+        assert status == 0, status
+        calls, failed = learnt
+        if failed:
+            raise pytest.UsageError(f"fails without a mutant: {failed[0]}")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps(dict(calls)))
+        return dict(calls)
+
+    def _learn(self, items: list[pytest.Item]) -> tuple[Calls, list[str]]:
+        calls: Calls = defaultdict(list)
         failed = []
         seen: set[types.CodeType] = set()
 
@@ -266,9 +284,13 @@ class Mutation:
         return bool(status) or noticed
 
 
+#: Where lines go: pytest catches what is written to its own.
+_OUT = os.dup(1)
+
+
 def say(line: str) -> None:
     """A line that pytest does not catch."""
-    os.write(2, f"{line}\n".encode())
+    os.write(_OUT, f"{line}\n".encode())
 
 
 def main(names: list[str]) -> int:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from gguf_forge import system
-from gguf_forge.errors import InputError, InvalidError, LimitError, TruncatedError, UnsupportedError
+from gguf_forge.errors import FormatError, InputError, InvalidError, LimitError, TruncatedError, UnsupportedError
 from gguf_forge.format import reader, values
 from gguf_forge.format.cursor import Cursor
-from gguf_forge.format.layout import ALIGNMENT_KEY, ValueType
+from gguf_forge.format.layout import ALIGNMENT_KEY, Limits, ValueType
 from gguf_forge.format.plan import Declared, plan_file
 from gguf_forge.format.values import StoredValue, Value, array, encode, encode_string, scalar, typed
 from gguf_forge.format.words import read_strings, skip_strings
@@ -203,6 +203,30 @@ def test_added_keys_with_types(tmp_path: Path) -> None:
     out.abort()
 
 
+def test_numbers_count_for_no_strings(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(pad(little.h(0, 2) + little.kv("a", U8, b"\1") + little.kv("b", ARR, a(U8, 3) + b"\1\2\3")))
+    reader.open(path, limits=Limits(string_bytes=0)).close()
+
+
+def test_a_safetensors_file_of_nothing_but_a_brace(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(little.u64(1) + b"{")
+    with pytest.raises(FormatError, match="a safetensors file"):
+        reader.open(path)
+    path.write_bytes(little.u64(10) + b"{")
+    with pytest.raises(FormatError, match="starts with"):
+        reader.open(path)
+
+
+def test_an_empty_string_after_another() -> None:
+    """Whose length looks like the end of the one before."""
+    for texts in (["", "a"], ["a", "", "", "b"], ["", ""], [""]):
+        for o in (little, big):
+            data = b"".join(o.s(text) for text in texts)
+            assert read_strings(Cursor(data, "f", order=o.mark), len(texts)) == texts
+
+
 def test_strings_at_the_end_of_the_bytes() -> None:
     """Fewer than eight bytes left where a length should be."""
     data = s("ab") + bytes(7)
@@ -215,6 +239,18 @@ def test_strings_at_the_end_of_the_bytes() -> None:
         with pytest.raises(TruncatedError, match=rf"length of string {many} of {many + 1} needs 8 bytes") as caught:
             skip_strings(Cursor(data, "f"), many + 1)
         assert caught.value.offset == 10 * many
+
+
+@pytest.mark.parametrize("before", [0, 1, 600])
+@pytest.mark.parametrize("o", [little, big], ids=["little", "big"])
+def test_a_short_string_that_is_not_all_there(before: int, o: Order) -> None:
+    data = o.s("ab") * before + o.u64(200) + b"x" * 199
+    with pytest.raises(TruncatedError, match=rf"string {before} of {before + 1} needs 200 bytes, 199 left") as caught:
+        skip_strings(Cursor(data, "f", order=o.mark), before + 1)
+    assert caught.value.offset == 10 * before
+    cursor = Cursor(data + b"x", "f", order=o.mark)
+    assert skip_strings(cursor, before + 1) == 200
+    assert cursor.pos == len(data) + 1
 
 
 @pytest.mark.parametrize("texts", [["a\0b"], ["ab", "c\0"], ["\0"], ["x" * 256], ["x" * 300, "y", ""], []])
