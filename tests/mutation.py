@@ -30,9 +30,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = (
-    "arrays", "atomic", "cursor", "foreign", "parse", "part", "plan", "validate", "values", "words", "writer",
-)  # fmt: skip
+MODULES = ("arrays", "atomic", "cursor", "foreign", "parse", "plan", "validate", "values", "words", "writer")
 #: Seconds of processor time that the tests of a mutant may take, beyond which it counts as noticed; those chosen for it
 #: take less; bytes of memory.
 HANG, CHOSEN, MEMORY = 10, 6.0, 16 << 30

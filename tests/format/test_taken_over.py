@@ -14,7 +14,7 @@ from gguf_forge import system
 from gguf_forge.errors import OutputError
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import AtomicFile, sibling_name
-from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.format.writer import EXTENT, GGUFWriter
 
 ROW = np.arange(3, dtype=np.float32)
 
@@ -175,3 +175,49 @@ def test_names_beside_long_ones() -> None:
     assert sibling_name("n" * 250) == f".{hashlib.sha256(b'n' * 250).hexdigest()}.part"
     assert sibling_name("n" * 246, ".journal") == f".{'n' * 246}.journal"
     assert sibling_name("n" * 247, ".journal") == f".{hashlib.sha256(b'n' * 247).hexdigest()}.journal"
+
+
+def test_bytes_are_shared_between_the_ends_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the file system can: what is asked for, and what is left to copy."""
+    asked: list[tuple[int, int, int]] = []
+
+    def share(source: int, offset: int, target: int, at: int, count: int) -> bool:
+        asked.append((offset, at, count))
+        system.write_at(target, memoryview(os.pread(source, count, offset)), at)
+        return can
+
+    source = tmp_path / "source"
+    data = np.random.default_rng(1).integers(0, 256, 5 * EXTENT, np.uint8).tobytes()
+    source.write_bytes(data)
+    monkeypatch.setattr(system, "share_extents", share)
+    out = GGUFWriter(tmp_path / "a.gguf")
+    out.declare("a", (3 * EXTENT,), "I8")
+    with source.open("rb") as file:
+        start = out.begin().tensors["a"].offset % EXTENT
+        nbytes, can = 3 * EXTENT, True
+        for offset, count in ((start + 1, nbytes), (start, nbytes - 1), (start, EXTENT)):
+            assert out.share_bytes("a", file.fileno(), offset, count) == (0, 0)
+        assert asked == []
+        can = False
+        assert out.share_bytes("a", file.fileno(), start, nbytes) == (0, 0)
+        can = True
+        first, last = out.share_bytes("a", file.fileno(), start, nbytes)
+        assert asked == 2 * [(EXTENT, EXTENT, 2 * EXTENT)]
+        assert (first, last) == (EXTENT - start, 3 * EXTENT - start)
+    out.write_bytes("a", data[start : start + first], 0)
+    out.write_bytes("a", data[start + last : start + nbytes], last)
+    out.commit()
+    with reader.open(tmp_path / "a.gguf") as made:
+        assert made.tensors["a"].data.tobytes() == data[start : start + nbytes]
+
+
+def test_sharing_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(system, "share_extents", fail)
+    file = AtomicFile(tmp_path / "a", EXTENT)
+    with pytest.raises(OutputError, match="Input/output error") as caught:
+        file.share(0, 0, 0, EXTENT)
+    assert caught.value.path == str(tmp_path / "a")
+    file.discard()
