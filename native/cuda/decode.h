@@ -1,6 +1,6 @@
-/* Decode kernels: a CTA takes tiles of FORGE_DECODE_TILE weights. It stages their bytes in shared memory, 16 a thread at
- * a time wherever the tile begins, then works out every scale once; then each thread makes four weights (eight of half
- * size) and stores them as 16 bytes, neighbours side by side. Knows tiles and addresses, no block layout. */
+/* Decode kernels: a CTA takes tiles of FORGE_DECODE_TILE weights. It stages their bytes in shared memory, 16 a thread
+ * at a time wherever the tile begins, then works out every scale once; then each thread makes four weights (eight of
+ * half size) and stores them as 16 bytes, neighbours side by side. Knows tiles and addresses, no block layout. */
 #ifndef FORGE_CUDA_DECODE_H
 #define FORGE_CUDA_DECODE_H
 

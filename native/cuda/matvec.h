@@ -1,10 +1,10 @@
-/* Products of a matrix of blocks with one vector or a few: what is read is the blocks, and each weight lives in a register
- * only. A warp takes two rows, in chunks of 2048 weights: it stages their bytes, works out the scales, and each lane
- * multiplies eight neighbouring weights at a time.
+/* Products of a matrix of blocks with one vector or a few: what is read is the blocks, and each weight lives in a
+ * register only. A warp takes two rows, in chunks of 2048 weights: it stages their bytes, works out the scales, and
+ * each lane multiplies eight neighbouring weights at a time.
  *
  * With a sub-block's scale d and minimum m, the sum of (d level - m) x is d times the sum of level x, less m times the
- * sum of x. Sums are of float32, multiplications fused with them: another result than decoding first, nearer to the true
- * one, and the same in every run: a lane adds up along its row, then the lanes of a warp in pairs. */
+ * sum of x. Sums are of float32, multiplications fused with them: fewer roundings than in decoding first, and the
+ * same result in every run: a lane adds up along its row, then the lanes of a warp in pairs. */
 #ifndef FORGE_CUDA_MATVEC_H
 #define FORGE_CUDA_MATVEC_H
 
