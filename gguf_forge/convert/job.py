@@ -249,7 +249,7 @@ class Job:
             leave_output=how.leave_output,
         )
         which = recipe(name)
-        facts = ModelFacts.from_metadata({**model.metadata, **overrides})
+        facts = ModelFacts.from_metadata({**(model.counted_by or model.metadata), **overrides})
         choices = [_kept(choice, kept or {}) for choice in choose(_specs_in_ggml(model), facts, which, options)]
         notes = _unmatched(named, model.views) + _packed(kept or {})
         try:
@@ -283,7 +283,7 @@ class Job:
         """
         matrix, notes = how.matrix(), []
         try:
-            facts = ModelFacts.from_metadata({**model.metadata, **overrides})
+            facts = ModelFacts.from_metadata({**(model.counted_by or model.metadata), **overrides})
             specs = _specs_in_ggml(model)
             metadata = quantized_metadata(model.metadata, None, overrides=overrides, imatrix=matrix)
         except RecipeError:  # not a model's: nothing here depends on those facts

@@ -66,6 +66,7 @@ class Model:
     sources: Sequence[Path] = ()
     packed: Mapping[str, Packing] = field(default_factory=dict)
     as_stored: bool = False
+    counted_by: Mapping[str, Value] | None = None
 
 
 def checkpoint_model(

@@ -155,13 +155,15 @@ class Pruning:
 
 
 def pruned(model: Model, pruning: Pruning) -> Model:
-    """The model without these layers."""
+    """The model without these layers, which recipes count with them, as llama-quantize does."""
     named = [(view, pruning.name(view.name)) for view in model.views]
     views = [view if name == view.name else replace(view, name=name) for view, name in named if name is not None]
     dropped = [*model.dropped, *(view.name for view, name in named if name is None)]
     notes = [*model.notes, *pruning.notes(model.metadata)]
     metadata = pruning.counted_last(pruning.metadata(model.metadata))
-    return replace(model, views=views, metadata=metadata, dropped=dropped, notes=notes)
+    return replace(
+        model, views=views, metadata=metadata, dropped=dropped, notes=notes, counted_by=model.metadata
+    )
 
 
 def pruned_statistics(how: Quantization, pruning: Pruning) -> Quantization:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +18,17 @@ from gguf_forge.format import reader
 from gguf_forge.format.layout import ValueType
 from gguf_forge.quant.imatrix import Entry, Imatrix
 from tests.cli.conftest import Forge
+from tests.whole.conftest import FIXTURES, MODEL
 
 LAYERS = 6  # of the model of `f16`
+GOLDEN = json.loads((FIXTURES / "tools" / "quantize.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def f32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("f32") / "f32.gguf"
+    gguf_forge.convert_checkpoint(MODEL, path, "f32")
+    return path
 
 
 @pytest.mark.parametrize("left_out", [(0,), (5,), (1, 3), (0, 1, 2, 3, 4)])
@@ -42,14 +54,20 @@ def test_the_others_are_renumbered_and_stay_what_they_are(f16: Path, tmp_path: P
             assert np.array_equal(new.tensors[name].data, tensor.data), name
 
 
-def test_types_are_those_of_a_model_with_so_many_layers(tmp_path: Path, f16: Path, forge: Forge) -> None:
-    assert forge("quantize", f16, tmp_path / "a.gguf", "Q4_K_M", "--prune-layers", "2-4").code == 0
-    gguf_forge.quantize_file(f16, tmp_path / "copy.gguf", "COPY", prune_layers=(2, 3, 4))
-    gguf_forge.quantize_file(tmp_path / "copy.gguf", tmp_path / "b.gguf", "Q4_K_M")
-    with reader.open(tmp_path / "a.gguf") as a, reader.open(tmp_path / "b.gguf") as b:
-        assert [(t.name, t.type) for t in a.tensors.values()] == [(t.name, t.type) for t in b.tensors.values()]
-        assert all(np.array_equal(a.tensors[n].data, b.tensors[n].data) for n in a.tensors)
-        assert dict(a.metadata).keys() == dict(b.metadata).keys()
+@pytest.mark.parametrize("case", GOLDEN["prune"], ids=lambda case: f"{case['layers']}-{case['type']}")
+def test_files_are_those_of_llama_quantize(f32: Path, tmp_path: Path, case: dict[str, Any]) -> None:
+    layers = parse_layers(case["layers"])
+    made = gguf_forge.quantize_file(f32, tmp_path / "p.gguf", case["type"], prune_layers=layers).path.read_bytes()
+    with reader.open(tmp_path / "p.gguf") as file:
+        header = made[: file.parts[0].checked.data_start]
+    assert (sha256(header).hexdigest(), len(made)) == (case["header"], case["bytes"])
+    assert sha256(made).hexdigest() == case.get("file", sha256(made).hexdigest())
+    gguf_forge.quantize_file(f32, tmp_path / "copy.gguf", "COPY", prune_layers=layers)
+    with reader.open(tmp_path / "p.gguf") as file, reader.open(tmp_path / "copy.gguf") as copy:
+        for name, tensor in file.tensors.items():  # data, where that has other layers'
+            if tensor.type.encodes:
+                floats = copy.tensors[name].data.view(np.float32)
+                assert np.array_equal(tensor.data, gguf_forge.quantize(floats, tensor.type)), name
 
 
 def test_an_importance_matrix_goes_by_the_old_numbers(tmp_path: Path, f16: Path) -> None:
@@ -68,7 +86,9 @@ def test_an_importance_matrix_goes_by_the_old_numbers(tmp_path: Path, f16: Path)
         how = gguf_forge.Quantization(imatrix=Imatrix("m", {n or "": e for n, e in held.items()}))
         gguf_forge.quantize_file(source, tmp_path / f"{name}.gguf", "IQ2_XS", quantization=how, prune_layers=layers)
     with reader.open(tmp_path / "a.gguf") as a, reader.open(tmp_path / "b.gguf") as b:
-        assert all(np.array_equal(a.tensors[n].data, b.tensors[n].data) for n in b.tensors)
+        alike = [n for n in b.tensors if a.tensors[n].type is b.tensors[n].type]  # layers are counted in the source
+        assert len(alike) > 30
+        assert all(np.array_equal(a.tensors[n].data, b.tensors[n].data) for n in alike)
         assert a.metadata["quantize.imatrix.entries_count"] == len(entries)
         assert [*a.metadata][-1] == "llama.block_count"
 
@@ -150,3 +170,13 @@ def test_a_calibration_is_of_the_whole_model(f16: Path, tmp_path: Path) -> None:
     how = gguf_forge.Quantization(calibration=object())  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="whole model"):
         gguf_forge.quantize_file(f16, tmp_path / "z.gguf", "Q4_0", quantization=how, prune_layers=(1,))
+
+
+@pytest.mark.parametrize("case", GOLDEN["keep_split"], ids=lambda case: f"{case['max_tensors']}-{case['type']}")
+def test_shards_that_are_kept_are_those_of_llama_quantize(f32: Path, tmp_path: Path, case: dict[str, Any]) -> None:
+    cut = gguf_forge.split_file(
+        f32, tmp_path / "in", max_tensors=case["max_tensors"], tensors_in_first=case["tensors_in_first"]
+    )
+    keep = gguf_forge.Splitting(keep=True)
+    made = gguf_forge.quantize_file(cut[0].path, tmp_path / "q.gguf", case["type"], splitting=keep)
+    assert [sha256(shard.path.read_bytes()).hexdigest() for shard in made.shards] == case["shards"]
