@@ -93,13 +93,12 @@ def _turn(node: Any) -> None:
 
 
 def _skipped(function: Function) -> set[int]:
-    """Ids of nodes that say nothing to the program: annotations, docstrings, what is asserted, texts of messages."""
+    """Ids of nodes that are no part of the code: annotations, defaults; and what is asserted, and texts of messages."""
     found: set[int] = set()
     for node in ast.walk(function):
         apart: list[ast.AST | None] = []
         if isinstance(node, ast.FunctionDef):
-            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-            apart += [node.returns, *(argument.annotation for argument in given)]
+            apart += [node.returns, node.args, *node.decorator_list]
         elif isinstance(node, ast.AnnAssign):
             apart.append(node.annotation)
         elif isinstance(node, (ast.Assert, ast.JoinedStr)):

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from gguf_forge import system
-from gguf_forge.errors import FormatError, InputError, InvalidError, LimitError, TruncatedError, UnsupportedError
+from gguf_forge.errors import (
+    FormatError,
+    InputError,
+    InvalidError,
+    LimitError,
+    OutputError,
+    TruncatedError,
+    UnsupportedError,
+)
 from gguf_forge.format import reader, values
 from gguf_forge.format.cursor import Cursor
 from gguf_forge.format.layout import ALIGNMENT_KEY, Limits, ValueType
@@ -181,6 +189,31 @@ def test_a_writer_that_is_closed_within_its_block(tmp_path: Path) -> None:
     with GGUFWriter(path) as out:
         out.abort()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_writer_takes_nothing_out_of_turn(tmp_path: Path) -> None:
+    out = GGUFWriter(tmp_path / "a.gguf")
+    out.declare("a", (1,), "I8")
+    out.begin()
+    for late in (out.begin, lambda: out.declare("b", (1,), "I8"), lambda: out.add("k", 1)):
+        with pytest.raises(OutputError, match="the file is laid out already"):
+            late()
+    with pytest.raises(OutputError, match="0 of 1 bytes written"):
+        out.seal()
+    out.write("a", b"\1")
+    out.commit()
+    for late in (out.begin, out.commit, lambda: out.declare("b", (1,), "I8")):
+        with pytest.raises(OutputError, match="the writer is closed"):
+            late()
+    with pytest.raises(OutputError, match="write before begin, or after the end"):
+        out.write("a", b"\1")
+
+
+def test_a_tensor_without_bytes_is_written_by_nobody(tmp_path: Path) -> None:
+    with GGUFWriter(tmp_path / "a.gguf") as out:
+        out.declare("a", (0, 4), "F32")
+    with reader.open(tmp_path / "a.gguf") as file:
+        assert file.tensors["a"].shape == (0, 4)
 
 
 def test_added_keys_with_types(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from gguf_forge import system
 from gguf_forge.errors import OutputError
 from gguf_forge.format import reader
 from gguf_forge.format.atomic import AtomicFile, sibling_name
-from gguf_forge.format.writer import EXTENT, GGUFWriter
+from gguf_forge.format.writer import GGUFWriter
+from gguf_forge.system import EXTENT
 
 ROW = np.arange(3, dtype=np.float32)
 
@@ -65,6 +66,7 @@ def test_rows_of_an_earlier_run_are_claimed(tmp_path: Path) -> None:
         out.seal()
     assert caught.value.field == 'tensor "b"'
     out.write("b", ROW + 1, 1)
+    assert out.page_sum("b", 1, 2) == out.page_sum("a", 1, 2) != out.page_sum("a", 0, 1)
     out.commit()
     with reader.open(path) as file:
         for name in ("a", "b"):
@@ -201,14 +203,16 @@ def test_bytes_are_shared_between_the_ends_of_blocks(tmp_path: Path, monkeypatch
         can = False
         assert out.share_bytes("a", file.fileno(), start, nbytes) == (0, 0)
         can = True
-        first, last = out.share_bytes("a", file.fileno(), start, nbytes)
-        assert asked == 2 * [(EXTENT, EXTENT, 2 * EXTENT)]
+        assert asked.pop() == (EXTENT, EXTENT, 2 * EXTENT)
+        first, last = out.share_bytes("a", file.fileno(), start + EXTENT, nbytes)
+        assert asked == [(2 * EXTENT, EXTENT, 2 * EXTENT)]
         assert (first, last) == (EXTENT - start, 3 * EXTENT - start)
-    out.write_bytes("a", data[start : start + first], 0)
-    out.write_bytes("a", data[start + last : start + nbytes], last)
+    wanted = data[start + EXTENT : start + EXTENT + nbytes]
+    out.write_bytes("a", wanted[:first], 0)
+    out.write_bytes("a", wanted[last:], last)
     out.commit()
     with reader.open(tmp_path / "a.gguf") as made:
-        assert made.tensors["a"].data.tobytes() == data[start : start + nbytes]
+        assert made.tensors["a"].data.tobytes() == wanted
 
 
 def test_sharing_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
