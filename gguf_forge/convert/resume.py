@@ -93,7 +93,7 @@ class Resumable:
             if not isinstance(done, list):
                 raise InvalidError("no list of what is done", path=kept.path, field=f"line {line}")
             for one in done:
-                piece = _piece(one, names, self._rows)
+                piece = read_piece(one, names, self._rows)
                 if piece is None:
                     raise InvalidError("what is done cannot be", path=kept.path, field=f"line {line}")
                 found.append(piece)
@@ -219,7 +219,7 @@ class _Keeper:
                 continue
 
 
-def _piece(found: Any, names: Sequence[str], rows: Mapping[str, int]) -> tuple[Piece, str] | None:
+def read_piece(found: Any, names: Sequence[str], rows: Mapping[str, int]) -> tuple[Piece, str] | None:
     """A piece and its sum, of what a record holds, which may be anything; None where that cannot be."""
     if not isinstance(found, list) or len(found) != 6:
         return None

@@ -8,10 +8,12 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+import gguf_forge
 from gguf_forge.quant.imatrix import Entry, Imatrix, save_imatrix
 from gguf_forge.types import TENSOR_TYPES
 from tests.format.notation import Order, big, little, pad
@@ -148,6 +150,34 @@ def journals() -> Iterator[bytes]:
         yield bytes([state]) + b"GGUF Forge edit1" + bytes(64)
         yield bytes([state]) + SEEDS["rich"]
     yield from _finds("journal")
+
+
+def journals_of_runs() -> Iterator[bytes]:
+    """Journals of runs that were cut off: a byte, and what tests/fuzz/targets.py says of it."""
+    owner = {"encoder": {"version": "1"}, "source": [["a", 1, 2, "b"]], "plan": {"header": "c"}}
+    for name, kept in (("sound", owner), ("other", {**owner, "plan": {}, "source": [1, []]}), ("odd", {})):
+        first = json.dumps({"journal": "GGUF Forge 1", **kept}).encode()
+        done = [[0, 0, 40, name, None, None], [1, 1, 2, name, [0.5, 2.0], [1, "NaN"]], [2, -1, 1e9, 0, {}, True]]
+        lines = [first, json.dumps({"done": done}).encode(), b'{"done": 5}', b"[" * 40]
+        yield b"\1" + b"\n".join(lines)
+        yield b"\1" + b"\n".join(lines[:2])
+        yield b"\0" + b"".join(b"%b %b\n" % (sha256(text).hexdigest()[:16].encode(), text) for text in lines[:3])
+    yield from _finds("resume")
+
+
+def parts() -> Iterator[bytes]:
+    """Parts of a file: a byte, and what tests/fuzz/targets.py says of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.gguf"
+        with gguf_forge.GGUFWriter(path, {"general.architecture": "llama"}) as out:
+            for name in ("a", "b"):
+                out.add_tensor(name, np.ones((3, 5), np.float32))
+        for count in (1, 2):
+            made = gguf_forge.quantize_file(path, Path(folder) / "b.gguf", "COPY", part=(1, count)).path.read_bytes()
+            yield b"\0" + made
+            stop = 56 + int.from_bytes(made[16:24], "little")
+            yield b"\1" + made[56:stop] + b"\0" + made[stop:]
+    yield from _finds("part")
 
 
 def templates() -> Iterator[bytes]:

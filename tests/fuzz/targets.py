@@ -18,7 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import gguf_forge
+from gguf_forge.convert.identity import differences
+from gguf_forge.convert.resume import read_piece
 from gguf_forge.errors import ForgeError
+from gguf_forge.format.journal import parse_journal
 from gguf_forge.format.layout import EDITING, MAGIC
 from gguf_forge.format.reader import GGUFFile
 from gguf_forge.format.values import StoredValue
@@ -195,6 +198,42 @@ def _journal(data: bytes, folder: Path) -> None:
         journal_path(path).unlink(missing_ok=True)
 
 
+_RUN = {"a": 40, "b": 2}
+
+
+def _resume(data: bytes, folder: Path) -> None:
+    """The journal of a run that was cut off. After an odd byte come its lines without their digests, else itself."""
+    state, rest = (data[0], data[1:]) if data else (0, b"")
+    if state & 1:
+        rest = b"".join(b"%b %b\n" % (_digest(text)[:16].encode(), text) for text in rest.split(b"\n"))
+    kept = parse_journal(rest, folder / "a.journal")
+    assert kept.nbytes <= len(rest)
+    differences(kept.owner, {"encoder": {"version": "1"}, "source": [["a", 1, 2, "b"]], "plan": {"header": "c"}})
+    for _, record in kept.records:
+        for one in record["done"] if isinstance(record.get("done"), list) else ():
+            found = read_piece(one, [*_RUN], _RUN)
+            assert found is None or 0 <= found[0].start < found[0].stop <= _RUN[found[0].name]
+
+
+def _part(data: bytes, folder: Path) -> None:
+    """A part of a file. After an odd byte come its index, a 0 and what follows, without what leads; else all of it."""
+    state, rest = (data[0], data[1:]) if data else (0, b"")
+    if state & 1:
+        index, _, pieces = rest.partition(b"\0")
+        rest = struct.pack("<16sQ32s", b"GGUF Forge part1", len(index), hashlib.sha256(index).digest()) + index + pieces
+    path, out = folder / "a.part", folder / "joined.gguf"
+    path.write_bytes(rest)
+    try:
+        gguf_forge.join(out, [path])
+        gguf_forge.open(out).close()
+    finally:
+        out.unlink(missing_ok=True)
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
 def _template(data: bytes, _: Path) -> None:
     for rule, text in find_in_template(data.decode("utf-8", "surrogateescape")):
         assert rule.isprintable()
@@ -213,6 +252,8 @@ TARGETS = {
     "imatrix_gguf": Target(_imatrix, seeds.imatrices),
     "imatrix_dat": Target(_imatrix, seeds.old_imatrices),
     "journal": Target(_journal, seeds.journals),
+    "resume": Target(_resume, seeds.journals_of_runs),
+    "part": Target(_part, seeds.parts),
     "template": Target(_template, seeds.templates),
 }
 
