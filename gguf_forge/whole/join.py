@@ -15,7 +15,7 @@ from gguf_forge.format.parse import parse
 from gguf_forge.format.places import require_other
 from gguf_forge.format.sets import Shard
 from gguf_forge.format.share import Piece, Share
-from gguf_forge.format.validate import Checked, validate
+from gguf_forge.format.validate import Checked, align, validate
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
@@ -102,6 +102,9 @@ def _header(first: Share) -> Checked:
     checked = validate(parse(header, first.size, first.path, LIMITS), LIMITS)
     if checked.data_start != len(header):
         raise InvalidError(f"a header of {len(header)} bytes, and data from {checked.data_start}", path=first.path)
+    end = max([checked.data_start, *(tensor.start + tensor.nbytes for tensor in checked.tensors)])
+    if not end <= first.size <= align(end, checked.alignment):  # the last tensor has its padding, or none
+        raise InvalidError(f"data end at {end}, and the file is to have {first.size} bytes", path=first.path)
     return checked
 
 

@@ -200,6 +200,14 @@ def test_indexes_that_say_anything(
         assert not (tmp_path / "out.gguf").exists()
 
 
+def test_a_size_that_is_not_the_headers(f32: Path, tmp_path: Path) -> None:
+    for more in (32, 1 << 50):
+        (made,) = parts(f32, tmp_path / "a.gguf", 1)
+        changed(made, lambda index, more=more: index.update(size=index["size"] + more))  # type: ignore[misc]
+        with pytest.raises(InvalidError, match=r"data end at \d+, and the file is to have \d+ bytes"):
+            join(tmp_path / "out.gguf", [made])
+
+
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_wrong_bit_gets_through(f32: Path, tmp_path: Path, data: st.DataObject) -> None:
