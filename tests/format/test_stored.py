@@ -112,6 +112,28 @@ def test_arrays_of_numbers_that_are_rounded_or_none() -> None:
     assert encode(array(ValueType.FLOAT32, np.array([0.1])))[12:] == struct.pack("<f", 0.1)
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (0, ValueType.UINT32),
+        (2**32 - 1, ValueType.UINT32),
+        (2**32, ValueType.UINT64),
+        (2**64 - 1, ValueType.UINT64),
+        (-1, ValueType.INT32),
+        (-(2**31), ValueType.INT32),
+        (-(2**31) - 1, ValueType.INT64),
+        ([2**31 - 1], ValueType.INT32),
+        ([2**31], ValueType.INT64),
+        ([-(2**31), 0], ValueType.INT32),
+        ([2**63 - 1], ValueType.INT64),
+        ([2**63], ValueType.UINT64),
+    ],
+)
+def test_the_narrowest_type_of_integers(number: int | list[int], kind: ValueType) -> None:
+    found = typed({"k": number})["k"]
+    assert (found.element or found.type) is kind
+
+
 def test_a_stated_alignment_is_taken() -> None:
     for alignment in (None, 64):
         assert plan_file({ALIGNMENT_KEY: values.u32(64)}, [], alignment=alignment).alignment == 64
