@@ -29,6 +29,8 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
+assert sys.platform != "win32"
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("arrays", "atomic", "cursor", "foreign", "parse", "plan", "validate", "values", "words", "writer")
 #: Seconds of processor time that the tests of a mutant may take, beyond which it counts as noticed; those chosen for it
