@@ -85,7 +85,7 @@ def _opened(paths: Sequence[Path]) -> list[Share]:
             raise InvalidError(f"and {escaped(str(first.path))}: of {'; '.join(lines)}", path=share.path)
     missing = [f"{number} of {count}" for number in range(1, count + 1) if number not in found]
     if missing:
-        raise IncompleteSetError(f"{len(missing)} parts are missing: {listed(missing)}", path=first.path)
+        raise IncompleteSetError(f"not all parts are given; missing: {listed(missing)}", path=first.path)
     return [found[number] for number in range(1, count + 1)]
 
 

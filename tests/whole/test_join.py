@@ -104,7 +104,7 @@ def test_parts_that_do_not_belong_together_are_named(
 ) -> None:
     made = parts(f32, tmp_path / "a.gguf")
     out = tmp_path / "out.gguf"
-    with pytest.raises(IncompleteSetError, match="1 parts are missing: 2 of 3"):
+    with pytest.raises(IncompleteSetError, match="not all parts are given; missing: 2 of 3"):
         join(out, [made[0], made[2]])
     with pytest.raises(IncompleteSetError, match="no parts given"):
         join(out, [])
