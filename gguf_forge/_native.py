@@ -120,6 +120,12 @@ def first_not_finite(type: int, data: Any, count: int) -> int:
     return found
 
 
+def lattice_image(name: str, address: int = 0, image: Any = None) -> int:
+    """Calls forge_lattice_image for a lattice as native/forge.h names it; returns bytes. image: None, or a buffer."""
+    to = _NULL if image is None else _ffi.from_buffer("uint8_t[]", image, True)
+    return int(_lib.forge_lattice_image(getattr(_lib, name), address, to))
+
+
 def fields(packed: Any, size: int, bits: int, out: Any) -> None:
     """Calls forge_fields on contiguous buffers: `size` bytes of fields of 1, 2 or 4 bits, to a byte each."""
     _lib.forge_fields(_ffi.from_buffer("uint8_t[]", packed), size, bits, _ffi.from_buffer("uint8_t[]", out, True))

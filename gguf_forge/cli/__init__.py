@@ -42,6 +42,7 @@ COMMANDS = {
     "recommend": "gguf_forge.cli.recommend",
     "types": "gguf_forge.cli.types",
     "architectures": "gguf_forge.cli.architectures",
+    "doctor": "gguf_forge.cli.doctor",
 }
 BAD_INPUT, WRONG_USAGE = 1, 2
 

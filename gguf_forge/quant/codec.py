@@ -42,12 +42,12 @@ def quantize(
     """
     kind = _encodable(type)
     x = np.asarray(x)
-    source = _source_type(x)
+    source = source_type(x)
     if x.ndim == 0:
         raise QuantError(f"a scalar has no rows to encode as {kind.name}; give an array of at least one dimension")
-    weights = None if imatrix is None else _importance(imatrix, x.shape[-1], kind)
+    weights = None if imatrix is None else checked_importance(imatrix, x.shape[-1], kind)
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
-    out = np.empty((flat.shape[0], _row_bytes(kind, x.shape[-1])), np.uint8)
+    out = np.empty((flat.shape[0], row_bytes(kind, x.shape[-1])), np.uint8)
 
     def run(start: int, stop: int) -> None:
         _encode_into(out[start:stop], flat[start:stop], source, kind, weights, start)
@@ -117,8 +117,8 @@ def encode_rows(
         width = width // src_type.block_bytes * src_type.block_size
     elif src.dtype.itemsize != src_type.block_bytes or src_type.block_size != 1:
         raise QuantError(f"an array of {src.dtype} cannot hold {src_type.name}")
-    out = np.empty((src.shape[0], _row_bytes(dst_type, width)), np.uint8)
-    checked = None if weights is None else _importance(weights, width, dst_type)
+    out = np.empty((src.shape[0], row_bytes(dst_type, width)), np.uint8)
+    checked = None if weights is None else checked_importance(weights, width, dst_type)
     _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, first_row, width, strict)
     return out
 
@@ -140,7 +140,8 @@ def _encodable(which: str | TensorType) -> TensorType:
     return kind
 
 
-def _source_type(x: NDArray[Any]) -> TensorType:
+def source_type(x: NDArray[Any]) -> TensorType:
+    """The float type that an array holds. Raises QuantError."""
     name = _DTYPES.get(x.dtype.name) if x.dtype.isnative else None
     if name is None:
         known = "float32, float16, float64, or uint16 for bfloat16 bits"
@@ -157,7 +158,8 @@ def _target(dtype: DTypeLike | str) -> tuple[TensorType, np.dtype[Any]]:
     return TENSOR_TYPES[_DTYPES[found.name]], found
 
 
-def _row_bytes(kind: TensorType, width: int) -> int:
+def row_bytes(kind: TensorType, width: int) -> int:
+    """Bytes of a row. Raises QuantError when it is not a whole number of blocks."""
     if width % kind.block_size:
         raise QuantError(
             f"row of {width} elements is not a multiple of the {kind.block_size}-element block of {kind.name}"
@@ -165,7 +167,8 @@ def _row_bytes(kind: TensorType, width: int) -> int:
     return width // kind.block_size * kind.block_bytes
 
 
-def _importance(imatrix: NDArray[Any], width: int, kind: TensorType) -> Importance:
+def checked_importance(imatrix: NDArray[Any], width: int, kind: TensorType) -> Importance:
+    """What `kind` encodes rows of `width` elements with. Raises QuantError for a vector of another shape."""
     found = np.asarray(imatrix)
     if found.shape != (width,):
         raise QuantError(f"importance vector must have shape ({width},) like a row, found {found.shape}")
@@ -248,9 +251,9 @@ def _encode_weighted(
     count, width = rows.shape
     _checked(rows, _F32, out, kind, count, width, given.weights, first_row, strict)
     for start, stop in given.plain:
-        blocks = np.empty((count, _row_bytes(kind, stop - start)), np.uint8)
+        blocks = np.empty((count, row_bytes(kind, stop - start)), np.uint8)
         _checked(np.ascontiguousarray(rows[:, start:stop]), _F32, blocks, kind, count, stop - start, None, first_row)
-        at = _row_bytes(kind, start)
+        at = row_bytes(kind, start)
         out[:, at : at + blocks.shape[1]] = blocks
 
 
@@ -272,8 +275,13 @@ def _checked(
     if status == _native.OK:
         return
     if status == _native.E_WEIGHTS and weights is not None:
-        raise QuantError(f"importance values must be finite and not negative, found {weights[where]} at column {where}")
+        raise refused_importance(weights, where)
     raise refused(status, where, width, src_type.name, dst_type, first_row)
+
+
+def refused_importance(weights: NDArray[np.float32], column: int) -> QuantError:
+    """What is said of an importance that is negative or not finite."""
+    return QuantError(f"importance values must be finite and not negative, found {weights[column]} at column {column}")
 
 
 def refused(status: int, where: int, width: int, src: str, dst_type: TensorType, first_row: int) -> QuantError:

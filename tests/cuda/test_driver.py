@@ -1,0 +1,231 @@
+"""The driver's side of the kernels against a library in the driver's place: failures, leaks, and bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import runpy
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gguf_forge
+from gguf_forge import QuantError, cuda
+from gguf_forge.cli import main
+from gguf_forge.cuda.driver import CudaError, Driver
+from gguf_forge.types import TENSOR_TYPES
+from tests.cuda import host
+
+TYPES = [t for t in TENSOR_TYPES.values() if t.encodes]
+X = np.random.default_rng(0).standard_normal((5, 768)).astype(np.float32)
+WEIGHTS = np.random.default_rng(1).random(768).astype(np.float32)
+
+
+class Stub:
+    """The stub, compiled; `device` gives one of its devices with kernels of an empty file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.kernels = folder / "stub.so", folder
+        compiler = host.compiler()
+        assert compiler
+        host.run(compiler, "-shared", "-fPIC", "-w", "-o", str(self.path), "tests/cuda/stub.cpp")
+        self.library = ctypes.CDLL(str(self.path))
+        self.library.stub_live.restype = self.library.stub_calls.restype = ctypes.c_long
+        launches: dict[str, Any] = runpy.run_path(str(host.ROOT / "native/cuda/build.py"))["launches"]()
+        rows = {name: row for name, row in launches.items() if not name.endswith("_")}
+        for kind in TENSOR_TYPES.values():
+            for result in ("f32", "f16", "bf16"):
+                rows[f"forge_decode_{kind.name.lower()}_{result}"] = launches["forge_decode_"]
+        rows["forge_row_mean_squares"] = launches["forge_row_"]
+        listed = {name: {"module": "all.fatbin", "launch": row} for name, row in rows.items()}
+        (folder / "kernels.json").write_text(json.dumps(listed))
+        (folder / "all.fatbin").write_bytes(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
+
+    def reset(self, devices: int = 1, version: int = 13000, emulated: bool = False) -> None:
+        at = ctypes.cast(host.library().emulated_launch, ctypes.c_void_p) if emulated else None
+        self.library.stub_reset(devices, version, at)
+
+    def fail(self, name: str, k: int, code: int, stays: bool = False) -> None:
+        self.library.stub_fail(name.encode(), ctypes.c_long(k), code, stays)
+
+    def live(self) -> int:
+        gc.collect()
+        return int(self.library.stub_live())
+
+    def device(self, ordinal: int = 0) -> cuda.Device:
+        return cuda.Device(ordinal, Driver(str(self.path)), self.kernels)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Stub:
+    if os.name == "nt" or host.compiler() is None:
+        pytest.skip("needs a C++ compiler for the library in the driver's place")
+    return Stub(tmp_path_factory.mktemp("stub"))
+
+
+@pytest.fixture
+def stub(compiled: Stub) -> Stub:
+    compiled.reset()
+    return compiled
+
+
+def work(stub: Stub) -> None:
+    """Every kind of thing that is made: lanes, a result, importances, squares, a lattice, scratch memory, an event."""
+    device = stub.device()
+    weights = WEIGHTS.copy()
+    weights[256:512] = 0
+    cuda.quantize(X, "Q4_0", weights, device=device, stream=1)
+    cuda.quantize(X, "IQ3_S", device=device)
+    blocks = gguf_forge.quantize(X, "Q4_K")
+    made = cuda.dequantize(blocks, "Q4_K", device=device)
+    made.numpy()
+
+
+def failure_of(stub: Stub) -> tuple[str, int | None] | None:
+    try:
+        work(stub)
+    except CudaError as error:
+        return str(error), error.code
+    return None
+
+
+FUNCTIONS = ["cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamCreate", "cuEventCreate", "cuModuleLoadData", "cuLaunchKernel"]
+FUNCTIONS += ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpy2DAsync_v2", "cuMemsetD8Async", "cuEventRecord"]
+FUNCTIONS += ["cuStreamSynchronize", "cuStreamWaitEvent", "cuModuleGetFunction", "cuCtxPushCurrent_v2"]
+
+
+@pytest.mark.parametrize("stays", [False, True])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_nothing_is_kept_after_a_failure(stub: Stub, name: str, stays: bool) -> None:
+    work(stub)
+    count = stub.library.stub_calls(name.encode())
+    assert count
+    assert stub.live() == 0
+    for k in range(1, count + 1):
+        if name == "cuCtxPushCurrent_v2" and k > 40:
+            break
+        stub.reset()
+        stub.fail(name, k, 719 if stays else 2, stays)
+        told = failure_of(stub)
+        assert told is None or ("\n" not in told[0] and told[1] == (719 if stays else 2))
+        assert stub.live() == 0, f"call {k}"
+
+
+def test_out_of_memory_says_how_much(stub: Stub) -> None:
+    device = stub.device()
+    stub.fail("cuMemAlloc_v2", 1, 2)
+    with pytest.raises(CudaError, match=r"cuda:0: out of device memory: .* asked for, 1.50 GB of 80.00 GB are free"):
+        cuda.quantize(X, "Q8_0", device=device)
+    assert cuda.quantize(X, "Q8_0", device=device).shape == (5, 816)
+
+
+def test_what_is_missing_is_one_line(stub: Stub, tmp_path: Path) -> None:
+    with pytest.raises(CudaError, match="cannot be loaded"):
+        Driver(str(tmp_path / "none.so"))
+    with pytest.raises(CudaError, match="there is no device cuda:3; 1 is seen"):
+        stub.device(3)
+    with pytest.raises(CudaError, match=r"kernels.json: cannot be read"):
+        cuda.Device(0, Driver(str(stub.path)), tmp_path)
+    stub.reset(version=12040)
+    stub.fail("cuModuleLoadData", 1, 222)
+    with pytest.raises(CudaError, match=r"too old for these kernels: it knows CUDA 12.4, they need 13.0"):
+        stub.device().kernels.load()
+    stub.reset()
+    stub.fail("cuModuleLoadData", 1, 209)
+    with pytest.raises(CudaError, match=r"no code for Stub, of compute capability 9.0"):
+        stub.device().kernels.load()
+    stub.reset(devices=0)
+    with pytest.raises(CudaError, match="no NVIDIA GPU is seen"):
+        Driver(str(stub.path))
+
+
+def test_nothing_is_made_in_a_steady_state(stub: Stub) -> None:
+    device = stub.device()
+    blocks = gguf_forge.quantize(X, "Q4_K")
+    out = cuda.dequantize(blocks, "Q4_K", device=device)
+    before = stub.library.stub_calls(b"cuMemAlloc_v2")
+    assert cuda.dequantize(blocks, "Q4_K", device=device, out=out) is out
+    assert stub.library.stub_calls(b"cuMemAlloc_v2") == before
+
+
+def test_arrays_are_given_without_a_copy(stub: Stub) -> None:
+    out = cuda.dequantize(gguf_forge.quantize(X, "Q4_K"), "Q4_K", "bfloat16", device=stub.device())
+    about = out.__cuda_array_interface__
+    assert (about["shape"], about["typestr"], about["data"]) == ((5, 768), "<u2", (out.address, False))
+    capsule = out.__dlpack__()
+    del out
+    assert stub.live() > 0
+    del capsule
+    assert stub.live() == 0
+
+
+def test_importances_are_looked_at_first(stub: Stub) -> None:
+    device, bad = stub.device(), WEIGHTS.copy()
+    bad[3] = -1
+    for kind, weights in (("Q4_K", bad), ("IQ2_XS", None)):
+        with pytest.raises(QuantError) as wanted:
+            gguf_forge.quantize(X, kind, weights)
+        with pytest.raises(QuantError) as found:
+            cuda.quantize(X, kind, weights, device=device)
+        assert str(found.value) == str(wanted.value)
+
+
+@pytest.fixture
+def emulated(stub: Stub) -> cuda.Device:
+    if not os.environ.get("CUDA_HOST"):
+        pytest.skip("compiles the kernels for the host, which takes a minute: make test-cuda-host, or CUDA_HOST=1")
+    stub.reset(emulated=True)
+    return stub.device()
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=lambda t: t.name)
+def test_bytes_are_the_cores(emulated: cuda.Device, kind: Any) -> None:
+    some = WEIGHTS.copy()
+    some[256:512] = 0
+    for weights in (None, WEIGHTS, some):
+        if weights is None and kind.needs_weights:
+            continue
+        wanted = gguf_forge.quantize(X, kind, weights)
+        assert (cuda.quantize(X, kind, weights, device=emulated).numpy() == wanted).all()
+    made = gguf_forge.quantize(X, kind, WEIGHTS)
+    for dtype in ("float32", "float16", "bfloat16"):
+        found = cuda.dequantize(made, kind, dtype, device=emulated).numpy()
+        assert (found == gguf_forge.dequantize(made, kind, dtype)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_refused_with_its_place(emulated: cuda.Device, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    monkeypatch.setattr("gguf_forge.cuda.codec.LANE", 768 * 4)
+    x = X.astype(dtype)
+    assert (cuda.quantize(x, "Q4_K", device=emulated).numpy() == gguf_forge.quantize(x, "Q4_K")).all()
+    x[3, 700] = x[4, 1] = np.nan
+    with pytest.raises(QuantError, match="Q4_K cannot hold NaN or infinity, found at row 3, column 700"):
+        cuda.quantize(x, "Q4_K", device=emulated)
+
+
+def test_doctor(stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    driver = Driver(str(stub.path))
+    monkeypatch.setattr("gguf_forge.cuda.driver.driver", lambda: driver)
+    monkeypatch.setenv("GGUF_FORGE_KERNELS", str(stub.kernels))
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["cuda"]
+    device = {"device": "cuda:0", "name": "Stub", "capability": "9.0", "free": 1500000000, "memory": 80000000000}
+    assert told == {"driver": "13.0", "missing": None, "devices": [{**device, "missing": None}]}
+    monkeypatch.setenv("GGUF_FORGE_KERNELS", "")
+    assert main(["doctor"]) == 0
+    assert "kernels are" in " ".join(capsys.readouterr().out.split())
+    assert stub.live() == 0
+
+
+def test_doctor_without_a_driver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def missing() -> Driver:
+        raise CudaError("NVIDIA's driver is not installed")
+
+    monkeypatch.setattr("gguf_forge.cuda.driver.driver", missing)
+    assert main(["doctor"]) == 0
+    assert "GPUs: none: NVIDIA's driver is not installed" in capsys.readouterr().out
