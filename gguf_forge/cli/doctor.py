@@ -22,12 +22,12 @@ def command(as_json: bool) -> None:
     """
     from gguf_forge import _native, system
 
-    document = {"instruction_set": _native.ISA, "processors": system.processors(), "cuda": _cuda()}
+    cuda = _cuda()
+    document = {"instruction_set": _native.ISA, "processors": system.processors(), "cuda": cuda}
     terminal = Terminal()
     if as_json:
         terminal.json(document)
         return
-    cuda: dict[str, Any] = document["cuda"]
     pages: list[Table | str] = [f"Codecs: {_native.ISA}, {document['processors']} processors"]
     if cuda["missing"]:
         pages.append(f"GPUs: none: {cuda['missing']}")
