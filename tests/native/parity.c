@@ -110,7 +110,7 @@ static forge_fit new_fit(const forge_backend *backend, int width)
     static float h[WIDE * WIDE], inputs[8][WIDE];
     const size_t n = (size_t)width, chunks = (n + 255) / 256;
     forge_fit fit = {width, calloc(n, sizeof(float)), calloc(n * 256, sizeof(float)), calloc(n * n, sizeof(int16_t)),
-                     calloc(n * chunks, sizeof(float))};
+                     calloc(n * chunks, sizeof(float)), NULL};
     state = 1;
     for (int i = 0; i < 8 * WIDE; i++) {
         inputs[i / WIDE][i % WIDE] = bell();
