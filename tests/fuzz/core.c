@@ -420,7 +420,7 @@ static void fit(Input *in)
             }
         }
         const forge_fit memory = {n, malloc((size_t)n * 4), malloc((size_t)n * 1024), malloc((size_t)(n * n) * 2),
-                                  malloc((size_t)(n * chunks) * 4)};
+                                  malloc((size_t)(n * chunks) * 4), NULL};
         held[i] = malloc(size + 1);
         void *scratch = malloc((size_t)forge_fit_scratch(isas[i], n));
         bad[i] = forge_fit_prepare(isas[i], h, &memory);

@@ -22,11 +22,11 @@ export PYTHONMALLOC=malloc
 "$python" -c 'import gguf_forge._core as c, os; assert os.path.realpath(c.__file__).startswith(os.getcwd()), c.__file__'
 # Left out: what runs llama.cpp on finished files, reads sources, moves bytes as they are, or looks at tables, names and
 # vocabularies alone: the core has no part in it.
-without=(tests/test_house.py tests/cli/test_generation.py)
-for name in plan shapes biases config undo spm vocab vocab_reference; do
+without=(tests/test_house.py tests/cli/test_generation.py tests/remote tests/cuda)
+for name in plan shapes biases config undo spm vocab vocab_reference resume journals; do
   without+=("tests/convert/test_$name.py")
 done
-for name in edit edit_faults hashing split split_killed splitting; do
+for name in edit edit_faults extract hashing join pruning sharing split split_killed splitting stream; do
   without+=("tests/whole/test_$name.py")
 done
 for name in allocate choose evaluate sensitivity sequential statistics; do
