@@ -48,13 +48,7 @@ def dequantize(
     Raises QuantError for a dtype or row length that does not fit, CudaError for what the device or driver lacks.
     """
     kind = tensor_type(type)
-    if not kind.decodes:
-        raise QuantError(f"decoding {kind.name} is not supported")
-    data = np.asarray(data)
-    if data.dtype != np.uint8:
-        raise QuantError(f"blocks must be uint8, found {data.dtype}")
-    if data.ndim == 0 or data.shape[-1] % kind.block_bytes:
-        raise QuantError(f"{kind.name}: rows must be a multiple of {kind.block_bytes} bytes, found shape {data.shape}")
+    data = codec.decodable(data, kind)
     name = _result(dtype)
     width = data.shape[-1] // kind.block_bytes * kind.block_size
     found = device_of(device)

@@ -69,13 +69,7 @@ def dequantize(
     Raises QuantError for a dtype or row length that does not fit.
     """
     kind = tensor_type(type)
-    if not kind.decodes:
-        raise QuantError(f"decoding {kind.name} is not supported")
-    data = np.asarray(data)
-    if data.dtype != np.uint8:
-        raise QuantError(f"blocks must be uint8, found {data.dtype}")
-    if data.ndim == 0 or data.shape[-1] % kind.block_bytes:
-        raise QuantError(f"{kind.name}: rows must be a multiple of {kind.block_bytes} bytes, found shape {data.shape}")
+    data = decodable(data, kind)
     target, result = _target(dtype)
     width = data.shape[-1] // kind.block_bytes * kind.block_size
     flat = np.ascontiguousarray(data).reshape(-1, data.shape[-1]) if data.size else data.reshape(0, data.shape[-1])
@@ -89,6 +83,18 @@ def dequantize(
 
     _over_rows(run, flat.shape[0], width, threads)
     return out.reshape(*data.shape[:-1], width)
+
+
+def decodable(data: NDArray[Any], kind: TensorType) -> NDArray[np.uint8]:
+    """Blocks as they came, uint8 of shape (..., row bytes). Raises QuantError where they cannot be decoded."""
+    if not kind.decodes:
+        raise QuantError(f"decoding {kind.name} is not supported")
+    data = np.asarray(data)
+    if data.dtype != np.uint8:
+        raise QuantError(f"blocks must be uint8, found {data.dtype}")
+    if data.ndim == 0 or data.shape[-1] % kind.block_bytes:
+        raise QuantError(f"{kind.name}: rows must be a multiple of {kind.block_bytes} bytes, found shape {data.shape}")
+    return data
 
 
 def encode_rows(

@@ -101,11 +101,11 @@ FUZZED = ("gguf", "check", "rewrite", "imatrix_gguf")
 def test_what_fuzzing_starts_from(target: str, llama_cpp: Loader, tmp_path: Path) -> None:
     """Its seeds, which are the catalogue, a block of each type in both byte orders, and all finds."""
     path = tmp_path / "a.gguf"
-    seen = set()
+    parsed = []
     for data in TARGETS[target].seeds():
         path.write_bytes(data)
-        seen.add(verdicts(path, llama_cpp)[0])
-    assert True in seen
+        parsed.append(verdicts(path, llama_cpp)[0])
+    assert any(parsed), "llama.cpp parses none of the seeds: nothing was compared that it takes"
 
 
 @pytest.mark.skipif("FUZZ" not in os.environ, reason="needs FUZZ=folder of corpora that `make fuzz` has grown")
