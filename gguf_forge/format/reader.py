@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gguf_forge.errors import IncompleteSetError, InvalidError, RequestError, UnsupportedError, escaped
 from gguf_forge.format import shards
@@ -25,13 +26,32 @@ from gguf_forge.format.validate import Placed, Unsized
 from gguf_forge.format.values import Value
 from gguf_forge.remote.answers import NotThereError
 from gguf_forge.remote.location import Location, located
-from gguf_forge.types import TensorType
+from gguf_forge.results import fitting, float_dtype
+from gguf_forge.types import TENSOR_TYPES, TensorType
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
-Decoder = Callable[[Bytes, TensorType], Floats]
+
+
+class Decoder(Protocol):
+    """Turns blocks of a type into floats, as `gguf_forge.dequantize` does."""
+
+    def __call__(
+        self,
+        data: Bytes,
+        type: TensorType,
+        dtype: DTypeLike | str | None = None,
+        threads: int | None = None,
+        *,
+        out: np.ndarray[Any, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
+        """Blocks, uint8 (..., row bytes), as floats (..., width) of `dtype`, or float32: a new array, or `out`."""
+
+
+#: Elements brought to another byte order, or made floats of integers, at a time.
+_PIECE = 1 << 20
 
 
 class Metadata(Mapping[str, Any]):
@@ -160,16 +180,49 @@ class Tensor:
         storage = self._part.storage
         return storage.descriptor if isinstance(storage, MappedFile) else None
 
-    def dequantize(self) -> Floats:
-        """The values as a new float32 array of `shape`. Integers and F64 are rounded to the nearest float32.
+    def dequantize(
+        self,
+        dtype: DTypeLike | str | None = None,
+        threads: int | None = None,
+        *,
+        out: np.ndarray[Any, Any] | None = None,
+    ) -> np.ndarray[Any, Any]:
+        """The values in an array of `shape`: float32 unless told otherwise, a new one unless `out` is given.
 
-        Blocks of big-endian files hold numbers in that order. Raises UnsupportedError for a type without a decoder, and
-        for a shape that is too large for an array though it has no elements.
+        dtype, threads, out: as of `gguf_forge.dequantize`. Integers and F64 are rounded to the nearest float32, and
+        that to `dtype`. With `out` nothing of the tensor's size is made, but for what is fetched where the file is
+        behind a URL. Blocks of big-endian files hold numbers in that order. Raises UnsupportedError for a type without
+        a decoder, and for a shape that is too large for an array though it has no elements; QuantError for a dtype or
+        `out` that does not fit.
         """
-        if 4 * math.prod(n for n in self.shape if n) >= 2**63:
-            field = f'tensor "{escaped(self.name)}"'
-            raise UnsupportedError(f"no array of float32 has shape {self.shape}", path=self.path, field=field)
-        return self._decoded(self.data).reshape(self.shape)
+        result = float_dtype(dtype, out)
+        field = f'tensor "{escaped(self.name)}"'
+        if result.itemsize * math.prod(n for n in self.shape if n) >= 2**63:
+            raise UnsupportedError(f"no array of {result} has shape {self.shape}", path=self.path, field=field)
+        data = self.data
+        if out is not None:
+            fitting(out, self.shape, result, data)
+        elif result == np.float32 and threads is None:
+            return self._decoded(data).reshape(self.shape)
+        decode = self._decode_rows
+        if decode is None or not (self.type.decodes or self.type.name in _PLAIN):
+            raise UnsupportedError(f"no decoder for {self.type.name}", path=self.path, field=field)
+        made = np.empty(self.shape, result) if out is None else out
+        numpys = self.type.name in _PLAIN and (result == np.float32 or not self.type.decodes)
+        if self.order == "<" and not numpys:
+            decode(data, self.type, threads=threads, out=made.reshape(data.shape[:-1] + (self.shape or (1,))[-1:]))
+            return made
+        raw, floats = data.reshape(-1), made.reshape(-1)
+        for start in range(0, floats.size, _PIECE):
+            part = floats[start : start + _PIECE]
+            piece = raw[self.type.nbytes((start,)) : self.type.nbytes((start + part.size,))]
+            if numpys and result == np.float32:
+                part[:] = self._decoded(piece)
+            elif numpys:
+                decode(self._decoded(piece).view(np.uint8), TENSOR_TYPES["F32"], threads=threads, out=part)
+            else:
+                decode(swapped(piece, self.type), self.type, threads=threads, out=part)
+        return made
 
     def read_values(self, start: int, stop: int) -> Floats:
         """The values number `start` to `stop`, counted over all axes, as `dequantize` gives them: flat, float32.
@@ -305,8 +358,8 @@ def open(  # noqa: A001 - the public name
 
     `path` may be an http(s) URL, or hf://OWNER/REPO[@REVISION]/FILE, read by ranges (UnsupportedError without the
     packages for that); the other shards are looked for beside it. Only headers are read. `limits` bounds what a file
-    may declare. `decode_rows` turns blocks of a type, uint8 (..., row bytes), into float32 (..., width) for
-    `Tensor.dequantize`; without it only plain numbers are decoded.
+    may declare. `decode_rows` turns blocks of a type, uint8 (..., row bytes), into floats (..., width) for
+    `Tensor.dequantize`; without it only plain numbers are decoded, to new float32.
     `alone`: open a shard as it stands, without its set. `unknown_types`: open also a file with tensors whose type is
     not read, for its metadata and its other tensors; these are listed in `unknown`.
 

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from gguf_forge import _native, system
 from gguf_forge.errors import QuantError
 from gguf_forge.quant.unseen import Importance, importance
+from gguf_forge.results import DTYPES, fitting, float_dtype
 from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
 
 #: Elements a task of the thread pool takes: large enough to make Python's share vanish, small enough to balance.
@@ -21,8 +22,9 @@ STAGE = 1 << 17
 #: Elements decoded by one native call: little enough that the core writes through the caches. The result is fresh
 #: memory, whose pages the system has just filled with zeros there; stores past the caches would write all of it twice.
 PIECE = 1 << 17
+#: Elements a task decodes into memory that the caller has: enough for the core to write past the caches.
+STREAMED = 1 << 22
 
-_DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "uint16": "BF16"}
 _F32 = TENSOR_TYPES["F32"]
 
 
@@ -31,14 +33,18 @@ def quantize(
     type: str | TensorType,
     imatrix: NDArray[Any] | None = None,
     threads: int | None = None,
+    *,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Encodes an array as blocks of `type`, bit for bit as ggml does.
 
     x: float32, float16, float64, or uint16 holding bfloat16 bits, of shape (..., width), width a multiple of the type's
     block. imatrix: None, or `width` importance values (finite, not negative), used for every row; weights that share a
     scale and have importance 0 throughout, which would make them 0, are encoded as without. threads: how many to use;
-    None for one a processor. Returns uint8 of shape (..., row bytes).
-    Raises QuantError for a dtype, shape, width, NaN, infinity or importance vector that cannot be encoded.
+    None for one a processor. Returns uint8 of shape (..., row bytes): a new array, or `out`, a writable C-contiguous
+    one apart from x and imatrix, so that nothing of that size is made.
+    Raises QuantError for a dtype, shape, width, NaN, infinity or importance vector that cannot be encoded, or another
+    `out`. After a NaN or infinity some rows of `out` are written.
     """
     kind = _encodable(type)
     x = np.asarray(x)
@@ -46,43 +52,54 @@ def quantize(
     if x.ndim == 0:
         raise QuantError(f"a scalar has no rows to encode as {kind.name}; give an array of at least one dimension")
     weights = None if imatrix is None else checked_importance(imatrix, x.shape[-1], kind)
-    flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
-    out = np.empty((flat.shape[0], row_bytes(kind, x.shape[-1])), np.uint8)
+    flat = _flat(x)
+    shape = (*x.shape[:-1], row_bytes(kind, x.shape[-1]))
+    given = () if imatrix is None else (np.asarray(imatrix),)
+    made = np.empty(shape, np.uint8) if out is None else fitting(out, shape, np.dtype(np.uint8), x, *given)
+    blocks = made.reshape(flat.shape[0], shape[-1])
 
     def run(start: int, stop: int) -> None:
-        _encode_into(out[start:stop], flat[start:stop], source, kind, weights, start)
+        _encode_into(blocks[start:stop], np.ascontiguousarray(flat[start:stop]), source, kind, weights, start)
 
     _over_rows(run, flat.shape[0], x.shape[-1], threads)
-    return out.reshape(*x.shape[:-1], out.shape[1])
+    return made
 
 
 def dequantize(
     data: NDArray[Any],
     type: str | TensorType,
-    dtype: DTypeLike | str = np.float32,
+    dtype: DTypeLike | str | None = None,
     threads: int | None = None,
+    *,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Decodes blocks of `type` into floats, bit for bit as ggml does.
 
     data: uint8 of shape (..., row bytes). dtype: float32, float16, float64, or "bfloat16" for its bits as uint16; the
-    decoded float32 values are rounded to nearest even. Returns an array of shape (..., width).
-    Raises QuantError for a dtype or row length that does not fit.
+    decoded float32 values are rounded to nearest even. None: that of `out` (uint16: bfloat16), or float32. threads: how
+    many to use; None for one a processor. Returns an array of shape (..., width): a new one, or `out`, a writable
+    C-contiguous one apart from data, so that nothing of that size is made.
+    Raises QuantError for a dtype or row length that does not fit, or another `out`.
     """
     kind = tensor_type(type)
     data = decodable(data, kind)
-    target, result = _target(dtype)
+    result = float_dtype(dtype, out)
+    target = TENSOR_TYPES[DTYPES[result.name]]
     width = data.shape[-1] // kind.block_bytes * kind.block_size
-    flat = np.ascontiguousarray(data).reshape(-1, data.shape[-1]) if data.size else data.reshape(0, data.shape[-1])
-    out = np.empty((flat.shape[0], width), result)
-    piece = max(1, PIECE // max(width, 1))
+    flat = _flat(data)
+    shape = (*data.shape[:-1], width)
+    made = np.empty(shape, result) if out is None else fitting(out, shape, result, data)
+    floats = made.reshape(flat.shape[0], width)
+    piece = max(1, (PIECE if out is None else STREAMED) // max(width, 1))
 
     def run(start: int, stop: int) -> None:
         for row in range(start, stop, piece):
             end = min(row + piece, stop)
-            _checked(flat[row:end], kind, out[row:end], target, end - row, width, None, row)
+            blocks = np.ascontiguousarray(flat[row:end])
+            _checked(blocks, kind, floats[row:end], target, end - row, width, None, row)
 
-    _over_rows(run, flat.shape[0], width, threads)
-    return out.reshape(*data.shape[:-1], width)
+    _over_rows(run, flat.shape[0], width, threads, CHUNK if out is None else STREAMED)
+    return made
 
 
 def decodable(data: NDArray[Any], kind: TensorType) -> NDArray[np.uint8]:
@@ -148,20 +165,16 @@ def _encodable(which: str | TensorType) -> TensorType:
 
 def source_type(x: NDArray[Any]) -> TensorType:
     """The float type that an array holds. Raises QuantError."""
-    name = _DTYPES.get(x.dtype.name) if x.dtype.isnative else None
+    name = DTYPES.get(x.dtype.name) if x.dtype.isnative else None
     if name is None:
         known = "float32, float16, float64, or uint16 for bfloat16 bits"
         raise QuantError(f"cannot encode an array of {x.dtype}; give {known}")
     return TENSOR_TYPES[name]
 
 
-def _target(dtype: DTypeLike | str) -> tuple[TensorType, np.dtype[Any]]:
-    if isinstance(dtype, str) and dtype.lower() in {"bf16", "bfloat16"}:
-        return TENSOR_TYPES["BF16"], np.dtype(np.uint16)
-    found = np.dtype(dtype)
-    if found.name not in {"float32", "float16", "float64"} or not found.isnative:
-        raise QuantError(f"cannot decode to {found}; choose float32, float16, float64 or 'bfloat16'")
-    return TENSOR_TYPES[_DTYPES[found.name]], found
+def _flat(x: NDArray[Any]) -> NDArray[Any]:
+    """Rows of the last axis, without a copy where strides allow; as many as there are of no elements, 0."""
+    return x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])
 
 
 def row_bytes(kind: TensorType, width: int) -> int:
@@ -181,10 +194,12 @@ def checked_importance(imatrix: NDArray[Any], width: int, kind: TensorType) -> I
     return importance(np.require(found, np.float32, ["C", "ALIGNED"]), kind)
 
 
-def _over_rows(run: Callable[[int, int], None], rows: int, width: int, threads: int | None) -> None:
+def _over_rows(
+    run: Callable[[int, int], None], rows: int, width: int, threads: int | None, chunk: int | None = None
+) -> None:
     """Calls run(start, stop) over chunks of rows, on `threads` threads; raises the error of the first that fails."""
     count = thread_count(threads)
-    step = max(1, min(CHUNK // max(width, 1), -(-rows // count)))
+    step = max(1, min((CHUNK if chunk is None else chunk) // max(width, 1), -(-rows // count)))
     starts = iter(range(0, rows, step))
     lock = Lock()
     failed: dict[int, BaseException] = {}

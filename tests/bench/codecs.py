@@ -115,6 +115,25 @@ def threads(report: Report, x: Array) -> None:
             report.row(call.__name__, name, figure(one), figure(two), f"{two / one:.2f}")
 
 
+    report.section(
+        "Into an array that is there",
+        f"`gguf_forge.dequantize` of {big.size >> 20} million weights, thousand million a second: to a new array "
+        "and, with `out=`, to one that is there. Fill: the same array, given a constant by one thread "
+        "(`numpy.ndarray.fill`).",
+    )
+    report.table("type", "to", "threads", ">fill", ">new", ">out=", ">of fill")
+    for name in ("Q4_K", "Q8_0"):
+        blocks = quantize(big, name)
+        for dtype in (np.float32, np.float16):
+            there = np.ones(big.shape, dtype)
+            fill = rate(partial(there.fill, 1), big.size) or 0
+            for count in (1, 2):
+                new = rate(partial(dequantize, blocks, name, dtype, count), big.size) or 0
+                own = rate(partial(dequantize, blocks, name, threads=count, out=there), big.size) or 0
+                figures = [figure(v / 1000) for v in (fill, new, own)]
+                report.row(name, there.dtype.name, count, *figures, f"{own / fill:.0%}")
+
+
 def native(
     source: TensorType, data: Array, target: TensorType, out: Array, weights: Array | None, isa: str, width: int = WIDTH
 ) -> None:
