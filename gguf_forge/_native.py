@@ -223,6 +223,7 @@ class Fit:
                 ("float", width * 256),
                 ("int16_t", width * width),
                 ("float", width * chunks),
+                ("float", width * 256),
             )
         ]
         self._held.append(_ffi.NULL if slots is None else _ffi.from_buffer("uint8_t[]", slots.tobytes()))
@@ -232,7 +233,7 @@ class Fit:
         """Calls forge_fit_prepare on a writable contiguous float32 buffer (n, n), which is spoilt."""
         return int(_lib.forge_fit_prepare(self._backend, _ffi.from_buffer("float[]", covariance, True), self._fit))
 
-    def rows(self, type: int, x: Any, out: Any, rounds: int, errors: Any) -> int:
+    def rows(self, type: int, x: Any, out: Any, rounds: int, again: int, errors: Any) -> int:
         """Calls forge_fit_rows: x float32 (rows, n), out uint8 (rows, bytes): contiguous rows; float64 errors."""
         scratch = _unfilled("char[]", _lib.forge_fit_scratch(self._backend, self.width))
         return int(
@@ -246,6 +247,7 @@ class Fit:
                 out.strides[0],
                 x.shape[0],
                 rounds,
+                again,
                 _ffi.from_buffer("double[]", errors, True),
                 scratch,
             )

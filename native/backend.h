@@ -27,7 +27,7 @@ struct forge_backend {
     int64_t (*fit_scratch)(int64_t width);
     int64_t (*fit_prepare)(float *h, const forge_fit *fit);
     int (*fit_rows)(const forge_fit *fit, int type, const float *x, int64_t x_stride, uint8_t *out, int64_t out_stride,
-                    int64_t rows, int rounds, double *error, void *scratch);
+                    int64_t rows, int rounds, int again, double *error, void *scratch);
     /* As the forge_ functions of these names. */
     void (*turn_words)(const float *words, int64_t height, int64_t stride, int64_t width, float *out);
     void (*turn_nibbles)(const float *words, int64_t height, int64_t stride, int64_t width, const uint8_t *order,

@@ -310,9 +310,10 @@ int64_t forge_fit_prepare(const forge_backend *backend, float *h, const forge_fi
 int64_t forge_fit_scratch(const forge_backend *backend, int64_t width) { return backend->fit_scratch(width); }
 
 int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type, const float *x, int64_t x_stride,
-                   uint8_t *out, int64_t out_stride, int64_t rows, int rounds, double *error, void *scratch)
+                   uint8_t *out, int64_t out_stride, int64_t rows, int rounds, int again, double *error,
+                   void *scratch)
 {
-    return backend->fit_rows(fit, type, x, x_stride, out, out_stride, rows, rounds, error, scratch);
+    return backend->fit_rows(fit, type, x, x_stride, out, out_stride, rows, rounds, again, error, scratch);
 }
 
 void forge_moments(const forge_backend *backend, const float *slices, int64_t tokens, int64_t count, int64_t first,

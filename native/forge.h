@@ -119,8 +119,9 @@ typedef struct {
     int64_t width;     /* n: columns, a multiple of 32 */
     float *d;          /* n */
     float *inner;      /* n x 256: each column's row of the factor, within its chunk of 256 columns */
-    int16_t *outer;    /* n x n: the same for this and earlier chunks, as integers, */
+    int16_t *outer;    /* n x n: the same for this and earlier chunks, as integers; of later ones its column; */
     float *outer_unit; /* n x ceil(n / 256): and their units */
+    float *own;        /* n x 256: H within each chunk */
     uint8_t *slot;     /* n, or NULL: for columns in another order than a block's, where in its block each lies */
 } forge_fit;
 
@@ -133,12 +134,14 @@ int64_t forge_fit_scratch(const forge_backend *backend, int64_t width);
 
 /* Rows of floats, all finite, to blocks of a type, so that the error (value - x)' H (value - x) of each row is small.
  *
- * x_stride in floats, out_stride in bytes; rounds: 1 to 8, how often each block is done. error[row] gets the error added.
+ * x_stride in floats, out_stride in bytes; rounds: 1 to 8, how often each block is done; again: how often
+ * all columns are looked at again when the last is done (lattices: not). error[row] gets the error added.
  * Where fit->slot is given, columns of a sub-block (32 columns, or 16, as the type has them) stand together in x; the
  * others of its block too. FORGE_E_TYPE for types that are not fitted, and for lattices with slots, FORGE_E_WIDTH for a
  * width that is not of whole blocks. */
 int forge_fit_rows(const forge_backend *backend, const forge_fit *fit, int type, const float *x, int64_t x_stride,
-                   uint8_t *out, int64_t out_stride, int64_t rows, int rounds, double *error, void *scratch);
+                   uint8_t *out, int64_t out_stride, int64_t rows, int rounds, int again, double *error,
+                   void *scratch);
 
 /* Adds the products of inputs, summed over tokens, to the upper triangle of a symmetric matrix in tiles of 16 x 16.
  *

@@ -54,6 +54,8 @@ WIDTH = 8192
 MANY = 8
 #: Tokens whose products are added up at a time.
 PANEL = 4096
+#: How often all columns of a row are looked at again.
+AGAIN = 2
 #: Numbers of rows that are fitted at a time in a thread.
 FITTED_AT_ONCE = 1 << 20
 
@@ -173,7 +175,7 @@ class _Work:
         def rows(start: int) -> NDArray[np.uint8]:
             part = weights[start : start + step]
             if metric.fits(kind):
-                return metric.encode(part, kind)[0]
+                return metric.encode(part, kind, again=AGAIN)[0]
             row = None if importance is None else importance[0]
             return np.ascontiguousarray(encode_rows(part, F32, kind, row, start, self._target.strict))
 

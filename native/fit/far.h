@@ -75,7 +75,7 @@ static void far_errors(const float *e, int64_t columns, int32_t *pairs, float *u
 }
 
 typedef void far_product_fn(float *c, const int16_t *u, int64_t stride, const float *units_u, int64_t units_stride,
-                            const int32_t *pairs, const float *unit_e, int64_t rows);
+                            const int32_t *pairs, const float *unit_e, int64_t rows, int64_t deep);
 typedef void near_product_fn(VF *left, const int16_t *u, int64_t stride, const float *units_u, int64_t units_stride,
                              const VI *pairs, VF unit_e, int deep, int rows);
 typedef struct {

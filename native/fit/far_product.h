@@ -17,12 +17,12 @@ typedef VI FarSum;
 
 #endif
 
-/* c[j][p] -= unit_u[j] * unit_e[p] * sum over a chunk's pairs, for rows j of a chunk and FIT_ROWS columns p.
+/* c[j][p] -= unit_u[j] * unit_e[p] * sum over `deep` pairs of a chunk, for rows j of a chunk and FIT_ROWS columns p.
  *
  * u: pairs of integers as far_pack leaves them, FAR_TALL rows at u + j * stride; units_u: that of row j at
  * units_u[j * units_stride]; pairs, unit_e: of far_errors. */
 static void FAR_PRODUCT(float *c, const int16_t *u, int64_t stride, const float *units_u, int64_t units_stride,
-                        const int32_t *pairs, const float *unit_e, int64_t rows)
+                        const int32_t *pairs, const float *unit_e, int64_t rows, int64_t deep)
 {
     enum { TALL = VN == 16 ? FAR_TALL : FAR_TALL / 2 }; /* as many sums as there are registers for */
     for (int64_t p = 0; p < FIT_ROWS; p += 2 * VN, pairs += 2 * VN * FAR_DEEP) {
@@ -32,7 +32,7 @@ static void FAR_PRODUCT(float *c, const int16_t *u, int64_t stride, const float 
             for (int r = 0; r < TALL; r++) {
                 sum[r][0] = sum[r][1] = (FarSum)vi_set1(0);
             }
-            for (int k = 0; k < FAR_DEEP; k++, two += 2 * FAR_TALL) {
+            for (int64_t k = 0; k < deep; k++, two += 2 * FAR_TALL) {
                 const VI b0 = vi_load(pairs + k * 2 * VN), b1 = vi_load(pairs + k * 2 * VN + VN);
                 for (int r = 0; r < TALL; r++) {
                     int32_t both;

@@ -233,6 +233,7 @@ V_FN void fit_keep(const FitShape *s, FitWork *k, const FitScales *now, FitScale
     for (int i = at; i < at + s->block; i++) {
         k->best[i] = vf_select(better, k->unit[i], k->best[i]);
         k->error[i] = vf_select(better, k->bad[i], k->error[i]);
+        k->y[i] = vf_select(better, k->left[i], k->y[i]);
     }
 }
 

@@ -85,8 +85,9 @@ static void fit_return(const FitShape *s, FitBlock *f, const uint8_t *slot)
     }
 }
 
-static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, int at, const uint8_t *slot,
-                      const FitOut *to, const uint8_t place[256])
+/* Writes VN blocks, whose levels are in k->best. */
+static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best, const uint8_t *slot, const FitOut *to,
+                      const uint8_t place[256])
 {
     const VI least = vi_set1(s->values ? -128 : s->least);
     FitBlock block[VN];
@@ -96,7 +97,7 @@ static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best
         VI level[16];
         uint8_t *lane[VN];
         for (int j = 0; j < 16; j++) {
-            level[j] = vi_sub(vf_trunc(k->best[at + i + j]), least);
+            level[j] = vi_sub(vf_trunc(k->best[i + j]), least);
         }
         for (int l = 0; l < VN; l++) {
             lane[l] = block[l].level + i;
@@ -127,13 +128,13 @@ static void fit_write(const FitShape *s, const FitWork *k, const FitScales *best
     }
 }
 
-/* One chunk of VN rows. */
-static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u, const float *d, const uint8_t *slot,
-                      forge_encode_fn encode, int rounds, FitOut to, const uint8_t place[256], double *error)
+/* One chunk of VN rows. scales: of its first block, of those of a panel. */
+static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u, const float *d, forge_encode_fn encode,
+                      int rounds, int rows, FitScales *scales, double *error)
 {
     FitScales best;
     memset(&best, 0, sizeof best);
-    for (int at = 0; at < columns; at += s->block, to.out += s->bytes) {
+    for (int at = 0; at < columns; at += s->block, scales += FIT_LANES) {
         if (s->few) {
             (s->values ? fit_uneven : fit_even)(s, k, &best, at, u, d, encode, rounds);
         } else if (s->values) {
@@ -143,11 +144,11 @@ static void fit_chunk(const FitShape *s, FitWork *k, int columns, const float *u
         } else {
             (s->sub == 16 ? fit_even16 : fit_even32)(s, k, &best, at, u, d, encode, rounds);
         }
-        fit_write(s, k, &best, at, slot ? slot + at : NULL, &to, place);
+        *scales = best;
         fit_carry_on(k, k->base, u, k->error, at, at + s->block, columns);
         float lanes[VN];
         vf_store(lanes, best.total);
-        for (int l = 0; l < to.rows; l++) {
+        for (int l = 0; l < rows; l++) {
             error[l] += lanes[l];
         }
     }
@@ -203,21 +204,43 @@ typedef struct {
 
 static int64_t fit_scratch(int64_t n)
 {
-    return 64 + (int64_t)sizeof(FitPanel) + fit_chunks(n) * FIT_ROWS * (FIT_CHUNK * 2 + 4);
+    enum { NARROWEST = 32 }; /* blocks */
+    const int64_t scales = (n + NARROWEST - 1) / NARROWEST * FIT_LANES * (int64_t)sizeof(FitScales);
+    const int64_t a_row = FIT_CHUNK * 2 * (int64_t)sizeof(float) + FAR_DEEP * (int64_t)sizeof(int32_t) + (int64_t)sizeof(float);
+    return 64 + (int64_t)sizeof(FitPanel) + scales + fit_chunks(n) * FIT_ROWS * a_row;
 }
 
-/* Up to FIT_ROWS rows. */
-static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_t x_stride, uint8_t *out,
-                      int64_t out_stride, int rows, int rounds, double *error, FitPanel *panel)
+/* Writes the blocks of a panel. */
+static void fit_close(const FitShape *s, const forge_fit *fit, const FitKept *kept, FitWork *k, uint8_t *out,
+                      int64_t stride, int rows)
 {
-    const FitShape *s = type.shape;
-    const int64_t chunks = fit_chunks(fit->width);
-    float *units = (float *)(void *)(panel + 1);
-    int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
     uint8_t place[256] = {0};
     for (int i = 15; s->values && i >= 0; i--) {
         place[(int)s->values[i] + 128] = (uint8_t)i;
     }
+    for (int64_t at = 0; at < fit->width; at += s->block) {
+        for (int p = 0; p < rows; p += VN) {
+            const FitOut to = {out + p * stride + at / s->block * s->bytes, stride, rows - p < VN ? rows - p : VN};
+            for (int i = 0; i < s->block; i++) {
+                k->best[i] = vf_load(kept->unit + (at + i) * FIT_ROWS + p);
+            }
+            fit_write(s, k, kept->scales + at / s->block * FIT_LANES + p / VN, fit->slot ? fit->slot + at : NULL, &to,
+                      place);
+        }
+    }
+}
+
+/* Up to FIT_ROWS rows. */
+static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_t x_stride, uint8_t *out,
+                      int64_t out_stride, int rows, int rounds, int again, double *error, FitPanel *panel)
+{
+    const FitShape *s = type.shape;
+    const int64_t chunks = fit_chunks(fit->width);
+    FitKept kept = {.scales = (FitScales *)(void *)(panel + 1)};
+    kept.unit = (float *)(void *)(kept.scales + (fit->width + s->block - 1) / s->block * FIT_LANES);
+    kept.y = kept.unit + chunks * FIT_CHUNK * FIT_ROWS;
+    float *units = kept.y + chunks * FIT_CHUNK * FIT_ROWS;
+    int32_t *pairs = (int32_t *)(void *)(units + chunks * FIT_ROWS);
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         const int64_t at = chunk * FIT_CHUNK, left = fit->width - at;
         const int columns = left < FIT_CHUNK ? (int)left : FIT_CHUNK;
@@ -231,7 +254,7 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
         for (int64_t before = 0; before < chunk; before++) {
             panel->far(panel->c, fit->outer + at * fit->width + before * FIT_CHUNK * FAR_TALL, fit->width,
                        fit->outer_unit + at * chunks + before, chunks, pairs + before * FIT_ROWS * FAR_DEEP,
-                       units + before * FIT_ROWS, columns);
+                       units + before * FIT_ROWS, columns, FAR_DEEP);
         }
         panel->work.near.u = fit->outer + at * fit->width + chunk * FIT_CHUNK * FAR_TALL;
         panel->work.near.unit = fit->outer_unit + at * chunks + chunk;
@@ -247,30 +270,39 @@ static void fit_panel(FitType type, const forge_fit *fit, const float *x, int64_
             for (int i = 0; i < columns; i++) {
                 k->base[i] = vf_add(k->w[i], vf_load(panel->c + i * FIT_ROWS + p));
             }
-            const FitOut to = {out + p * out_stride + at / s->block * s->bytes, out_stride, rows - p < VN ? rows - p : VN};
             const float *inner = fit->inner + at * FIT_CHUNK, *d = fit->d + at;
+            const int some = rows - p < VN ? rows - p : VN;
             if (type.lattice) {
+                const FitOut to = {out + p * out_stride + at / s->block * s->bytes, out_stride, some};
                 fit_lattice_chunk(type.lattice, &panel->list, k, columns, inner, d, rounds, &panel->metric, to,
                                   error + p);
             } else {
-                fit_chunk(s, k, columns, inner, d, fit->slot ? fit->slot + at : NULL, FORGE_BACKEND.encode[s->type],
-                          rounds, to, place, error + p);
+                fit_chunk(s, k, columns, inner, d, FORGE_BACKEND.encode[s->type], rounds, some,
+                          kept.scales + at / s->block * FIT_LANES + p / VN, error + p);
             }
-            for (int i = 0; i < columns; i++) { /* over what was asked for: these columns are done */
+            for (int i = 0; i < columns; i++) {
                 vf_store(panel->w + i * FIT_ROWS + p, k->error[i]);
+                vf_store(kept.unit + (at + i) * FIT_ROWS + p, k->best[i]);
+                vf_store(kept.y + (at + i) * FIT_ROWS + p, k->y[i]);
             }
         }
         for (int p = (rows + VN - 1) / VN * VN; p < FIT_ROWS; p++) {
             for (int i = 0; i < columns; i++) {
-                panel->w[i * FIT_ROWS + p] = 0.f;
+                panel->w[i * FIT_ROWS + p] = kept.y[(at + i) * FIT_ROWS + p] = 0.f;
             }
         }
         far_errors(panel->w, columns, pairs + chunk * FIT_ROWS * FAR_DEEP, units + chunk * FIT_ROWS);
     }
+    if (!type.lattice) {
+        for (int turn = 0; turn < again; turn++) {
+            fit_again(s, fit, &kept, panel->far, &panel->work, panel->c, panel->w, pairs, units, rows, error);
+        }
+        fit_close(s, fit, &kept, &panel->work, out, out_stride, rows);
+    }
 }
 
 static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_stride, uint8_t *out, int64_t out_stride,
-                    int64_t rows, int rounds, double *error, void *scratch)
+                    int64_t rows, int rounds, int again, double *error, void *scratch)
 {
     const FitType as = fit_type(type);
     if (!as.shape || (as.lattice && fit->slot)) {
@@ -288,8 +320,8 @@ static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_st
     }
     for (int64_t row = 0; row < rows; row += FIT_ROWS) {
         const int some = rows - row < FIT_ROWS ? (int)(rows - row) : FIT_ROWS;
-        fit_panel(as, fit, x + row * x_stride, x_stride, out + row * out_stride, out_stride, some, rounds, error + row,
-                  panel);
+        fit_panel(as, fit, x + row * x_stride, x_stride, out + row * out_stride, out_stride, some, rounds, again,
+                  error + row, panel);
     }
     return FORGE_OK;
 }
@@ -297,7 +329,14 @@ static int fit_rows(const forge_fit *fit, int type, const float *x, int64_t x_st
 /* Factors h, which is spoilt, into what the rows need of it. */
 static int64_t fit_prepare(float *h, const forge_fit *fit)
 {
-    const int64_t n = fit->width, chunks = fit_chunks(n), bad = fit_factor(h, fit->d, n);
+    const int64_t n = fit->width, chunks = fit_chunks(n);
+    for (int64_t j = 0; j < n; j++) {
+        const int64_t at = j / FIT_CHUNK * FIT_CHUNK;
+        for (int64_t i = at; i <= j; i++) {
+            fit->own[j * FIT_CHUNK + i - at] = fit->own[i * FIT_CHUNK + j - at] = h[j * n + i];
+        }
+    }
+    const int64_t bad = fit_factor(h, fit->d, n);
     for (int64_t j = 0; bad < 0 && j < n; j++) {
         const int64_t at = j / FIT_CHUNK * FIT_CHUNK;
         float *inner = fit->inner + j * FIT_CHUNK;
@@ -308,7 +347,15 @@ static int64_t fit_prepare(float *h, const forge_fit *fit)
         for (int64_t before = 0; before < at; before += FIT_CHUNK) {
             far_pack(h + j * n + before, FIT_CHUNK, whole + before * FAR_TALL, unit++);
         }
-        far_pack(inner, n - at < FIT_CHUNK ? n - at : FIT_CHUNK, whole + at * FAR_TALL, unit);
+        far_pack(inner, n - at < FIT_CHUNK ? n - at : FIT_CHUNK, whole + at * FAR_TALL, unit++);
+        for (int64_t later = at + FIT_CHUNK; later < n; later += FIT_CHUNK) {
+            float column[FIT_CHUNK];
+            const int64_t many = n - later < FIT_CHUNK ? n - later : FIT_CHUNK;
+            for (int64_t i = 0; i < many; i++) {
+                column[i] = h[(later + i) * n + j];
+            }
+            far_pack(column, many, whole + later * FAR_TALL, unit++);
+        }
     }
     return bad;
 }

@@ -30,7 +30,8 @@ typedef struct {
     VF left[FIT_CHUNK];   /* base while a round runs, y of the columns that it has done */
     VF unit[FIT_CHUNK];   /* what scales multiply */
     VF bad[FIT_CHUNK];    /* error of the round */
-    VF best[FIT_CHUNK];   /* unit of the best round */
+    VF best[FIT_CHUNK];   /* unit of the best round, */
+    VF y[FIT_CHUNK];      /* and its y */
     VF target[FIT_CHUNK]; /* U times weights, plus what earlier columns ask for */
     VF times_d[FIT_CHUNK], times_min[FIT_CHUNK];
     VF tried[FIT_CHUNK][FIT_TRIES]; /* errors, where a sub-block is too long for the stack */

@@ -46,6 +46,7 @@
 #include "../fit/points.h"
 #include "../fit/groups.h"
 #include "../fit/lattices.h"
+#include "../fit/again.h"
 #include "../fit/rows.h"
 #include "../floats8.h"
 #include "../grid_blocks.h"

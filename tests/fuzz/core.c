@@ -420,15 +420,15 @@ static void fit(Input *in)
             }
         }
         const forge_fit memory = {n, malloc((size_t)n * 4), malloc((size_t)n * 1024), malloc((size_t)(n * n) * 2),
-                                  malloc((size_t)(n * chunks) * 4), NULL};
+                                  malloc((size_t)(n * chunks) * 4), malloc((size_t)n * 1024), NULL};
         held[i] = malloc(size + 1);
         void *scratch = malloc((size_t)forge_fit_scratch(isas[i], n));
         bad[i] = forge_fit_prepare(isas[i], h, &memory);
         require(bad[i] == bad[0] && bad[0] >= -1 && bad[0] < n, "instruction sets factor differently", "fit");
         if (bad[0] < 0) {
             const int64_t row_bytes = (int64_t)size / rows;
-            status[i] = forge_fit_rows(isas[i], &memory, id, x, n, held[i], row_bytes, rows, 1 + (flags >> 3 & 1), errors[i],
-                                       scratch);
+            status[i] = forge_fit_rows(isas[i], &memory, id, x, n, held[i], row_bytes, rows, 1 + (flags >> 3 & 1),
+                                       flags >> 4 & 1, errors[i], scratch);
             require(status[i] == status[0], "instruction sets refuse differently", "fit");
             if (status[0] == FORGE_OK) {
                 same_bytes(held[0], held[i], size, rows_by_id[id]->name);
@@ -440,6 +440,7 @@ static void fit(Input *in)
         free(memory.inner);
         free(memory.outer);
         free(memory.outer_unit);
+        free(memory.own);
         free(scratch);
     }
     for (int i = 0; i < isa_count; i++) {

@@ -110,7 +110,7 @@ static forge_fit new_fit(const forge_backend *backend, int width)
     static float h[WIDE * WIDE], inputs[8][WIDE];
     const size_t n = (size_t)width, chunks = (n + 255) / 256;
     forge_fit fit = {width, calloc(n, sizeof(float)), calloc(n * 256, sizeof(float)), calloc(n * n, sizeof(int16_t)),
-                     calloc(n * chunks, sizeof(float)), NULL};
+                     calloc(n * chunks, sizeof(float)), calloc(n * 256, sizeof(float)), NULL};
     state = 1;
     for (int i = 0; i < 8 * WIDE; i++) {
         inputs[i / WIDE][i % WIDE] = bell();
@@ -151,7 +151,8 @@ static int compare_fits(const forge_backend *const *b)
         memset(blocks, 0, sizeof blocks);
         for (int k = 0; k < 2; k++) {
             void *scratch = malloc((size_t)forge_fit_scratch(b[k], width));
-            status = forge_fit_rows(b[k], &fits[k][large], t->id, x, WIDE, blocks[k], stride, ROWS, 2, errors[k], scratch);
+            status = forge_fit_rows(b[k], &fits[k][large], t->id, x, WIDE, blocks[k], stride, ROWS, 2, 2, errors[k],
+                                    scratch);
             free(scratch);
         }
         if (status != FORGE_OK) {
