@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
+
+from numpy.typing import DTypeLike
 
 from gguf_forge.format import reader
 from gguf_forge.format.layout import LIMITS, Limits
-from gguf_forge.format.reader import GGUFFile
+from gguf_forge.format.reader import GGUFFile, Tensor
 from gguf_forge.quant.codec import dequantize
 
 
@@ -21,6 +24,7 @@ def open(  # noqa: A001 - the public name
             tensor = model.tensors["blk.0.attn_q.weight"]    # .name .type .shape .nbytes .offset .path
             tensor.data                                      # uint8 (..., row bytes), a view of the mapped file
             tensor.dequantize()                              # float32 of tensor.shape
+            tensor.to_cuda("float16")                        # the same in a GPU's memory, for torch.from_dlpack
 
     A URL does too, http(s) or hf://OWNER/REPO[@REVISION]/FILE, with `pip install 'gguf-forge[remote]'`: bytes are then
     fetched where they are used. Only headers are read on opening. `limits` bounds what a file may declare.
@@ -32,4 +36,10 @@ def open(  # noqa: A001 - the public name
     Raises FormatError (not GGUF, or another version), TruncatedError, InvalidError, LimitError, UnsupportedError
     (an unknown tensor type), InputError (missing or unreadable); all are ForgeErrors.
     """
-    return reader.open(path, limits=limits, decode_rows=dequantize, unknown_types=unknown_types)
+    return reader.open(path, limits=limits, decode_rows=dequantize, to_device=_to_cuda, unknown_types=unknown_types)
+
+
+def _to_cuda(tensor: Tensor, dtype: DTypeLike | str | None, **how: Any) -> Any:
+    from gguf_forge.cuda.tensor import to_cuda  # noqa: PLC0415 - few ask for a GPU
+
+    return to_cuda(tensor, dtype, **how)

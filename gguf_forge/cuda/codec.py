@@ -1,227 +1,217 @@
 """Arrays to blocks and back on a GPU: as gguf_forge.quantize and dequantize, to the same bytes.
 
-Data go through two lanes in pieces of fixed size. Knows shapes and dtypes; the kernels are native/cuda/'s.
+What is on the host goes through two lanes in pieces of fixed size; what is on the device is taken as it lies there.
+Knows shapes and dtypes; the kernels are native/cuda/'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gguf_forge import _native
-from gguf_forge.cuda.array import DeviceArray
-from gguf_forge.cuda.context import Memory
-from gguf_forge.cuda.declarations import MEMORY_DEVICE
-from gguf_forge.cuda.device import LANE, Device, Lane, device_of
+from gguf_forge.cuda.array import DTYPES, DeviceArray
+from gguf_forge.cuda.device import LANE, Device, aligned
+from gguf_forge.cuda.encoding import DeviceRows, Encoding, HostRows, Rows, decode, require_encodable
+from gguf_forge.cuda.given import Given, given, on_device, place
 from gguf_forge.errors import QuantError
 from gguf_forge.quant import codec
-from gguf_forge.quant.unseen import Importance
+from gguf_forge.results import DTYPES as FLOATS
 from gguf_forge.types import MAX_BYTES, TENSOR_TYPES, TensorType, tensor_type
 
+#: Fills memory with the bytes from a place on.
+Fill = Callable[[NDArray[np.uint8], int], None]
 #: Elements that a decoder's CTA makes: whole blocks of every type. Pieces are multiples of them.
 TILE = 8192
 _RESULTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-_F32 = TENSOR_TYPES["F32"]
-_FLT_MAX = float(np.finfo(np.float32).max)
-#: The key where no value was refused.
-_NONE = 2**64 - 1
+#: Which type's elements arrays of others hold.
+_SOURCES = {**FLOATS, "bfloat16": "BF16"}
 
 
 def dequantize(
-    data: NDArray[Any],
+    data: Any,
     type: str | TensorType,
     dtype: DTypeLike | str = np.float32,
     *,
-    device: int | str | Device = 0,
+    device: int | str | Device | None = None,
     stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Decodes blocks of `type` into floats on a GPU, bit for bit as on a CPU (of NaNs only that they are NaN).
 
-    data: uint8 of shape (..., row bytes), on the host. dtype: float32, float16 or "bfloat16". device: its number,
-    "cuda:N", or a Device. stream: of the caller, whose work so far comes first: a handle, or an object of torch or
-    CuPy. out: None, or what this returned for data of the same shape. Returns an array of shape (..., width), done.
-    Raises QuantError for a dtype or row length that does not fit, CudaError for what the device or driver lacks.
+    data: uint8 of shape (..., row bytes), on the host, or on the device: of torch, CuPy, JAX or this package, taken
+    without a copy by DLPack or `__cuda_array_interface__`. dtype: float32, float16 or "bfloat16". device: its number,
+    "cuda:N", or a Device; None for the one where data are, or the first. stream: of the caller, whose work so far comes
+    first: a handle, or an object of torch or CuPy. out: None, or what this returned for data of the same shape. Returns
+    an array of shape (..., width), done.
+    Raises QuantError for a dtype or row length that does not fit, or data on another device or not C-contiguous;
+    CudaError for what the device or driver lacks.
     """
-    kind = tensor_type(type)
-    data = codec.decodable(data, kind)
-    name = _result(dtype)
-    width = data.shape[-1] // kind.block_bytes * kind.block_size
-    found = device_of(device)
-    out = _output(found, (*data.shape[:-1], width), name, out)
-    flat = np.ascontiguousarray(data).reshape(-1)
-    kernel, size = f"forge_decode_{kind.name.lower()}_{_RESULTS[name]}", 2 if name != "float32" else 4
-    tile = TILE // kind.block_size * kind.block_bytes
-    piece = LANE // tile * tile
-    with found.lanes(LANE, _handle(stream)) as lanes:
-        for i, lane in found.turns(lanes, -(-flat.size // piece)):
-            part = flat[i * piece : (i + 1) * piece]
-            blocks = part.size // kind.block_bytes
-            lane.pinned.bytes[: part.size] = part
-            lane.upload(part.size)
-            to = out.address + i * piece // kind.block_bytes * kind.block_size * size
-            arguments = (("uint64_t", lane.memory.address), ("uint64_t", to), ("uint64_t", blocks))
-            found.kernels.launch(kernel, blocks * kind.block_size, lane.stream.handle, *arguments)
+    kind, name = tensor_type(type), result(dtype)
+    found = place(device, data)
+    there = given(data, found) if on_device(data) else None
+    blocks = codec.decodable(data if there is None else _form(there), kind)
+    shape = (*blocks.shape[:-1], blocks.shape[-1] // kind.block_bytes * kind.block_size)
+    out = output(found, shape, name, out)
+    after = handle(stream)
+    if there is None:
+        decode_bytes(filler(blocks), blocks.size, kind, out, after)
+        return out
+    _require_apart(out, there)
+    with found.lanes(LANE, after, there.after) as lanes:
+        size = there.nbytes // kind.block_bytes * kind.block_size
+        if size:
+            decode(found, lanes[0], kind, _RESULTS[name], (there.address, out.address, size))
     return out
 
 
 def quantize(
-    x: NDArray[Any],
+    x: Any,
     type: str | TensorType,
     imatrix: NDArray[Any] | None = None,
     *,
-    device: int | str | Device = 0,
+    device: int | str | Device | None = None,
     stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Encodes an array as blocks of `type` on a GPU, bit for bit as on a CPU.
 
-    x, imatrix: as of gguf_forge.quantize, on the host. device, stream, out: as of `dequantize`. Returns uint8 of shape
-    (..., row bytes), done. A row is sent whole: one above 4 million elements takes as much pinned memory for the call.
-    Raises QuantError as on a CPU, with the place of the first value that cannot be encoded; CudaError for what the
-    device or driver lacks.
+    x: as of gguf_forge.quantize, on the host or on the device. imatrix: as of that, on the host. device, stream, out:
+    as of `dequantize`. Returns uint8 of shape (..., row bytes), done. A row is staged whole: one above 4 million
+    elements (half as many with importances) takes as much pinned memory for the call.
+    Raises QuantError as on a CPU, with the place of the first value that cannot be encoded, and for what `dequantize`
+    refuses; CudaError for what the device or driver lacks.
     """
     kind = tensor_type(type)
     if not kind.encodes:
         raise QuantError(f"encoding {kind.name} is not supported")
-    x = np.asarray(x)
-    source = codec.source_type(x)
-    if x.ndim == 0:
+    found = place(device, x)
+    there = given(x, found) if on_device(x) else None
+    host = np.asarray(x) if there is None else np.empty(0)
+    shape = host.shape if there is None else there.shape
+    source = codec.source_type(host) if there is None else _float_type(there)
+    if not shape:
         raise QuantError(f"a scalar has no rows to encode as {kind.name}; give an array of at least one dimension")
-    width = x.shape[-1]
+    width = shape[-1]
     weights = None if imatrix is None else codec.checked_importance(imatrix, width, kind)
-    flat = np.ascontiguousarray(x).reshape(-1, width) if x.size else x.reshape(0, width)
-    row_bytes = codec.row_bytes(kind, width)
-    if x.size:
-        _check_importance(kind, width, weights)
-    found = device_of(device)
-    out = _output(found, (*x.shape[:-1], row_bytes), "uint8", out)
-    if not x.size:
+    made = (*shape[:-1], codec.row_bytes(kind, width))
+    if 0 not in shape:
+        require_encodable(kind, width, weights)
+    out = output(found, made, "uint8", out)
+    if 0 in shape:
         return out
-    encoder = _Encoder(found, kind, _Source(flat, source), out.address, row_bytes, _handle(stream))
-    given = None if weights is None or not kind.weighted else weights.weights
-    encoder.run(0, width, given)
-    for start, stop in weights.plain if weights is not None else ():
-        encoder.run(start, stop, None)
+    rows: Rows
+    if there is not None:
+        _require_apart(out, there)
+        rows = DeviceRows(there.address, source, there.nbytes // (width * there.itemsize), width)
+    else:
+        rows = from_host = HostRows(np.ascontiguousarray(host).reshape(-1, width), source, width)
+        if not kind.quantized:
+            _converted(from_host, kind, out, handle(stream))
+            return out
+    encoding = Encoding(found, kind, rows, weights)
+    with found.lanes(encoding.lane_size, handle(stream), None if there is None else there.after) as lanes:
+        step = encoding.rows_at_a_time(lanes[0])
+        for i, lane in found.turns(lanes, -(-rows.count // step)):
+            first, last = i * step, min((i + 1) * step, rows.count)
+            encoding.encode(lane, first, last, out.address + first * encoding.row_bytes)
     return out
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Rows of a float type on the host."""
+def upload(
+    x: NDArray[Any],
+    dtype: str | None = None,
+    *,
+    device: int | str | Device = 0,
+    stream: Any = None,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """An array of the host in a device's memory, as it is.
 
-    rows: NDArray[Any]
-    kind: TensorType
-
-    def stage(self, first: int, last: int, start: int, stop: int, to: NDArray[np.uint8]) -> None:
-        """Rows first to last, columns start to stop, as float32 into `to`."""
-        part = self.rows[first:last, start:stop]
-        if self.kind is _F32:
-            to.view(np.float32).reshape(part.shape)[...] = part
-            return
-        part = np.ascontiguousarray(part)
-        status, _ = _native.convert(self.kind.id, part, _F32.id, to, part.shape[0], part.shape[1])
-        assert status == _native.OK
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    """What encodes columns of a matrix into its blocks at `address` on the device."""
-
-    device: Device
-    kind: TensorType
-    source: _Source
-    address: int
-    row_bytes: int
-    after: int | None
-
-    def run(self, start: int, stop: int, weights: NDArray[np.float32] | None) -> None:
-        """Encodes the columns from start to stop of every row."""
-        rows, columns = self.source.rows.shape[0], stop - start
-        step = min(rows, max(1, LANE // (columns * 4)))
-        row = self.device.kernels.launches.get(f"forge_encode_{self.kind.name.lower()}")
-        with self.device.lanes(step * columns * 4, self.after) as lanes:
-            context = self.device.context
-            importance = None if weights is None else self._uploaded(weights, lanes[0])
-            squares = None
-            if importance is not None and row is not None and row.mean_squares:
-                squares = [Memory(context, step * 4) for _ in lanes]
-            lattice = 0 if row is None or row.lattice is None else self.device.lattice(row.lattice, lanes[0]).address
-            for i, lane in self.device.turns(lanes, -(-rows // step)):
-                first, last = i * step, min((i + 1) * step, rows)
-                size = (last - first) * columns * 4
-                self.source.stage(first, last, start, stop, lane.pinned.bytes[:size])
-                lane.upload(size)
-                mean = 0 if squares is None else squares[i % 2].address
-                self._encode(lane, (first, last), (start, stop), importance.address if importance else 0, mean, lattice)
-
-    def _uploaded(self, weights: NDArray[np.float32], lane: Lane) -> Memory:
-        made = Memory(self.device.context, weights.nbytes)
-        lane.pinned.bytes[: weights.nbytes] = weights.view(np.uint8)
-        driver = self.device.context.driver
-        driver.call("cuMemcpyHtoDAsync_v2", made.address, lane.pinned.pointer, weights.nbytes, lane.stream.handle)
-        lane.wait()
-        return made
-
-    def _encode(
-        self, lane: Lane, rows: tuple[int, int], columns: tuple[int, int], importance: int, squares: int, lattice: int
-    ) -> None:
-        """The kernels of a piece that is in the lane's memory, and what is looked at when they are done."""
-        kind, stream, launch = self.kind, lane.stream.handle, self.device.kernels.launch
-        count, width = rows[1] - rows[0], columns[1] - columns[0]
-        made = codec.row_bytes(kind, width)
-        sizes = (("uint64_t", count), ("uint64_t", width))
-        values = ("uint64_t", lane.memory.address)
-        if squares:
-            launch("forge_row_mean_squares", count, stream, values, ("uint64_t", squares), *sizes)
-        whole = made == self.row_bytes
-        to = self.address + rows[0] * self.row_bytes if whole else lane.scratch.address
-        key = lane.clear_key()
-        pointers = [("uint64_t", at) for at in (importance, squares, lattice, to)]
-        limits = (("float", _FLT_MAX), ("uint64_t", key))
-        blocks = count * width // kind.block_size
-        launch(f"forge_encode_{kind.name.lower()}", blocks, stream, values, *pointers, *sizes, *limits)
-        if not whole:
-            at = self.address + rows[0] * self.row_bytes + codec.row_bytes(kind, columns[0])
-            self._place(lane, at, made, count)
-        lane.fetch_key()
-        lane.then(self._look(lane, rows[0], width))
-
-    def _place(self, lane: Lane, at: int, size: int, rows: int) -> None:
-        """Copies rows of `size` bytes from the lane's scratch memory to where the matrix has them."""
-        copy = self.device.context.driver.ffi.new("CUDA_MEMCPY2D *")
-        copy.srcMemoryType = copy.dstMemoryType = MEMORY_DEVICE
-        copy.srcDevice, copy.srcPitch = lane.scratch.address, size
-        copy.dstDevice, copy.dstPitch = at, self.row_bytes
-        copy.WidthInBytes, copy.Height = size, rows
-        self.device.context.driver.call("cuMemcpy2DAsync_v2", copy, lane.stream.handle)
-
-    def _look(self, lane: Lane, first: int, width: int) -> Callable[[], None]:
-        def after() -> None:
-            key = lane.key()
-            if key != _NONE:
-                status = _native.E_TOO_LARGE if key & 1 else _native.E_NOT_FINITE
-                raise codec.refused(status, key >> 1, width, self.source.kind.name, self.kind, first)
-
-        return after
+    x: float32, float16, uint8, or uint16 holding bfloat16 bits. dtype: the result's, None for x's. device, stream, out:
+    as of `dequantize`. Raises QuantError for another dtype, CudaError for what the device or driver lacks.
+    """
+    x = np.asarray(x)
+    name = dtype or ("bfloat16" if x.dtype == np.uint16 else x.dtype.name)
+    if name not in DTYPES or np.dtype(DTYPES[name]) != x.dtype or not x.dtype.isnative:
+        raise QuantError(f"an array of {x.dtype} cannot go to a device as {name}; one of {', '.join(DTYPES)} can")
+    found = place(device)
+    out = output(found, x.shape, name, out)
+    send_bytes(filler(x), out, handle(stream))
+    return out
 
 
-def _check_importance(kind: TensorType, width: int, given: Importance | None) -> None:
-    """Raises QuantError where the core would for the importances, or for none."""
-    weights = None if given is None else given.weights
-    nothing = np.empty(0, np.float32)
-    status, where = _native.convert(_F32.id, nothing, kind.id, nothing, 0, width, weights)
-    if status == _native.E_WEIGHTS and weights is not None:
-        raise codec.refused_importance(weights, where)
-    if status != _native.OK:
-        raise codec.refused(status, where, width, _F32.name, kind, 0)
+def filler(x: NDArray[Any]) -> Fill:
+    """What gives the bytes of an array."""
+    flat = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+
+    def fill(to: NDArray[np.uint8], start: int) -> None:
+        to[:] = flat[start : start + to.size]
+
+    return fill
 
 
-def _result(dtype: DTypeLike | str) -> str:
+def decode_bytes(fill: Fill, nbytes: int, kind: TensorType, out: DeviceArray, after: Any) -> None:
+    """Decodes blocks of the host, of which `fill` gives any run of whole ones, into `out`."""
+    tile = TILE // kind.block_size * kind.block_bytes
+    piece, size = LANE // tile * tile, 2 if out.dtype != "float32" else 4
+    with out.device.lanes(LANE, after) as lanes:
+        for i, lane in out.device.turns(lanes, -(-nbytes // piece)):
+            lane.begin()
+            part, at = lane.stage(min(piece, nbytes - i * piece))
+            fill(part, i * piece)
+            lane.send()
+            done, elements = (n // kind.block_bytes * kind.block_size for n in (i * piece, part.size))
+            decode(out.device, lane, kind, _RESULTS[out.dtype], (at, out.address + done * size, elements))
+
+
+def send_bytes(fill: Fill, out: DeviceArray, after: Any, unit: int = 1) -> None:
+    """Sends bytes of the host, as many as `out` has; `fill` gives any run of whole units of so many bytes."""
+    piece = LANE // unit * unit
+    with out.device.lanes(LANE, after) as lanes:
+        for i, lane in out.device.turns(lanes, -(-out.nbytes // piece)):
+            lane.begin()
+            part, _ = lane.stage(min(piece, out.nbytes - i * piece))
+            fill(part, i * piece)
+            lane.send(out.address + i * piece, part.size)
+
+
+def _converted(rows: HostRows, kind: TensorType, out: DeviceArray, after: Any) -> None:
+    """Floats as another type of floats: converted on the way into the pinned memory, which costs less than sending."""
+    size = kind.row_bytes(rows.width)
+    with out.device.lanes(aligned(size), after) as lanes:
+        step = max(1, lanes[0].size // size)
+        for i, lane in out.device.turns(lanes, -(-rows.count // step)):
+            part = rows.data[i * step : (i + 1) * step]
+            lane.begin()
+            to, _ = lane.stage(len(part) * size)
+            status, _ = _native.convert(rows.kind.id, part, kind.id, to, len(part), rows.width)
+            assert status == _native.OK
+            lane.send(out.address + i * step * size, to.size)
+
+
+def _form(there: Given) -> NDArray[Any]:
+    """An array of the same shape and dtype that has no memory."""
+    return np.broadcast_to(np.empty((), there.dtype.replace("bfloat16", "uint16")), there.shape)
+
+
+def _float_type(there: Given) -> TensorType:
+    name = _SOURCES.get(there.dtype)
+    if name is None:
+        raise QuantError(f"cannot encode an array of {there.dtype}; give floats, or uint16 for bfloat16 bits")
+    return TENSOR_TYPES[name]
+
+
+def _require_apart(out: DeviceArray, there: Given) -> None:
+    if out.address < there.address + there.nbytes and there.address < out.address + out.nbytes:
+        raise QuantError("out must not overlap the input")
+
+
+def result(dtype: DTypeLike | str) -> str:
+    """The name of a dtype that kernels decode to. Raises QuantError."""
     if isinstance(dtype, str) and dtype.lower() in {"bf16", "bfloat16"}:
         return "bfloat16"
     found = np.dtype(dtype)
@@ -230,7 +220,7 @@ def _result(dtype: DTypeLike | str) -> str:
     return found.name
 
 
-def _output(device: Device, shape: tuple[int, ...], dtype: str, out: DeviceArray | None) -> DeviceArray:
+def output(device: Device, shape: tuple[int, ...], dtype: str, out: DeviceArray | None) -> DeviceArray:
     """The array for the result: `out`, if it fits, or a new one."""
     count = 4
     for dim in shape:
@@ -244,7 +234,7 @@ def _output(device: Device, shape: tuple[int, ...], dtype: str, out: DeviceArray
     return out
 
 
-def _handle(stream: Any) -> int | None:
+def handle(stream: Any) -> int | None:
     """The handle of a stream: a number, or what torch, CuPy or an object of the stream protocol say."""
     if stream is None or isinstance(stream, int):
         return stream

@@ -46,6 +46,7 @@ CUresult cuCtxPopCurrent_v2(CUcontext *context);
 CUresult cuModuleLoadData(CUmodule *module, const void *image);
 CUresult cuModuleUnload(CUmodule module);
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name);
+CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address);
 CUresult cuMemGetInfo_v2(size_t *free, size_t *total);
 CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t size);
 CUresult cuMemFree_v2(CUdeviceptr address);
@@ -53,6 +54,7 @@ CUresult cuMemHostAlloc(void **address, size_t size, unsigned int flags);
 CUresult cuMemFreeHost(void *address);
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstream stream);
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream stream);
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream);
 CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *copy, CUstream stream);
 CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, size_t size, CUstream stream);
 CUresult cuStreamCreate(CUstream *stream, unsigned int flags);
@@ -71,6 +73,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 #: Flags: a stream that does not wait for the default one, an event without a time.
 STREAM_NON_BLOCKING, EVENT_NO_TIMING = 1, 2
+#: The attribute of an address: the number of the device whose memory it is in.
+POINTER_DEVICE = 9
 #: The kind of memory that CUDA_MEMCPY2D means by an address of the device.
 MEMORY_DEVICE = 2
 #: The most CTAs of a grid in its first dimension.

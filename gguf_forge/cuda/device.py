@@ -10,22 +10,32 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_forge import _native
 from gguf_forge.cuda.context import Context, Event, Memory, Pinned, Stream
+from gguf_forge.cuda.declarations import MEMORY_DEVICE
 from gguf_forge.cuda.driver import CudaError, Driver, driver
 from gguf_forge.cuda.kernels import Kernels, find_kernels
 
 #: Bytes that a lane takes at a time: 16 MiB cross the bus in some 0.3 ms, against which starting a kernel is nothing.
 LANE = 16 << 20
-#: Bytes behind those, for the key of a failure.
-TAIL = 256
+#: Bytes behind those, for keys of failures, and bytes of a key.
+TAIL, KEY = 256, 8
+#: How often a lane's bytes fit into its further device memory: values as float32, blocks, and columns apart.
+ROOM = 4
+
+
+def aligned(size: int) -> int:
+    """Up to the next boundary that every kernel is content with."""
+    return -(-size // 256) * 256
 
 
 class Lane:
     """A stream, pinned memory and device memory of `size` bytes each: what a piece of data goes through.
 
-    Two of them take turns: while the kernel of one runs, the host fills the other, and its bytes cross the bus.
+    Several of them take turns: while the kernel of one runs, the host fills another, and its bytes cross the bus. Of a
+    piece, all that the device is to have is staged first, then sent in one copy; `room` is for what kernels make of it.
     """
 
     def __init__(self, context: Context, size: int) -> None:
@@ -35,32 +45,72 @@ class Lane:
         self.memory = Memory(context, size + TAIL)
         self._scratch: Memory | None = None
         self._after: Callable[[], None] | None = None
+        self._staged = self._roomy = 0
 
-    @property
-    def scratch(self) -> Memory:
-        """As much device memory again, made when first asked for."""
+    def begin(self) -> None:
+        """A new piece: the lane is waited for, and what it held is no longer needed."""
+        self._staged = self._roomy = 0
+
+    def stage(self, size: int) -> tuple[NDArray[np.uint8], int]:
+        """The next `size` bytes of the pinned memory, to be filled, and where `send` puts them on the device."""
+        at, self._staged = self._staged, self._staged + aligned(size)
+        assert self._staged <= self.size
+        return self.pinned.bytes[at : at + size], self.memory.address + at
+
+    def send(self, to: int | None = None, size: int | None = None) -> None:
+        """Sends what was staged on its way to the lane's device memory, or the first `size` bytes of it to another."""
+        size = self._staged if size is None else size
+        if size:
+            to = self.memory.address if to is None else to
+            self._do("cuMemcpyHtoDAsync_v2", to, self.pinned.pointer, size)
+
+    def room(self, size: int) -> int:
+        """The address of `size` more bytes on the device; ROOM times the lane's in all, made when first asked for."""
         if self._scratch is None:
-            self._scratch = Memory(self.context, self.size)
-        return self._scratch
+            self._scratch = Memory(self.context, ROOM * self.size)
+        at, self._roomy = self._roomy, self._roomy + aligned(size)
+        assert self._roomy <= ROOM * self.size
+        return self._scratch.address + at
 
-    def upload(self, size: int) -> None:
-        """Sends the first `size` bytes of the pinned memory on their way to the device's."""
+    def mark(self) -> int:
+        """How much of the room is taken, for `back_to`."""
+        return self._roomy
+
+    def back_to(self, mark: int) -> None:
+        """What was taken since can be taken again, by work that is started from now on."""
+        self._roomy = mark
+
+    def copy(self, to: int, source: int, size: int) -> None:
+        """Copies bytes within the device's memory."""
+        self._do("cuMemcpyDtoDAsync_v2", to, source, size)
+
+    def copy_rows(self, to: tuple[int, int], source: tuple[int, int], size: int, rows: int) -> None:
+        """Copies the first `size` bytes of each row within the device's memory; to, source: address, bytes of a row."""
+        copy = self.context.driver.ffi.new("CUDA_MEMCPY2D *")
+        copy.srcMemoryType = copy.dstMemoryType = MEMORY_DEVICE
+        copy.srcDevice, copy.srcPitch = source
+        copy.dstDevice, copy.dstPitch = to
+        copy.WidthInBytes, copy.Height = size, rows
+        self._do("cuMemcpy2DAsync_v2", copy)
+
+    def fetch(self, source: int, size: int) -> None:
+        """Sends bytes on their way to the beginning of the pinned memory, over what was staged there."""
         assert size <= self.size
-        self._do("cuMemcpyHtoDAsync_v2", self.memory.address, self.pinned.pointer, size)
+        self._do("cuMemcpyDtoHAsync_v2", self.pinned.pointer, source, size)
 
     def clear_key(self) -> int:
-        """Sets the failure's key to all ones; returns its address on the device."""
-        self._do("cuMemsetD8Async", self.memory.address + self.size, 0xFF, 8)
+        """Sets a failure's key, and another behind it, to all ones; returns the first one's address on the device."""
+        self._do("cuMemsetD8Async", self.memory.address + self.size, 0xFF, 2 * KEY)
         return self.memory.address + self.size
 
     def fetch_key(self) -> None:
         """Sends the key on its way back."""
         at = self.context.driver.ffi.cast("char *", self.pinned.pointer) + self.size
-        self._do("cuMemcpyDtoHAsync_v2", at, self.memory.address + self.size, 8)
+        self._do("cuMemcpyDtoHAsync_v2", at, self.memory.address + self.size, KEY)
 
     def key(self) -> int:
         """The failure's key, of the work that is done."""
-        return int(self.pinned.bytes[self.size : self.size + 8].view(np.uint64)[0])
+        return int(self.pinned.bytes[self.size : self.size + KEY].view(np.uint64)[0])
 
     def then(self, after: Callable[[], None]) -> None:
         """Has `after` called when the work is done and waited for."""
@@ -99,24 +149,34 @@ class Device:
         self._lock = Lock()
         self._idle: list[list[Lane]] = []
         self._lattices: dict[str, Memory] = {}
+        self._entry: Stream | None = None
 
     def __repr__(self) -> str:
         return f"<Device cuda:{self.context.ordinal}, {self.context.name}>"
 
+    @property
+    def entry(self) -> Stream:
+        """The stream that whoever gives an array in the device's memory is asked to make it readable for."""
+        with self._lock:
+            if self._entry is None:
+                self._entry = Stream(self.context)
+            return self._entry
+
     @contextmanager
-    def lanes(self, size: int, after: int | None = None) -> Iterator[list[Lane]]:
+    def lanes(self, size: int, *after: Any) -> Iterator[list[Lane]]:
         """Two lanes of at least `size` bytes, the context being current; they are done with all when this ends.
 
-        after: the handle of a stream whose work so far comes first. Lanes larger than LANE are not kept.
+        after: handles of streams whose work so far comes first, or None. Lanes larger than LANE are not kept.
         """
         with self._lock:
             lanes = self._idle.pop() if size <= LANE and self._idle else None
         with self.context.current():
             if lanes is None:
-                lanes = [Lane(self.context, max(LANE, -(-size // TAIL) * TAIL)) for _ in range(2)]
+                lanes = [Lane(self.context, max(LANE, aligned(size))) for _ in range(2)]
             try:
-                if after is not None:
-                    self._follow(lanes, after)
+                for handle in after:
+                    if handle is not None:
+                        self._follow(lanes, handle)
                 yield lanes
                 for lane in lanes:
                     lane.wait()
@@ -150,7 +210,7 @@ class Device:
                 self._lattices[name] = made
             return self._lattices[name]
 
-    def _follow(self, lanes: list[Lane], after: int) -> None:
+    def _follow(self, lanes: list[Lane], after: Any) -> None:
         event = Event(self.context)
         driver = self.context.driver
         driver.call("cuEventRecord", event.handle, driver.ffi.cast("CUstream", after))

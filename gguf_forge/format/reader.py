@@ -50,6 +50,13 @@ class Decoder(Protocol):
         """Blocks, uint8 (..., row bytes), as floats (..., width) of `dtype`, or float32: a new array, or `out`."""
 
 
+class Sender(Protocol):
+    """Brings a tensor to a GPU, as `gguf_forge.cuda.to_cuda` does."""
+
+    def __call__(self, tensor: Tensor, dtype: DTypeLike | str | None, **how: Any) -> Any:
+        """The tensor's values, or without a dtype its blocks, in a device's memory; how: as of `Tensor.to_cuda`."""
+
+
 #: Elements brought to another byte order, or made floats of integers, at a time.
 _PIECE = 1 << 20
 
@@ -113,9 +120,12 @@ class Tensor:
     offset: its place in `path`, in bytes from the start.
     """
 
-    def __init__(self, part: Part, placed: Placed, decode_rows: Decoder | None) -> None:
+    def __init__(
+        self, part: Part, placed: Placed, decode_rows: Decoder | None, to_device: Sender | None = None
+    ) -> None:
         self._part = part
         self._decode_rows = decode_rows
+        self._to_device = to_device
         self.name = placed.info.name
         self.type = placed.type
         self.shape = placed.shape
@@ -224,6 +234,25 @@ class Tensor:
                 decode(swapped(piece, self.type), self.type, threads=threads, out=part)
         return made
 
+    def to_cuda(
+        self,
+        dtype: DTypeLike | str | None = None,
+        *,
+        device: int | str | Any = 0,
+        stream: Any = None,
+        out: Any = None,
+    ) -> Any:
+        """The tensor in a GPU's memory, a `gguf_forge.cuda.DeviceArray`: its values of `shape`, decoded there.
+
+        dtype: float32, float16 or "bfloat16"; without one, the blocks as `data` has them, for `gguf_forge.cuda.matvec`.
+        device, stream, out: as of `gguf_forge.cuda.dequantize`. Bytes are read into the memory that they are sent from,
+        with pread as `read_rows` does. Raises what that and `gguf_forge.cuda.dequantize` raise; UnsupportedError for a
+        type without a decoder.
+        """
+        if self._to_device is None:
+            raise UnsupportedError("opened without gguf_forge.open, which knows of GPUs", path=self.path)
+        return self._to_device(self, dtype, device=device, stream=stream, out=out)
+
     def read_values(self, start: int, stop: int) -> Floats:
         """The values number `start` to `stop`, counted over all axes, as `dequantize` gives them: flat, float32.
 
@@ -294,7 +323,9 @@ class GGUFFile:
     `unknown_types`, dict of name to UnknownTensor of those whose type is not read; they are not among the `tensors`.
     """
 
-    def __init__(self, parts: list[Part], path: Path | Location, decode_rows: Decoder | None) -> None:
+    def __init__(
+        self, parts: list[Part], path: Path | Location, decode_rows: Decoder | None, to_device: Sender | None = None
+    ) -> None:
         first = parts[0]
         self.parts = parts
         self.path = path
@@ -306,7 +337,7 @@ class GGUFFile:
         hidden = shards.SPLIT_KEYS if len(parts) > 1 else ()
         self.metadata = Metadata(first, {k: e for k, e in first.entries.items() if k not in hidden})
         self.tensors: Mapping[str, Tensor] = Tensors(
-            (t.info.name, Tensor(part, t, decode_rows)) for part in parts for t in part.checked.tensors
+            (t.info.name, Tensor(part, t, decode_rows, to_device)) for part in parts for t in part.checked.tensors
         )
         self.unknown: Mapping[str, UnknownTensor] = {
             t.info.name: UnknownTensor(part, t) for part in parts for t in part.checked.unsized
@@ -351,6 +382,7 @@ def open(  # noqa: A001 - the public name
     *,
     limits: Limits = LIMITS,
     decode_rows: Decoder | None = None,
+    to_device: Sender | None = None,
     alone: bool = False,
     unknown_types: bool = False,
 ) -> GGUFFile:
@@ -359,7 +391,8 @@ def open(  # noqa: A001 - the public name
     `path` may be an http(s) URL, or hf://OWNER/REPO[@REVISION]/FILE, read by ranges (UnsupportedError without the
     packages for that); the other shards are looked for beside it. Only headers are read. `limits` bounds what a file
     may declare. `decode_rows` turns blocks of a type, uint8 (..., row bytes), into floats (..., width) for
-    `Tensor.dequantize`; without it only plain numbers are decoded, to new float32.
+    `Tensor.dequantize`; without it only plain numbers are decoded, to new float32. `to_device` is what
+    `Tensor.to_cuda` calls.
     `alone`: open a shard as it stands, without its set. `unknown_types`: open also a file with tensors whose type is
     not read, for its metadata and its other tensors; these are listed in `unknown`.
 
@@ -381,7 +414,7 @@ def open(  # noqa: A001 - the public name
         for part in parts:
             part.close()
         raise
-    return GGUFFile(parts, named, decode_rows)
+    return GGUFFile(parts, named, decode_rows, to_device)
 
 
 def _sibling(path: Path | Location, limits: Limits, unknown_types: bool) -> Part:

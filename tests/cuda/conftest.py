@@ -6,14 +6,41 @@ import os
 
 import pytest
 
+from gguf_forge import cuda
 from tests.cuda import host
+from tests.cuda.stub import Stub
+
+#: Tests of the driver's side, which ask for the emulated GPU where they need it.
+DRIVERS = {"test_driver.py", "test_device_arrays.py", "test_offload.py"}
+SLOW = "compiles the kernels for the host, which takes a minute: make test-cuda-host, or CUDA_HOST=1"
 
 
 @pytest.fixture(autouse=True)
 def _emulated(request: pytest.FixtureRequest) -> None:
-    if request.path.name == "test_driver.py":  # asks for itself
+    if request.path.name in DRIVERS:
         return
     if not os.environ.get("CUDA_HOST"):
-        pytest.skip("compiles the kernels for the host, which takes a minute: make test-cuda-host, or CUDA_HOST=1")
+        pytest.skip(SLOW)
     if host.compiler() is None:
         pytest.skip("no C++ compiler: the kernels cannot be compiled for the host")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Stub:
+    if os.name == "nt" or host.compiler() is None:
+        pytest.skip("needs a C++ compiler for the library in the driver's place")
+    return Stub(tmp_path_factory.mktemp("stub"))
+
+
+@pytest.fixture
+def stub(compiled: Stub) -> Stub:
+    compiled.reset()
+    return compiled
+
+
+@pytest.fixture
+def emulated(stub: Stub) -> cuda.Device:
+    if not os.environ.get("CUDA_HOST"):
+        pytest.skip(SLOW)
+    stub.reset(emulated=True)
+    return stub.device()

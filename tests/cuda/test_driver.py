@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
-import os
-import runpy
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,59 +14,11 @@ from gguf_forge import QuantError, cuda
 from gguf_forge.cli import main
 from gguf_forge.cuda.driver import CudaError, Driver
 from gguf_forge.types import TENSOR_TYPES
-from tests.cuda import host
+from tests.cuda.stub import Stub
 
 TYPES = [t for t in TENSOR_TYPES.values() if t.encodes]
 X = np.random.default_rng(0).standard_normal((5, 768)).astype(np.float32)
 WEIGHTS = np.random.default_rng(1).random(768).astype(np.float32)
-
-
-class Stub:
-    """The stub, compiled; `device` gives one of its devices with kernels of an empty file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path, self.kernels = folder / "stub.so", folder
-        compiler = host.compiler()
-        assert compiler
-        host.run(compiler, "-shared", "-fPIC", "-w", "-o", str(self.path), "tests/cuda/stub.cpp")
-        self.library = ctypes.CDLL(str(self.path))
-        self.library.stub_live.restype = self.library.stub_calls.restype = ctypes.c_long
-        launches: dict[str, Any] = runpy.run_path(str(host.ROOT / "native/cuda/build.py"))["launches"]()
-        rows = {name: row for name, row in launches.items() if not name.endswith("_")}
-        for kind in TENSOR_TYPES.values():
-            for result in ("f32", "f16", "bf16"):
-                rows[f"forge_decode_{kind.name.lower()}_{result}"] = launches["forge_decode_"]
-        rows["forge_row_mean_squares"] = launches["forge_row_"]
-        listed = {name: {"module": "all.fatbin", "launch": row} for name, row in rows.items()}
-        (folder / "kernels.json").write_text(json.dumps(listed))
-        (folder / "all.fatbin").write_bytes(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
-
-    def reset(self, devices: int = 1, version: int = 13000, emulated: bool = False) -> None:
-        at = ctypes.cast(host.library().emulated_launch, ctypes.c_void_p) if emulated else None
-        self.library.stub_reset(devices, version, at)
-
-    def fail(self, name: str, k: int, code: int, stays: bool = False) -> None:
-        self.library.stub_fail(name.encode(), ctypes.c_long(k), code, stays)
-
-    def live(self) -> int:
-        gc.collect()
-        return int(self.library.stub_live())
-
-    def device(self, ordinal: int = 0) -> cuda.Device:
-        return cuda.Device(ordinal, Driver(str(self.path)), self.kernels)
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Stub:
-    if os.name == "nt" or host.compiler() is None:
-        pytest.skip("needs a C++ compiler for the library in the driver's place")
-    return Stub(tmp_path_factory.mktemp("stub"))
-
-
-@pytest.fixture
-def stub(compiled: Stub) -> Stub:
-    compiled.reset()
-    return compiled
 
 
 def work(stub: Stub) -> None:
@@ -173,14 +120,6 @@ def test_importances_are_looked_at_first(stub: Stub) -> None:
         with pytest.raises(QuantError) as found:
             cuda.quantize(X, kind, weights, device=device)
         assert str(found.value) == str(wanted.value)
-
-
-@pytest.fixture
-def emulated(stub: Stub) -> cuda.Device:
-    if not os.environ.get("CUDA_HOST"):
-        pytest.skip("compiles the kernels for the host, which takes a minute: make test-cuda-host, or CUDA_HOST=1")
-    stub.reset(emulated=True)
-    return stub.device()
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda t: t.name)
