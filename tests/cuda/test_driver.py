@@ -21,6 +21,14 @@ X = np.random.default_rng(0).standard_normal((5, 768)).astype(np.float32)
 WEIGHTS = np.random.default_rng(1).random(768).astype(np.float32)
 
 
+class Beside:
+    """The numbers of an array but the first, which lie on no boundary that products want."""
+
+    def __init__(self, array: cuda.DeviceArray) -> None:
+        about, self.array = array.__cuda_array_interface__, array
+        self.__cuda_array_interface__ = {**about, "shape": (768,), "data": (about["data"][0] + 4, False), "stream": 1}
+
+
 def work(stub: Stub) -> None:
     """Every kind of thing that is made: lanes, a result, importances, squares, a lattice, scratch memory, an event."""
     device = stub.device()
@@ -31,6 +39,9 @@ def work(stub: Stub) -> None:
     blocks = gguf_forge.quantize(X, "Q4_K")
     made = cuda.dequantize(blocks, "Q4_K", device=device)
     made.numpy()
+    there = cuda.quantize(made, "Q4_K")
+    beside = cuda.upload(np.zeros(769, np.float32), device=device)
+    cuda.matvec(there, Beside(beside), "Q4_K")
 
 
 def failure_of(stub: Stub) -> tuple[str, int | None] | None:
@@ -42,6 +53,7 @@ def failure_of(stub: Stub) -> tuple[str, int | None] | None:
 
 
 FUNCTIONS = ["cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamCreate", "cuEventCreate", "cuModuleLoadData", "cuLaunchKernel"]
+FUNCTIONS += ["cuMemcpyDtoDAsync_v2", "cuPointerGetAttribute"]
 FUNCTIONS += ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpy2DAsync_v2", "cuMemsetD8Async", "cuEventRecord"]
 FUNCTIONS += ["cuStreamSynchronize", "cuStreamWaitEvent", "cuModuleGetFunction", "cuCtxPushCurrent_v2"]
 
