@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gguf_forge.format.sets import Shard as Shard
     from gguf_forge.format.values import Value as Value
     from gguf_forge.format.writer import GGUFWriter as GGUFWriter
+    from gguf_forge.measure import roundtrip as roundtrip
     from gguf_forge.opening import open as open  # noqa: A004 - the public name
     from gguf_forge.quality.calibrate import CalibrationRun as CalibrationRun
     from gguf_forge.quality.calibrate import calibrate as calibrate
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from gguf_forge.quant.imatrix import Imatrix as Imatrix
     from gguf_forge.quant.imatrix import load_imatrix as load_imatrix
     from gguf_forge.quant.roundtrip import RoundTrip as RoundTrip
-    from gguf_forge.quant.roundtrip import roundtrip as roundtrip
     from gguf_forge.types import TENSOR_TYPES as TENSOR_TYPES
     from gguf_forge.types import TensorType as TensorType
     from gguf_forge.whole.check import check as check
@@ -145,7 +145,7 @@ _PUBLIC = {
     "open": "gguf_forge.opening",
     "quantize": "gguf_forge.quant.codec",
     "quantize_file": "gguf_forge.convert.files",
-    "roundtrip": "gguf_forge.quant.roundtrip",
+    "roundtrip": "gguf_forge.measure",
     "split_file": "gguf_forge.whole.split",
     "verify": "gguf_forge.whole.verify",
 }

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gguf_forge import names
 from gguf_forge.convert.config import resolve
+from gguf_forge.convert.encoders import encoder_of
 from gguf_forge.convert.facts import Facts
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import stored_view
@@ -29,11 +30,13 @@ from gguf_forge.convert.view import View
 from gguf_forge.errors import CheckpointError, ConversionError, InputError, QuantError, RecipeError, escaped
 from gguf_forge.format import reader
 from gguf_forge.outputs import OutputChange, of_file, of_types
+from gguf_forge.quant import roundtrip as arrays
 from gguf_forge.quant.calibration import Calibration
+from gguf_forge.quant.encoders import PROCESSORS, Encoder
 from gguf_forge.quant.imatrix import Imatrix
 from gguf_forge.quant.roundtrip import Compared, Errors, RoundTrip, compare_rows, measure_rows
 from gguf_forge.source.checkpoint import Checkpoint, open_checkpoint
-from gguf_forge.types import TENSOR_TYPES, TensorType
+from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
 
 #: What is tried on tensors that are not quantized, when no types are named.
 DEFAULT_TYPES = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K")
@@ -81,6 +84,27 @@ class Finding:
         return None if self.equal_blocks is None else self.equal_blocks == self.blocks
 
 
+def roundtrip(
+    x: NDArray[Any],
+    type: str | TensorType,
+    imatrix: NDArray[Any] | None = None,
+    threads: int | None = None,
+    *,
+    device: str = "cpu",
+) -> RoundTrip:
+    """Encodes an array as blocks of `type`, decodes them and compares.
+
+    x, imatrix, threads: as for `quantize`; x of shape (..., width), float32, float16, float64, or uint16 holding
+    bfloat16 bits. `imatrix` may also be (n, width), one row for each of the n matrices that x stacks. device: what
+    encodes, as of `convert_checkpoint`, to the same blocks. Works through x in pieces: needs no copy of it. Raises
+    QuantError as `quantize` does, and CudaError.
+
+        assert gguf_forge.roundtrip(weights, "Q4_K").snr_db > 20
+    """
+    with encoder_of(device) as encoder:
+        return arrays.roundtrip(x, tensor_type(type), imatrix, threads, encoder)
+
+
 @contextmanager
 def open_model(path: str | os.PathLike[str]) -> Iterator[Model]:
     """Opens a GGUF file (any shard of a set) or a checkpoint (folder or weight file). Raises ForgeError."""
@@ -124,12 +148,14 @@ def measure(
     calibration: Calibration | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    encoder: Encoder = PROCESSORS,
 ) -> Iterator[Finding]:
     """Encodes, decodes and compares each tensor of a model in each type; one finding a tensor and type, in order.
 
     types: by default DEFAULT_TYPES, and for a tensor stored as blocks its own type (the decoded values count as the
-    truth then). tensors: a glob; without it all tensors of two or more axes. progress(done, total): in bytes
-    of the model. calibration: also says how much the outputs of each matrix change, encoded as ggml does and fitted.
+    truth then). tensors: a glob; without it all tensors of two or more axes. progress(done, total): in bytes of the
+    model. encoder: what makes the blocks. calibration: also says how much the outputs of each matrix change, encoded as
+    ggml does and fitted.
     Raises QuantError naming the tensor for values that cannot be encoded, RecipeError for a misfitting imatrix.
     """
     chosen = list(_chosen(model.tensors, tensors))
@@ -145,7 +171,7 @@ def measure(
             with _naming(model, view):
                 trips = measure_rows(
                     view.rows, view.type, view.shape, fit, weights,
-                    threads=threads, advance=partial(step, _row_bytes(view)),
+                    threads=threads, advance=partial(step, _row_bytes(view)), encoder=encoder,
                 )  # fmt: skip
             found = dict(zip(fit, trips, strict=True))
         outputs: dict[TensorType, OutputChange] = {}
@@ -168,6 +194,7 @@ def compare(
     calibration: Calibration | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    encoder: Encoder = PROCESSORS,
 ) -> Iterator[Finding]:
     """Compares the blocks of a quantized file with the model they were made from; one finding a tensor, in order.
 
@@ -187,7 +214,7 @@ def compare(
         with _naming(source, origin):
             found: Compared = compare_rows(
                 _as_blocks(view), view.type, origin.rows, origin.type, view.shape, weights,
-                threads=threads, advance=partial(step, _row_bytes(view)),
+                threads=threads, advance=partial(step, _row_bytes(view)), encoder=encoder,
             )  # fmt: skip
         weighted = weights is not None and view.type.weighted
         output = None if calibration is None else of_file(view, origin, weights, calibration)

@@ -126,12 +126,9 @@ def command(
         done = make(
             types=kinds,
             quantization=how,
-            dry_run=wanted.dry_run,
-            overwrite=not wanted.no_overwrite,
             splitting=cut,
-            resume=wanted.resume,
-            part=wanted.part,
             progress=progress,
+            **wanted.running(),
         )
     plans.remark(terminal, done, imatrix)
     if check_tokenizer:

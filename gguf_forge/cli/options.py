@@ -64,6 +64,17 @@ class Request:
     effort: str | None = None
     resume: bool = False
     part: tuple[int, int] | None = None
+    device: str = "cpu"
+
+    def running(self) -> dict[str, Any]:
+        """How the work is done, under the names that `convert_checkpoint` and `quantize_file` have for it."""
+        return {
+            "dry_run": self.dry_run,
+            "overwrite": not self.no_overwrite,
+            "resume": self.resume,
+            "part": self.part,
+            "device": self.device,
+        }
 
     def statistics(self) -> tuple[Imatrix | None, Calibration | None]:
         """The importance matrix, less what --include-weights and --exclude-weights leave out, and the calibration.
@@ -306,6 +317,19 @@ def speaking(command: Command) -> Command:
     return command
 
 
+def _device(word: str) -> str:
+    from gguf_forge.quant.encoders import device_name
+
+    return device_name(word)
+
+
+#: Adds --device.
+on_device = click.option(
+    "--device", type=Parsed("cpu|cuda[:n]|auto", _device), default="cpu", show_default=True,
+    help="What encodes blocks, to the same bytes: cuda, all GPUs; cuda:N, one; auto, GPUs if they can be used.",
+)  # fmt: skip
+
+
 def shared(command: Command) -> Command:
     """Adds the options of `Request`, in the order of the help page."""
     kind = Parsed("type", _tensor_type)
@@ -349,6 +373,7 @@ def shared(command: Command) -> Command:
                 "--threads", type=click.IntRange(min=1), default=processors, show_default="all cores",
                 help="Threads that encode.",
             ),
+            on_device,
             click.option("--no-overwrite", is_flag=True, help="Fail where the output exists, instead of replacing it."),
             click.option(
                 "--resume", is_flag=True,

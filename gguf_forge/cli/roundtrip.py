@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_forge.cli.options import PATH, Parsed, speaking
+from gguf_forge.cli.options import PATH, Parsed, on_device, speaking
 from gguf_forge.cli.tables import Table
 from gguf_forge.cli.terminal import Terminal
 from gguf_forge.system import processors
@@ -54,17 +54,19 @@ def _tensor_types(word: str) -> tuple[TensorType, ...]:
     help="What a quantized FILE was made from (.gguf or checkpoint): tells which blocks our encoder makes of it.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=processors, show_default="all cores")
+@on_device
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @speaking
 def command(
     file: Path, types: tuple[TensorType, ...], tensors: str | None, imatrix: Path | None, calibration: Path | None,
-    source: Path | None, threads: int, as_json: bool, quiet: bool, verbose: bool,
+    source: Path | None, threads: int, device: str, as_json: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Encode, decode and compare tensors: what each type costs, or how a quantized file differs from its source.
 
     stable: encoding the decoded values again gives the same bytes. same: blocks that our encoder makes of the source.
     """
     from gguf_forge import measure
+    from gguf_forge.convert.encoders import encoder_of
     from gguf_forge.quant.calibration import Calibration
     from gguf_forge.quant.imatrix import load_imatrix
 
@@ -76,21 +78,24 @@ def command(
         weights = None if moments is None else moments.imatrix
         weights = weights if imatrix is None else load_imatrix(imatrix)
         model = stack.enter_context(measure.open_model(file))
+        encoder = stack.enter_context(encoder_of(device))
         progress = stack.enter_context(terminal.progress(file.name))
+        how: dict[str, Any] = {
+            "tensors": tensors, "imatrix": weights, "calibration": moments, "threads": threads, "progress": progress,
+            "encoder": encoder,
+        }  # fmt: skip
         found: Iterator[Finding]
         if source is None:
-            found = measure.measure(
-                model, types, tensors=tensors, imatrix=weights, calibration=moments, threads=threads, progress=progress
-            )  # fmt: skip
+            found = measure.measure(model, types, **how)
         else:
             origin = stack.enter_context(measure.open_model(source))
             _remark(terminal, origin)
             if model.imatrix and weights is None:
                 terminal.note(f"{file}: says it was made with {model.imatrix}; --imatrix gives that to the encoder")
-            found = measure.compare(
-                model, origin, tensors=tensors, imatrix=weights, calibration=moments, threads=threads, progress=progress
-            )  # fmt: skip
+            found = measure.compare(model, origin, **how)
         findings = list(_told(terminal, found))
+        for line in encoder.said():
+            terminal.note(line)
     _remark(terminal, model)
     if not findings:
         terminal.note(f"{file}: no tensors to try" + (" that are stored as blocks" if source else ""))

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gguf_forge.convert.destination import output_paths, quantized_path
+from gguf_forge.convert.encoders import encoder_of
+from gguf_forge.convert.encoding import Run
 from gguf_forge.convert.facts import USUAL, Options
 from gguf_forge.convert.grids import hint, with_grids
 from gguf_forge.convert.identity import Identity, identity
@@ -27,7 +29,7 @@ from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
 from gguf_forge.convert.prune import Pruning, pruned, pruned_statistics
 from gguf_forge.convert.resume import Resumable, saving
-from gguf_forge.convert.run import Pass, Progress, Run, Target, run, share
+from gguf_forge.convert.run import Pass, Progress, Target, run, share
 from gguf_forge.convert.run import whole as whole_views
 from gguf_forge.convert.splitting import Splitting
 from gguf_forge.convert.view import View
@@ -44,6 +46,7 @@ from gguf_forge.format.stream import RowStream
 from gguf_forge.format.values import Value, typed
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import thread_count
+from gguf_forge.quant.encoders import Encoder
 from gguf_forge.quant.recipe import Choice
 from gguf_forge.source.checkpoint import open_checkpoint
 from gguf_forge.source.merged import merge_adapter
@@ -114,6 +117,7 @@ def convert_checkpoint(
     resume: bool = False,
     part: tuple[int, int] | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> list[Planned]:
     """Makes GGUF files, one for each type, from a checkpoint folder in one reading of its weights.
 
@@ -128,21 +132,17 @@ def convert_checkpoint(
     "little" or "big", in BF16 and within blocks, too. `dry_run` plans only. `splitting` cuts each file into shards,
     NAME-00001-of-0000N.gguf and so on; a set that is there is not replaced. `resume` goes on where an earlier run of
     the same arguments was cut off, if one was. `part`: (I, N) makes share I of N, OUTPUT.0000I-of-0000N.part, for
-    `join`. Raises ForgeError; files and sets appear only whole.
+    `join`. `device`: what encodes, to the same bytes: "cpu", "cuda" (all GPUs), "cuda:N", or "auto", which does without
+    what is missing or fails; notes say what did how much. Raises ForgeError; files and sets appear only whole.
     """
     with open_checkpoint(options.base or source, native=options.mistral_format) as checkpoint:
         refuse_adapter(checkpoint.path, checkpoint.tensors.keys())
         if options.base is not None:
             merge_adapter(checkpoint, Path(source))
         model = checkpoint_model(
-            checkpoint,
-            pre=pre,
-            model_name=model_name,
-            overrides=typed(metadata or {}),
-            options=options,
-            arch_name=arch,
-            allow_unused=allow_unused,
-        )
+            checkpoint, pre=pre, model_name=model_name, overrides=typed(metadata or {}), options=options,
+            arch_name=arch, allow_unused=allow_unused,
+        )  # fmt: skip
         how, surveys = quantization or Quantization(), Surveys()
         model = with_grids(model) if how.detect_grid else replace(model, notes=[*model.notes, *hint(model)])
         asked = wanted_types(types, model)
@@ -153,7 +153,7 @@ def convert_checkpoint(
         require_other((f for folder in checkpoint.folders for f in folder.iterdir() if f.suffix != ".gguf"), paths)
         new = {path.parent for path in paths} if named is not None and names_folder(named) else ()
         outputs = Outputs(paths, endian, overwrite, splitting, {}, new, resume, part, not options.vocab_only, sink)
-        return _execute([*jobs.values()], outputs, model, how, threads, dry_run, progress)
+        return _execute([*jobs.values()], outputs, model, how, threads, dry_run, progress, device)
 
 
 def quantize_file(
@@ -173,6 +173,7 @@ def quantize_file(
     resume: bool = False,
     part: tuple[int, int] | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Planned:
     """Makes a GGUF file of another type from a GGUF file, or from a set of shards when given any one of them.
 
@@ -182,7 +183,7 @@ def quantize_file(
     `allow_requantize`. `prune_layers` are left out, and the others renumbered, by keys and by the names of an
     importance matrix, too. `endian`: "little" or "big", in which numbers within blocks are swapped, too, whatever the
     source's is. `splitting` cuts the file into shards, or keeps those of the source; a set that is there is not
-    replaced. `resume`, `part`: as of `convert_checkpoint`. Raises ForgeError.
+    replaced. `resume`, `part`, `device`: as of `convert_checkpoint`. Raises ForgeError.
     """
     with reader.open(source) as file:
         model = replace(gguf_model(file), as_stored=splitting is not None and splitting.keep)
@@ -200,7 +201,7 @@ def quantize_file(
         require_other(file.local_paths(), [path])
         new = [path.parent] if named is not None and names_folder(named) else ()
         outputs = Outputs([path], endian, overwrite, splitting, homes, new, resume, part, stream=sink)
-        return _execute([job], outputs, model, how, threads, dry_run, progress)[0]
+        return _execute([job], outputs, model, how, threads, dry_run, progress, device)[0]
 
 
 def _destination(output: StrPath | BinaryIO | None) -> tuple[BinaryIO | None, StrPath | None]:
@@ -252,11 +253,11 @@ def _execute(
     threads: int | None,
     dry_run: bool,
     progress: Progress | None,
+    device: str,
 ) -> list[Planned]:
     """Plans every file; unless it is a dry run, also makes them all, and the folders they ask for, from one reading."""
     threads = thread_count(threads)
-    sequential = how.sequential if how.fits == "max" else None
-    _require_cuttable(outputs, sequential)
+    _require_cuttable(outputs, how.sequential if how.fits == "max" else None)
     metrics = Metrics(model.views, how.calibration) if how.fits else None
     plans: list[Planned] = []
     targets: list[Target] = []
@@ -270,9 +271,40 @@ def _execute(
         targets.append(_target(cut or whole, {c.name: c.type for c in job.choices}, job, metrics))
     if dry_run:
         return plans
+    with encoder_of(device) as encoder:
+        work = _Working(threads, progress, encoder)
+        made = _carried_out(jobs, outputs, model, how, list(zip(plans, targets, strict=True)), work)
+        said = encoder.said()
+    return [replace(planned, notes=(*planned.notes, *said)) for planned in made]
+
+
+@dataclass(frozen=True)
+class _Working:
+    """How many threads work, whom they tell of it, and what encodes."""
+
+    threads: int
+    progress: Progress | None
+    encoder: Encoder
+
+    def run(self, views: Sequence[View], targets: Sequence[Target], rows: Sequence[Run] | None = None) -> None:
+        """Carries out these views, or only these rows of them."""
+        run(views, targets, rows=rows, threads=self.threads, progress=self.progress, encoder=self.encoder)
+
+
+def _carried_out(
+    jobs: Sequence[Job],
+    outputs: Outputs,
+    model: Model,
+    how: Quantization,
+    planned: Sequence[tuple[Planned, Target]],
+    work: _Working,
+) -> list[Planned]:
+    """Makes all files that are planned, and the folders they ask for, from one reading."""
+    plans, targets = [plan for plan, _ in planned], [target for _, target in planned]
+    sequential = how.sequential if how.fits == "max" else None
     views = [*model.views, *{view.name: view for job in jobs for view in job.scales.values()}.values()]
     if outputs.stream is not None:
-        return [_streamed(plans[0], targets[0], views, model, threads, progress)]
+        return [_streamed(plans[0], targets[0], views, model, work)]
     rows = whole_views(views) if outputs.part is None else share(views, *outputs.part)
     files = [
         _resumable(target, job, _Made(model, how, outputs, rows)) for target, job in zip(targets, jobs, strict=True)
@@ -290,11 +322,11 @@ def _execute(
         if sequential is not None:
             for target in targets:
                 if target.metrics is not None:
-                    sequential.write(model.views, target, threads, progress)
-            run(views, targets, threads=threads, progress=progress)
+                    sequential.write(model.views, target, work.threads, work.progress)
+            work.run(views, targets)
         else:
             with saving(files, model.verify):
-                run(views, targets, rows=rows, threads=threads, progress=progress)
+                work.run(views, targets, rows)
         model.verify()
         for target in targets:
             target.writer.seal()
@@ -305,15 +337,13 @@ def _execute(
     return [_as_made(plan, file) for plan, file in zip(plans, files, strict=True)]
 
 
-def _streamed(
-    planned: Planned, target: Target, views: Sequence[View], model: Model, threads: int, progress: Progress | None
-) -> Planned:
+def _streamed(planned: Planned, target: Target, views: Sequence[View], model: Model, work: _Working) -> Planned:
     """Writes the one file in order: rows are handed out as its tensors follow each other. No journal is kept."""
     named = {view.name: view for view in views}
     with ExitStack() as unfinished:
         unfinished.callback(target.writer.abort)
         target.writer.begin()
-        run([named[name] for name in planned.file.tensors], [target], threads=threads, progress=progress)
+        work.run([named[name] for name in planned.file.tensors], [target])
         model.verify()
         target.writer.seal()
         unfinished.pop_all()

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from gguf_forge import names
+from gguf_forge.convert.encoding import Weights
 from gguf_forge.convert.imported import (
     FILE_TYPES_OF_BLOCKS,
     Holdings,
@@ -31,7 +32,7 @@ from gguf_forge.convert.imported import (
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.model import Model
 from gguf_forge.convert.ops import FLOATS
-from gguf_forge.convert.run import Divided, Pass, Weights
+from gguf_forge.convert.run import Divided, Pass
 from gguf_forge.convert.view import Array, View
 from gguf_forge.errors import RecipeError, RequestError, escaped, listed
 from gguf_forge.format.shards import SPLIT_KEYS

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
@@ -21,27 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge import system
-from gguf_forge.convert.blemish import Blemish, first_blemish
+from gguf_forge.convert.blemish import Blemish
+from gguf_forge.convert.encoding import Made, Rows, Run, Weights, encode, made_of
 from gguf_forge.convert.finished import Finished, Log, Piece
 from gguf_forge.convert.metrics import Metrics
 from gguf_forge.convert.view import F32, Array, View
 from gguf_forge.errors import QuantError, escaped
 from gguf_forge.format.orders import swapped
 from gguf_forge.format.stream import RowStream
-from gguf_forge.quant.codec import encode_rows, thread_count
-from gguf_forge.quant.floats8 import encode_floats8
+from gguf_forge.quant.codec import thread_count
+from gguf_forge.quant.encoders import PROCESSORS, Encoder
 from gguf_forge.types import TensorType
 
 #: Elements of a run: 4 MiB as float32, which keeps a run in cache and the share of Python small.
 RUN_ELEMENTS = 1 << 20
 #: The same of weights that are stored in codes: those are at most a byte, and take less time each.
 PACKED_RUN_ELEMENTS = 1 << 21
-
-#: Numbers from here on are left to the plain encoders: sums of their squares could overflow.
-FIT_REACH = 1e9
-
-Weights = npt.NDArray[np.float32]
-
 
 class Divided(Protocol):
     """Makes of a tensor's rows, from a number on, those that are encoded: float32, over scales that go beside them."""
@@ -116,20 +110,6 @@ class Target:
             self.errors[name] = error + squared_error, weight + squared
 
 
-@dataclass(frozen=True)
-class Run:
-    """Rows `start` to `stop` - 1 of a view."""
-
-    view: View
-    start: int
-    stop: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of source, as `progress` counts them."""
-        return (self.stop - self.start) * self.view.type.row_bytes(self.view.width)
-
-
 class Sink(Protocol):
     """What rows are written to: a GGUFWriter, a SetWriter or a ShareWriter, whose methods these are."""
 
@@ -183,7 +163,7 @@ def encoded(view: View, target: Target, threads: int) -> Iterator[tuple[int, Arr
 
     def made(taken: Run) -> tuple[int, Array]:
         rows = view.rows(taken.start, taken.stop)
-        return taken.start, _encode(rows, taken, kind, target.weights_of(view.name), strict, target.metrics)
+        return taken.start, encode(rows, taken, kind, target.weights_of(view.name), strict, target.metrics)
 
     with ThreadPoolExecutor(threads) as pool:
         taken = _runs([Run(view, 0, view.count)])
@@ -227,16 +207,19 @@ def run(
     rows: Sequence[Run] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    encoder: Encoder = PROCESSORS,
 ) -> None:
     """Computes every row of every view, or only these `rows`, once and writes it to every target that lacks it.
 
-    `threads`: how many work; None for one a processor. `progress(done, total)` is called in bytes of source, from the
-    working threads, one at a time. The first error stops all and is raised; the writers are left to their owner.
+    `threads`: how many work; None for one a processor. `encoder` makes the blocks; threads that wait for it come on
+    top, so that reading, encoding and writing go on side by side. `progress(done, total)` is called in bytes of source,
+    from the working threads, one at a time. The first error stops all and is raised; the writers are left to their
+    owner.
     """
-    count = thread_count(threads)
+    count = thread_count(threads) + encoder.workers
     rows = whole(views) if rows is None else rows
-    work = _Work(rows, targets, progress)
-    count = min(count, sum(1 for _ in islice(_runs(rows), count)))
+    work = _Work(rows, targets, progress, encoder)
+    count = min(count, sum(1 for _ in islice(_runs(rows, encoder.run_elements), count)))
     if count <= 1:
         work.loop()
     else:
@@ -248,11 +231,14 @@ def run(
 class _Work:
     """The runs still to be taken, how many are in hand, and the first error."""
 
-    def __init__(self, rows: Sequence[Run], targets: Sequence[Target], progress: Progress | None) -> None:
+    def __init__(
+        self, rows: Sequence[Run], targets: Sequence[Target], progress: Progress | None, encoder: Encoder
+    ) -> None:
         self.targets = targets
+        self.encoder = encoder
         self.error: BaseException | None = None
         self._progress = progress
-        self._runs = _runs(rows)
+        self._runs = _runs(rows, encoder.run_elements)
         self._total = sum(taken.nbytes for taken in rows)
         self._done = 0
         self._in_hand = 0
@@ -264,7 +250,7 @@ class _Work:
         try:
             while (taken := self._take()) is not None:
                 try:
-                    _carry_out(taken, self.targets)
+                    _carry_out(taken, self.targets, self.encoder)
                     self._report(taken)
                 finally:
                     self._put_down()
@@ -330,16 +316,17 @@ def _in_threads(work: _Work, count: int) -> None:
         raise
 
 
-def _runs(rows: Iterable[Run]) -> Iterator[Run]:
+def _runs(rows: Iterable[Run], elements: int | None = None) -> Iterator[Run]:
+    wished = elements
     for one in rows:
         view = one.view
-        elements = RUN_ELEMENTS if view.stored is None else PACKED_RUN_ELEMENTS
+        elements = wished or (RUN_ELEMENTS if view.stored is None else PACKED_RUN_ELEMENTS)
         step = max(1, elements // max(1, view.width))
         for start in range(one.start, one.stop, step):
             yield Run(view, start, min(start + step, one.stop))
 
 
-def _carry_out(taken: Run, targets: Iterable[Target]) -> None:
+def _carry_out(taken: Run, targets: Iterable[Target], encoder: Encoder) -> None:
     view = taken.view
     packed: Array | None = None
     wanting = [target for target in targets if not target.holds(taken)]
@@ -351,23 +338,24 @@ def _carry_out(taken: Run, targets: Iterable[Target]) -> None:
             target.finish(taken)
     if not plain:
         return
-    read: dict[int, _Rows] = {}
-    encoded: dict[tuple[int, TensorType, int, int, bool, int, bool], _Made] = {}
+    read: dict[int, Rows] = {}
+    encoded: dict[tuple[int, TensorType, int, int, bool, int, bool], Made] = {}
     for target in plain:
         kind, whole = target.types[view.name], target.wholes.get(view.name)
         weights = target.weights_of(view.name)
         strict, looked = target.strict and kind.quantized, view.name in target.measured
         own = target.moved.get(view.name, view)
-        rows = read.setdefault(id(own), _Rows(own, taken.start, taken.stop))
+        rows = read.setdefault(id(own), Rows(own, taken.start, taken.stop))
         key = id(own), kind, id(weights), id(whole), strict, id(target.metrics), looked
         if key not in encoded:
-            if whole is None and weights is None and target.metrics is None and rows.of_floats8:
+            straight = whole is None and weights is None and target.metrics is None and rows.of_floats8
+            if straight and not encoder.takes(kind):
                 encoded[key] = rows.straight(kind, strict, looked)
             else:
                 given, part = rows.values, taken
                 if whole is not None:
                     given, part = whole.divided(given, taken.start), replace(taken, view=replace(view, type=F32))
-                encoded[key] = _made(given, part, kind, weights, strict, target.metrics, looked)
+                encoded[key] = made_of(given, part, kind, weights, strict, target.metrics, looked, encoder)
         made = encoded[key]
         if made.blemish is not None:
             target.blemish(view.name, made.blemish)
@@ -377,70 +365,6 @@ def _carry_out(taken: Run, targets: Iterable[Target]) -> None:
         target.finish(taken, made.blemish, made.squares)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """Rows encoded, the first number in them that is not finite, and what they add to a tensor's error, if asked."""
-
-    blocks: Array
-    blemish: Blemish | None
-    squares: tuple[float, float] | None
-
-
-class _Rows:
-    """Rows start..stop-1 of a view, read when they are wanted: as values, or as the 8-bit floats that they are of."""
-
-    def __init__(self, view: View, start: int, stop: int) -> None:
-        self._view, self._start, self._stop = view, start, stop
-        self.of_floats8 = view.stored is not None and bool(view.stored.floats)
-
-    @cached_property
-    def values(self) -> Array:
-        return self._view.rows(self._start, self._stop)
-
-    @cached_property
-    def _parts(self) -> tuple[Array, Array]:
-        assert self._view.stored is not None
-        codes, scales = self._view.stored.parts
-        return codes.rows(self._start, self._stop), scales.rows(self._start, self._stop)
-
-    def straight(self, kind: TensorType, strict: bool, measured: bool) -> _Made:
-        """Encoded from the codes themselves: values are only ever a few at a time."""
-        view, stored = self._view, self._view.stored
-        assert stored is not None
-        codes, scales = self._parts
-        squares = np.zeros(2) if measured else None
-        try:
-            made = encode_floats8(
-                codes, stored.floats, scales, stored.group, kind,
-                first_row=self._start, strict=strict, squares=squares,
-            )  # fmt: skip
-        except QuantError as error:
-            raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
-        found = first_blemish(made, kind, lambda: self.values, view.type, self._start)
-        return _Made(made, found, None if squares is None else (float(squares[0]), float(squares[1])))
-
-
-def _made(
-    rows: Array,
-    taken: Run,
-    kind: TensorType,
-    weights: Weights | None,
-    strict: bool,
-    metrics: Metrics | None,
-    measured: bool,
-) -> _Made:
-    blocks, source = _encode(rows, taken, kind, weights, strict, metrics), taken.view.type
-    found = first_blemish(blocks, kind, lambda: rows, source, taken.start)
-    return _Made(blocks, found, _squares(blocks, kind, rows, source) if measured else None)
-
-
-def _squares(made: Array, kind: TensorType, rows: Array, source: TensorType) -> tuple[float, float]:
-    """The sum of squared errors of encoded rows, and that of the squared values themselves, added up in float32."""
-    values, found = (encode_rows(x, t, F32).view(np.float32).reshape(-1) for x, t in ((rows, source), (made, kind)))
-    error = found - values
-    return float(error @ error), float(values @ values)
-
-
 def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
     """Numbers, and those within blocks, in the file's byte order; encoders make blocks little-endian."""
     if kind.quantized and endian == "big":
@@ -448,47 +372,3 @@ def _in_order(blocks: Array, kind: TensorType, endian: str) -> Array:
     if kind.quantized or endian == sys.byteorder:
         return blocks
     return blocks.view(f"u{kind.block_bytes}").byteswap()
-
-
-def _encode(
-    rows: Array, taken: Run, kind: TensorType, weights: Weights | None, strict: bool, metrics: Metrics | None
-) -> Array:
-    view = taken.view
-    if kind is view.type:
-        return rows
-    try:
-        if metrics is None and (weights is None or len(weights) == 1):
-            return encode_rows(rows, view.type, kind, None if weights is None else weights[0], taken.start, strict)
-        height = view.shape[-2] if len(view.shape) > 1 else view.count // (1 if weights is None else len(weights))
-        parts = []
-        for matrix, low, high in _spans(taken.start, taken.stop, height):
-            part = rows[low - taken.start : high - taken.start]
-            made = None if metrics is None else _fitted(part, view, matrix, kind, metrics)
-            if made is None:
-                of_matrix = None if weights is None else weights[matrix if len(weights) > 1 else 0]
-                made = encode_rows(part, view.type, kind, of_matrix, low, strict)
-            parts.append(made)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-    except QuantError as error:
-        raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
-
-
-def _fitted(rows: Array, view: View, matrix: int, kind: TensorType, metrics: Metrics) -> Array | None:
-    """Rows fitted against a matrix's covariance; None where there is none, or a number that no fit could take."""
-    metric = metrics.of(view.name, matrix, kind)
-    if metric is None:
-        return None
-    values = encode_rows(rows, view.type, F32).view(np.float32).reshape(len(rows), view.width)
-    if not np.abs(values).max(initial=0) < FIT_REACH:  # a NaN is not below either
-        return None
-    made, _ = metric.encode(values, kind)
-    return made
-
-
-def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]:
-    """The matrices of `height` rows that rows start..stop touch: (matrix, first row, row after the last)."""
-    at = start
-    while at < stop:
-        end = min(stop, (at // height + 1) * height)
-        yield at // height, at, end
-        at = end

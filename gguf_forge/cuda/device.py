@@ -197,16 +197,15 @@ class Device:
             lanes.reverse()
 
     def lattice(self, name: str, lane: Lane) -> Memory:
-        """A lattice as the kernels read it, in device memory."""
+        """A lattice as the kernels read it, in device memory, sent by the lane's stream when first asked for."""
         with self._lock:
             if name not in self._lattices:
                 size = _native.lattice_image(name)
-                made = Memory(self.context, size)
-                lane.wait()
-                _native.lattice_image(name, made.address, lane.pinned.bytes)
+                made, image = Memory(self.context, size), Pinned(self.context, size)
+                _native.lattice_image(name, made.address, image.bytes)
                 driver, stream = self.context.driver, lane.stream
-                driver.call("cuMemcpyHtoDAsync_v2", made.address, lane.pinned.pointer, size, stream.handle)
-                lane.wait()
+                driver.call("cuMemcpyHtoDAsync_v2", made.address, image.pointer, size, stream.handle)
+                stream.wait()
                 self._lattices[name] = made
             return self._lattices[name]
 

@@ -130,20 +130,26 @@ def encode_rows(
     Returns uint8 (rows, row bytes of dst_type).
     Raises QuantError; positions in its message are rows, counted from `first_row`, and columns of src.
     """
-    _encodable(dst_type)
-    if src.ndim != 2:
-        raise QuantError(f"rows must be a 2-D array, found shape {src.shape}")
-    width = src.shape[1]
-    if src.dtype == np.uint8:
-        if width % src_type.block_bytes:
-            raise QuantError(f"{src_type.name}: rows must be a multiple of {src_type.block_bytes} bytes, found {width}")
-        width = width // src_type.block_bytes * src_type.block_size
-    elif src.dtype.itemsize != src_type.block_bytes or src_type.block_size != 1:
-        raise QuantError(f"an array of {src.dtype} cannot hold {src_type.name}")
+    width = encodable_width(src, src_type, dst_type)
     out = np.empty((src.shape[0], row_bytes(dst_type, width)), np.uint8)
     checked = None if weights is None else checked_importance(weights, width, dst_type)
     _encode_into(out, np.ascontiguousarray(src), src_type, dst_type, checked, first_row, width, strict)
     return out
+
+
+def encodable_width(src: NDArray[Any], src_type: TensorType, dst_type: TensorType) -> int:
+    """The elements of a row of `src`, as `encode_rows` takes it. Raises QuantError for what that does not take."""
+    _encodable(dst_type)
+    if src.ndim != 2:
+        raise QuantError(f"rows must be a 2-D array, found shape {src.shape}")
+    width: int = src.shape[1]
+    if src.dtype == np.uint8:
+        if width % src_type.block_bytes:
+            raise QuantError(f"{src_type.name}: rows must be a multiple of {src_type.block_bytes} bytes, found {width}")
+        return width // src_type.block_bytes * src_type.block_size
+    if src.dtype.itemsize != src_type.block_bytes or src_type.block_size != 1:
+        raise QuantError(f"an array of {src.dtype} cannot hold {src_type.name}")
+    return width
 
 
 def first_not_finite(rows: NDArray[Any], kind: TensorType) -> int | None:

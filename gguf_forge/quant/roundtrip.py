@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import QuantError
-from gguf_forge.quant.codec import dequantize, encode_rows, thread_count
+from gguf_forge.quant.codec import dequantize, thread_count
+from gguf_forge.quant.encoders import PROCESSORS, Encoder
 from gguf_forge.quant.imatrix import matrix_runs
 from gguf_forge.types import TENSOR_TYPES, TensorType, tensor_type
 
@@ -22,7 +23,7 @@ CHUNK = 1 << 18
 
 _DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "uint16": "BF16"}
 
-#: Rows start..stop-1 over the flattened leading axes, as an array that codec.encode_rows takes.
+#: Rows start..stop-1 over the flattened leading axes, as an array that encoders take.
 ReadRows = Callable[[int, int], NDArray[Any]]
 
 
@@ -156,15 +157,9 @@ def roundtrip(
     type: str | TensorType,
     imatrix: NDArray[Any] | None = None,
     threads: int | None = None,
+    encoder: Encoder = PROCESSORS,
 ) -> RoundTrip:
-    """Encodes an array as blocks of `type`, decodes them and compares.
-
-    x, imatrix, threads: as for `quantize`; x of shape (..., width), float32, float16, float64, or uint16 holding
-    bfloat16 bits. `imatrix` may also be (n, width), one row for each of the n matrices that x stacks. Works through x
-    in pieces: needs no copy of it. Raises QuantError as `quantize` does.
-
-        assert gguf_forge.roundtrip(weights, "Q4_K").snr_db > 20
-    """
+    """The public `roundtrip` of measure.py, with the encoder in place of a device."""
     x = np.asarray(x)
     name = _DTYPES.get(x.dtype.name) if x.dtype.isnative else None
     if name is None or x.ndim == 0:
@@ -180,7 +175,7 @@ def roundtrip(
         return np.ascontiguousarray(rows[start:stop])
 
     kinds = [tensor_type(type)]
-    return measure_rows(read, TENSOR_TYPES[name], x.shape, kinds, weights, threads=threads)[0]
+    return measure_rows(read, TENSOR_TYPES[name], x.shape, kinds, weights, threads=threads, encoder=encoder)[0]
 
 
 def measure_rows(
@@ -192,21 +187,23 @@ def measure_rows(
     *,
     threads: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
+    encoder: Encoder = PROCESSORS,
 ) -> list[RoundTrip]:
     """A round trip through each of `types` of a tensor read in runs of rows, each run read once.
 
     read: gives rows of type `source` (block types as uint8 blocks, whose decoded values count as the truth). shape:
     the tensor's, in NumPy order. weights: (width,) or (matrices, width). advance: told how many rows have been done.
+    encoder: what makes the blocks.
     """
 
     def measure(run: tuple[int, int, int]) -> list[RoundTrip]:
         matrix, start, stop = run
         rows, kind = _encodable(read(start, stop), source)
         x = _as_float64(rows, kind)
-        return [_trip(rows, x, kind, to, _weights_of(weights, matrix)) for to in types]
+        return [_trip(rows, x, kind, to, _weights_of(weights, matrix), encoder) for to in types]
 
     totals = [RoundTrip(to, 0, Errors(), True) for to in types]
-    for run, found in _over_runs(measure, shape, threads):
+    for run, found in _over_runs(measure, shape, thread_count(threads) + encoder.workers):
         totals = [_joined(a, b) for a, b in zip(totals, found, strict=True)]
         advance(run[2] - run[1])
     return totals
@@ -222,6 +219,7 @@ def compare_rows(
     *,
     threads: int | None = None,
     advance: Callable[[int], None] = lambda rows: None,
+    encoder: Encoder = PROCESSORS,
 ) -> Compared:
     """Compares the blocks of a tensor of type `kind` with the values of type `source` they were made from.
 
@@ -240,14 +238,14 @@ def compare_rows(
         if not encodes:
             return Compared(RoundTrip(kind, blocks.size, errors, None), None, count)
         importance = _weights_of(weights, matrix)
-        ours = encode_rows(rows, plain, kind, importance)
-        again = encode_rows(decoded, TENSOR_TYPES["F32"], kind, importance)
+        ours = encoder.encode_rows(rows, plain, kind, importance)
+        again = encoder.encode_rows(decoded, TENSOR_TYPES["F32"], kind, importance)
         trip = RoundTrip(kind, blocks.size, errors, bool(np.array_equal(again, blocks)))
         same = (ours == blocks).reshape(-1, kind.block_bytes).all(axis=1)
         return Compared(trip, int(same.sum()), count)
 
     total = Compared(RoundTrip(kind, 0, Errors(), True if encodes else None), 0 if encodes else None, 0)
-    for run, found in _over_runs(compare, shape, threads):
+    for run, found in _over_runs(compare, shape, thread_count(threads) + encoder.workers):
         equal = None if total.equal_blocks is None else total.equal_blocks + (found.equal_blocks or 0)
         total = Compared(_joined(total.trip, found.trip), equal, total.blocks + found.blocks)
         advance(run[2] - run[1])
@@ -255,11 +253,16 @@ def compare_rows(
 
 
 def _trip(
-    rows: NDArray[Any], x: NDArray[np.float64], kind: TensorType, to: TensorType, weights: NDArray[np.float32] | None
+    rows: NDArray[Any],
+    x: NDArray[np.float64],
+    kind: TensorType,
+    to: TensorType,
+    weights: NDArray[np.float32] | None,
+    encoder: Encoder,
 ) -> RoundTrip:
-    blocks = encode_rows(rows, kind, to, weights)
+    blocks = encoder.encode_rows(rows, kind, to, weights)
     decoded = dequantize(blocks, to, threads=1)
-    again = encode_rows(decoded, TENSOR_TYPES["F32"], to, weights)
+    again = encoder.encode_rows(decoded, TENSOR_TYPES["F32"], to, weights)
     errors = Errors.of(x, decoded.astype(np.float64))
     return RoundTrip(to, blocks.size, errors, bool(np.array_equal(again, blocks)))
 
@@ -292,13 +295,12 @@ def _weights_of(weights: NDArray[Any] | None, matrix: int) -> NDArray[np.float32
 
 
 def _over_runs(
-    work: Callable[[tuple[int, int, int]], Any], shape: Sequence[int], threads: int | None
+    work: Callable[[tuple[int, int, int]], Any], shape: Sequence[int], count: int
 ) -> Iterator[tuple[tuple[int, int, int], Any]]:
     """Results of `work` for each run (matrix, start, stop) of rows, in order: sums do not depend on threads."""
     rows, width = math.prod(shape[:-1]), shape[-1] if shape else 1
     step = max(1, CHUNK // max(width, 1))
     runs = (run for start in range(0, rows, step) for run in matrix_runs(shape, start, min(start + step, rows)))
-    count = thread_count(threads)
     if count == 1 or rows <= step:
         for run in runs:
             yield run, work(run)

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 typedef int (*Launcher)(const char *, unsigned, unsigned, unsigned, void **);
 
@@ -18,6 +19,8 @@ std::string failing;
 long fails_at, contexts;
 int fails_with, sticky, lost, devices = 1, version = 13000;
 Launcher launcher;
+long of_device[16]; /* launches; the address of one is the context of its device */
+thread_local std::vector<long *> current;
 
 /* The result of a call: that of a device that is lost, the one to be injected, or success. */
 int called(const char *name)
@@ -93,15 +96,15 @@ PLAIN(cuDeviceGet, (int *d, int i), *d = i)
 PLAIN(cuDeviceGetName, (char *name, int, int), strcpy(name, "Stub"))
 PLAIN(cuDeviceGetAttribute, (int *v, int which, int), *v = which == 75 ? 9 : 0)
 PLAIN(cuDeviceTotalMem_v2, (size_t *n, int), *n = (size_t)80e9)
-PLAIN(cuDevicePrimaryCtxRetain, (void **c, int), (*c = &devices, contexts++))
+PLAIN(cuDevicePrimaryCtxRetain, (void **c, int device), (*c = &of_device[device], contexts++))
 extern "C" int cuDevicePrimaryCtxRelease_v2(int)
 {
     GUARDED;
     contexts--;
     return 0;
 }
-PLAIN(cuCtxPushCurrent_v2, (void *), )
-PLAIN(cuCtxPopCurrent_v2, (void **), )
+PLAIN(cuCtxPushCurrent_v2, (void *c), current.push_back((long *)c))
+PLAIN(cuCtxPopCurrent_v2, (void **), current.pop_back())
 PLAIN(cuMemGetInfo_v2, (size_t *f, size_t *t), (*f = (size_t)1.5e9, *t = (size_t)80e9))
 GIVES(cuModuleLoadData, (void **m, const void *), m, 1)
 TAKES(cuModuleUnload, void *)
@@ -144,6 +147,7 @@ PLAIN(cuMemcpy2DAsync_v2, (const Copy *c, void *),
 PLAIN(cuLaunchKernel,
       (void *f, unsigned grid, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *, void **args,
        void **),
+      if (current.empty()) return 201; else ++*current.back();
       if (launcher && launcher((const char *)f, 0, grid, threads, args)) return 500)
 
 extern "C" {
@@ -153,6 +157,7 @@ void stub_reset(int seen, int is_version, Launcher emulated)
     GUARDED;
     calls.clear();
     failing.clear();
+    memset(of_device, 0, sizeof of_device);
     lost = 0;
     devices = seen, version = is_version, launcher = emulated;
 }
@@ -162,6 +167,13 @@ void stub_fail(const char *name, long k, int code, int stays)
 {
     GUARDED;
     failing = name, fails_at = k, fails_with = code, sticky = stays;
+}
+
+/* Launches of a device's kernels. */
+long stub_launches(int device)
+{
+    GUARDED;
+    return of_device[device];
 }
 
 long stub_calls(const char *name)

@@ -25,7 +25,8 @@ class Stub:
         assert compiler
         host.run(compiler, "-shared", "-fPIC", "-w", "-o", str(self.path), "tests/cuda/stub.cpp")
         self.library = ctypes.CDLL(str(self.path))
-        self.library.stub_live.restype = self.library.stub_calls.restype = ctypes.c_long
+        for counted in (self.library.stub_live, self.library.stub_calls, self.library.stub_launches):
+            counted.restype = ctypes.c_long
         launches: dict[str, Any] = runpy.run_path(str(host.ROOT / "native/cuda/build.py"))["launches"]()
         rows = {name: row for name, row in launches.items() if not name.endswith("_")}
         for kind in TENSOR_TYPES.values():

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from gguf_forge.convert.encoding import Weights
 from gguf_forge.convert.facts import USUAL as USUAL_PARTS
 from gguf_forge.convert.facts import Options
 from gguf_forge.convert.imported import Surveys
 from gguf_forge.convert.job import AUTO, FILE_TYPE_KEY, Job, Quantization, wanted_types
 from gguf_forge.convert.model import Model, checkpoint_model, gguf_model
-from gguf_forge.convert.run import Target, Weights, run
+from gguf_forge.convert.run import Target, run
 from gguf_forge.convert.tokenizers import check_tokenizer
 from gguf_forge.convert.view import View
 from gguf_forge.errors import ForgeError, RecipeError, escaped
