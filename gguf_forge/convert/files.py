@@ -318,23 +318,31 @@ def _carried_out(
             unfinished.callback(file.target.writer.abort)
             unfinished.push(file.leave)
             file.begin(outputs.resume)
-        targets = [file.target for file in files]
+        going_on = [file for file in files if not file.done]
+        targets = [file.target for file in going_on]
         if sequential is not None:
             for target in targets:
                 if target.metrics is not None:
                     sequential.write(model.views, target, work.threads, work.progress)
             work.run(views, targets)
         else:
-            with saving(files, model.verify):
+            with saving(going_on, model.verify):
                 work.run(views, targets, rows)
         model.verify()
-        for target in targets:
-            target.writer.seal()
-        for file in files:
-            file.target.writer.publish()
-            file.finish()
+        _publish(going_on, journals=sequential is None)
         unfinished.pop_all()
     return [_as_made(plan, file) for plan, file in zip(plans, files, strict=True)]
+
+
+def _publish(files: Sequence[Resumable], *, journals: bool) -> None:
+    """Gives files that are all written their names. Raises OutputError."""
+    for file in files:
+        file.target.writer.seal()
+    for file in files if journals else ():
+        file.sealed()
+    for file in files:
+        file.target.writer.publish()
+        file.finish()
 
 
 def _streamed(planned: Planned, target: Target, views: Sequence[View], model: Model, work: _Working) -> Planned:

@@ -2,7 +2,8 @@
 
 A run that takes less than INTERVAL keeps none, and leaves nothing when it fails. After that, and whenever as much time
 has passed again, what was written is flushed, then summed up as the file holds it, then noted in the journal, which is
-flushed too: what a journal says is on disk, whatever ends the run. From then on the run's end leaves the file in the
+flushed too: what a journal says is on disk, whatever ends the run. A set of shards has a journal of all of it before
+they get their names one after the other, however short the run. From then on the run's end leaves the file in the
 making and its journal, for nobody knows beforehand that a machine will fail; whoever makes the file again, going on or
 not, takes both over. A journal says whose it is (identity.py); one that is another's is refused, and left alone.
 """
@@ -19,13 +20,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from gguf_forge.convert.blemish import Blemish
 from gguf_forge.convert.finished import Finished, Log, Piece
 from gguf_forge.convert.identity import Identity, differences
 from gguf_forge.convert.run import Target
 from gguf_forge.errors import ChangedInputError, ForgeError, InvalidError, OutputError
+from gguf_forge.format import reader
 from gguf_forge.format.atomic import target_of
 from gguf_forge.format.journal import Journal, Kept, journal_path, read_journal
+from gguf_forge.format.pages import page_sum
+from gguf_forge.format.reader import Tensor
+from gguf_forge.format.sets import SetWriter
 
 #: Seconds between two notes in a journal. What a run has done since the last is lost when it is cut off.
 INTERVAL = 10.0
@@ -45,14 +52,26 @@ class Resumable:
         self._kept: Kept | None = None
         self._asked = False
         self._broken = False
+        self.done = False
         self._journal = Journal(journal_path(_target_of(Path(target.writer.path))))
 
     def begin(self, resume: bool) -> None:
         """Makes the file, or with `resume` goes on with what an earlier run left of it, if it left any.
 
-        Raises OutputError; InvalidError for a journal that is damaged, or another file's: nothing is touched then.
+        A set whose every shard has its name, and is what the journal of all of them says, is `done`. Raises
+        OutputError; InvalidError for a journal that is damaged, or another file's: nothing is touched then.
         """
-        self.target.writer.begin(self._goes_on if resume else None)
+        if resume and self._was_done():
+            self.done = True
+            self.notes.append(f"{Path(self.target.writer.path).name}: all shards are there already")
+            self.finish()
+            return
+        try:
+            self.target.writer.begin(self._goes_on if resume else None)
+        except OutputError as error:
+            if not resume and self._cut_off_while_named():
+                _note(error, "a run was cut off while it gave the shards their names: --resume goes on with it")
+            raise
         if self._kept is None:
             self._journal.remove()
             if resume:
@@ -83,6 +102,27 @@ class Resumable:
                 self._pieces(kept)
                 self._kept = kept
         return self._kept is not None
+
+    def _was_done(self) -> bool:
+        """Whether an earlier run was cut off between giving a set's last name and removing its journal."""
+        writer = self.target.writer
+        if not isinstance(writer, SetWriter) or not writer.stands() or not self._goes_on():
+            return False
+        assert self._kept is not None
+        pieces = self._pieces(self._kept)
+        if sum(piece.stop - piece.start for piece, _ in pieces) != self._wanted:
+            return False
+        with reader.open(writer.path) as file:
+            for piece, stated in pieces:
+                if _sum_of_named(file.tensors[piece.name], piece) != stated:
+                    return False
+        for piece, _ in pieces:
+            self._tell(piece)
+        return True
+
+    def _cut_off_while_named(self) -> bool:
+        writer = self.target.writer
+        return isinstance(writer, SetWriter) and writer.partly_named() and self._journal.path.exists()
 
     def _pieces(self, kept: Kept) -> list[tuple[Piece, str]]:
         """What the records of a journal say, each piece with its sum. Raises InvalidError."""
@@ -150,6 +190,11 @@ class Resumable:
                 self._journal.discard()
             self.notes.append(f"no journal is kept any more, the file is made all the same: {error}")
 
+    def sealed(self) -> None:
+        """Notes the rest, where shards are about to get their names: they are many steps. Raises as `save`."""
+        if isinstance(self.target.writer, SetWriter):
+            self.save()
+
     def finish(self) -> None:
         """Removes the journal of a file that is whole and has its name. One that stays does no harm, and is told."""
         try:
@@ -167,8 +212,7 @@ class Resumable:
             self._journal.discard()
             self.target.writer.spare(False)
         elif begun and error is not None:
-            said = f"what is finished of {Path(self.target.writer.path).name} is kept: --resume goes on with it"
-            error.__notes__ = [*getattr(error, "__notes__", ()), said]  # what `add_note` does since Python 3.11
+            _note(error, f"what is finished of {Path(self.target.writer.path).name} is kept: --resume goes on with it")
 
 
 @contextmanager
@@ -237,6 +281,19 @@ def read_piece(found: Any, names: Sequence[str], rows: Mapping[str, int]) -> tup
             return None
         blemish = Blemish(blemish[0], blemish[1])
     return Piece(names[number], start, stop, squares, blemish), stated
+
+
+def _note(error: BaseException, said: str) -> None:
+    error.__notes__ = [*getattr(error, "__notes__", ()), said]  # what `add_note` does since Python 3.11
+
+
+def _sum_of_named(tensor: Tensor, piece: Piece) -> str:
+    """The sum over rows of a file that has its name."""
+
+    def read(view: memoryview, start: int) -> None:
+        tensor.read_bytes(np.frombuffer(view, np.uint8), start)
+
+    return page_sum(read, piece.start * tensor.row_bytes, (piece.stop - piece.start) * tensor.row_bytes)
 
 
 def _target_of(path: Path) -> Path:

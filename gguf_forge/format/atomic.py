@@ -69,7 +69,7 @@ class AtomicFile:
         except (OSError, ValueError) as error:
             raise self._error(error) from error
         mode = self._check_target()
-        self._sibling = _Sibling(self.path, self._target.with_name(sibling_name(self._target.name)))
+        self._sibling = _Sibling(self.path, sibling_path(self._target))
         self._finalizer = weakref.finalize(self, self._sibling.remove)
         try:
             self._sibling.create(keep)
@@ -181,9 +181,14 @@ class AtomicFile:
             raise self._error(error) from error
 
     def take_back(self) -> None:
-        """Removes the published file: one of a set whose others could not be published, where there was none before."""
+        """Takes the published file's name away: it is one of a set whose others could not be published, and there was
+        none before. The file is removed, or if it is spared a sibling again.
+        """
         with contextlib.suppress(OSError):
-            self._target.unlink()
+            if self._sibling.spared:
+                self._target.replace(self._sibling.path)
+            else:
+                self._target.unlink()
 
     def discard(self) -> None:
         """Removes what was written, unless it is spared. Does nothing after publish, or twice."""
@@ -288,6 +293,11 @@ class _Sibling:
 def target_of(path: Path) -> Path:
     """The file that gets the name: where `path` is a link, what that leads to. Raises OSError, ValueError."""
     return Path(os.path.realpath(system.long_path(path)))
+
+
+def sibling_path(target: Path) -> Path:
+    """Where a file is while it is made. `target`: the file itself, no link to it."""
+    return target.with_name(sibling_name(target.name))
 
 
 def sibling_name(name: str, ending: str = ".part") -> str:

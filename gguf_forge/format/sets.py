@@ -5,16 +5,20 @@ which tensors go where is the caller's.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gguf_forge import system
 from gguf_forge.errors import InvalidError, LimitError, OutputError, escaped
+from gguf_forge.format.atomic import sibling_path, target_of
 from gguf_forge.format.layout import ALIGNMENT_KEY
 from gguf_forge.format.plan import Declared
 from gguf_forge.format.shards import SPLIT_KEYS, shard_keys, shard_name
@@ -92,17 +96,46 @@ class SetWriter:
         return [Shard(path, [*plan.tensors], plan.size) for path, plan in zip(self.paths, plans, strict=True)]
 
     def begin(self, keep: Callable[[], bool] | None = None) -> None:
-        """Makes all temporary siblings with their space, writes their headers. `keep`, errors: as of GGUFWriter."""
-        if not self._overwrite:
-            for path in self.paths:
-                if os.path.lexists(long_path(path)):
-                    raise OutputError("exists already, and a set is not replaced in one step", path=path)
+        """Makes all temporary siblings with their space, writes their headers. `keep`, errors: as of GGUFWriter.
+
+        With `keep`, shards to which an earlier run gave their names, before it was cut off, become siblings again.
+        """
+        first, *others = self.writers
         try:
+            if keep is not None and self.partly_named():
+                first.begin(keep)  # locked from now on: whoever is giving names has this one's sibling until the end
+                for writer in others:
+                    self._take_name(writer, keep)
+            if not self._overwrite:
+                for path in self.paths:
+                    if _there(path):
+                        raise OutputError("exists already, and a set is not replaced in one step", path=path)
             for writer in self.writers:
-                writer.begin(keep)
+                if not writer.begun:
+                    writer.begin(keep)
         except BaseException:
             self.abort()
             raise
+
+    def partly_named(self) -> bool:
+        """Whether a run was cut off while it gave the shards their names: the first, which is the last, has none."""
+        return not _there(self.paths[0]) and any(_there(path) for path in self.paths)
+
+    def stands(self) -> bool:
+        """Whether all shards are there under their names, of the size and with the header that they are to have."""
+        return all(_is_planned(writer) for writer in self.writers)
+
+    def _take_name(self, writer: GGUFWriter, keep: Callable[[], bool]) -> None:
+        """Makes a named shard the sibling that it was, where it is what this writer makes and there is no sibling."""
+        if not _is_planned(writer) or not keep():
+            return
+        target = target_of(Path(writer.path))
+        sibling = sibling_path(target)
+        if not _there(sibling):
+            try:
+                target.rename(sibling)
+            except OSError as error:
+                raise OutputError(error.strerror or str(error), path=writer.path) from error
 
     def write(self, name: str, blocks: np.ndarray[Any, Any] | bytes | memoryview, row: int = 0) -> None:
         """Writes rows of a tensor into its shard, as GGUFWriter.write."""
@@ -155,7 +188,7 @@ class SetWriter:
             writer.seal()
 
     def publish(self) -> None:
-        """Gives the sealed shards their names, the first as the last. Where that fails, none is left.
+        """Gives the sealed shards their names, the first as the last. Where that fails, none has its name.
 
         Raises OutputError.
         """
@@ -197,6 +230,22 @@ class SetWriter:
             self.abort()
 
     def take_back(self) -> None:
-        """Removes the shards, published or not."""
+        """Removes the shards, published or not; those that are spared only lose their names."""
         for writer in self.writers:
             writer.take_back()
+
+
+def _there(path: Path) -> bool:
+    return os.path.lexists(long_path(path))
+
+
+def _is_planned(writer: GGUFWriter) -> bool:
+    """Whether a file is there of the size and with the header that a writer's is to have."""
+    plan = writer.plan()
+    try:
+        with FileIO(long_path(writer.path), opener=lambda name, _: system.open_to_read(name)) as file:
+            found = os.fstat(file.fileno())
+            whole = stat.S_ISREG(found.st_mode) and found.st_size == plan.size
+            return whole and file.read(len(plan.header)) == plan.header
+    except OSError:
+        return False

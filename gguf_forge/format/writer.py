@@ -118,6 +118,11 @@ class GGUFWriter:
             pad=self.pad,
         )
 
+    @property
+    def begun(self) -> bool:
+        """Whether the file is being made."""
+        return self._file is not None
+
     def begin(self, keep: Callable[[], bool] | None = None) -> FilePlan:
         """Fixes the plan, makes the temporary sibling with all its space, writes the header and the added tensors.
 
@@ -256,7 +261,7 @@ class GGUFWriter:
         self._closed = True
 
     def take_back(self) -> None:
-        """Removes the file again, published or not: for sets that become whole or not at all."""
+        """Removes the file again, published or not, or if it is spared its name: sets become whole or not at all."""
         self.abort()
         if self._published is not None:
             self._published.take_back()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gguf_forge import Edits, edit_file, join, merge_files, split_file
+from gguf_forge import Edits, Splitting, edit_file, join, merge_files, split_file
 from gguf_forge.errors import ForgeError
 from gguf_forge.whole.inplace import pending, recover
 from tests.convert.resuming import eager, quantize
@@ -134,6 +134,27 @@ def resumption(folder: Path) -> Scenario:
     return _made(folder, run, ("a.gguf",), mends=run)
 
 
+def conversion_to_a_set(folder: Path) -> Scenario:
+    """One that makes shards, whose journal is written before they get their names."""
+    start = _start(folder)
+    write(folder / "f32.gguf")
+    names = tuple(f"a-{i:05}-of-00003.gguf" for i in (1, 2, 3))
+    cut = Splitting(max_tensors=7)
+
+    def mend(work: Path) -> object:
+        whole = all((work / name).exists() for name in names) and not (work / f".{names[0]}.journal").exists()
+        return None if whole else quantize(folder / "f32.gguf", work / "a.gguf", resume=True, splitting=cut)
+
+    (start / "b").write_bytes(OLD)
+    return _made(
+        folder,
+        lambda work: quantize(folder / "f32.gguf", work / "a.gguf", splitting=cut),
+        names,
+        together=names,
+        mends=mend,
+    )
+
+
 def edit(folder: Path) -> Scenario:
     """A header that is changed in place."""
     write(_start(folder) / "a.gguf")
@@ -191,6 +212,7 @@ SCENARIOS: Mapping[str, Callable[[Path], Scenario]] = {
     "conversion": plain_conversion,
     "conversion with a journal": conversion,
     "resumed conversion": resumption,
+    "conversion to a set": conversion_to_a_set,
     "edit in place": edit,
     "edit anew": edit_anew,
     "split": split,

@@ -54,6 +54,18 @@ def test_a_published_file_is_taken_back(tmp_path: Path) -> None:
     file.discard()
 
 
+def test_a_published_file_that_is_spared_loses_its_name_only(tmp_path: Path) -> None:
+    file = AtomicFile(tmp_path / "a", 3)
+    file.spare()
+    finish(file, b"abc")
+    file.take_back()
+    assert os.listdir(tmp_path) == [".a.part"]
+    again = AtomicFile(tmp_path / "a", 3, keep=lambda size: size == 3)
+    assert again.kept
+    finish(again, b"")
+    assert (tmp_path / "a").read_bytes() == b"abc"
+
+
 def test_discarded_twice(tmp_path: Path) -> None:
     file = AtomicFile(tmp_path / "a", 3)
     assert os.listdir(tmp_path) == [".a.part"]
