@@ -1,7 +1,10 @@
 """What a file is made of, for others to check again: `manifest` and `check_manifest`. Knows hashes and statements.
 
-The form is an in-toto statement (https://in-toto.io/Statement/v1) whose predicate is SLSA's provenance (v1): its
-subjects are the files, its dependencies the source's. Nothing in it depends on when or where it was made.
+The form is an in-toto statement (https://in-toto.io/Statement/v1). With SLSA's provenance (v1) as its predicate, its
+subjects are the files, its dependencies the source's. With the predicate of OpenSSF's model signing (v1.0,
+https://github.com/ossf/model-signing-spec), its one subject is the model: the SHA-256 of its files' SHA-256, as bytes,
+in the order of their names; the files are the predicate's resources, and SLSA's provenance stands beside them, where
+that specification has readers pass over what they do not know. Nothing depends on when or where it was made.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.convert.facts import USUAL, Options
-from gguf_forge.errors import FormatError, InputError, escaped
+from gguf_forge.errors import FormatError, InputError, RequestError, escaped
 from gguf_forge.format import reader
 from gguf_forge.format.findings import ERROR, WARNING, Finding
+from gguf_forge.format.shards import name_prefix
 from gguf_forge.whole.given import read_given
 from gguf_forge.whole.hashing import hash_file
 from gguf_forge.whole.verify import Verification, verify
@@ -26,6 +30,15 @@ StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
+#: The predicate of model signing, and how it finds a model's files: all in a folder, but those of Git.
+SIGNING = "https://model_signing/signature/v1.0"
+SERIALIZATION = {
+    "method": "files",
+    "hash_type": "sha256",
+    "allow_symlinks": False,
+    "ignore_paths": [".git", ".gitattributes", ".github", ".gitignore"],
+}
+FORMS = ("slsa", "model-signing")
 BUILD, BUILDER = "urn:gguf-forge:file:v1", "urn:gguf-forge"
 #: The most bytes of a statement: one of 100,000 tensors takes a third of it.
 MOST_STATEMENT = 64 << 20
@@ -39,6 +52,7 @@ def manifest(
     *,
     against: StrPath | None = None,
     imatrix: StrPath | None = None,
+    form: str = "slsa",
     options: Options = USUAL,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -49,9 +63,12 @@ def manifest(
         gguf_forge.check_manifest(statement, "model-Q4_K_M.gguf", against="model")      # [] where all is as it says
 
     `against`, a checkpoint's folder or a GGUF file, is named among the dependencies by the hashes of its files, as is
-    `imatrix`; the file is verified against it, as `verify` does, and what came of that is stated. `options`, `threads`,
-    `progress`: as of `verify`. Raises what `verify` and `open` raise.
+    `imatrix`; the file is verified against it, as `verify` does, and what came of that is stated. `form`: "slsa", or
+    "model-signing" for the statement that OpenSSF's model signing puts into signatures, and reads from them. `options`,
+    `threads`, `progress`: as of `verify`. Raises what `verify` and `open` raise, RequestError for another form.
     """
+    if form not in FORMS:
+        raise RequestError(f"no form {form}; there are {', '.join(FORMS)}")
     found: Verification | None = None
     if against is not None:
         found = verify(path, against, imatrix=imatrix, options=options, threads=threads, progress=progress)
@@ -70,29 +87,42 @@ def manifest(
         tensor["digest"] = {"sha256": hashes[name]["sha256"]}
         if name in verdicts:
             tensor["status"] = verdicts[name]
-    roles = _roles(against, imatrix)
+    provenance = {
+        "buildDefinition": {
+            "buildType": BUILD,
+            "externalParameters": metadata,
+            "internalParameters": {
+                "verified": None if found is None else found.verified,
+                "headers": headers,
+                "tensors": [*tensors.values()],
+            },
+            "resolvedDependencies": [
+                {**_resource(source), "annotations": {"role": role}}
+                for role, sources in _roles(against, imatrix).items()
+                for source in sources
+            ],
+        },
+        "runDetails": {"builder": {"id": BUILDER, "version": {"gguf-forge": _version()}}},
+    }
+    if form == "slsa":
+        return {"_type": STATEMENT, "subject": subjects, "predicateType": PREDICATE, "predicate": provenance}
+    return _for_signing(name_prefix(both[0][0]), _hashes(subjects), provenance)
+
+
+def _for_signing(model: str, files: Mapping[str, str], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The statement of model signing. `files`: their hashes by name."""
+    resources = [{"name": name, "algorithm": "sha256", "digest": files[name]} for name in sorted(files)]
     return {
         "_type": STATEMENT,
-        "subject": subjects,
-        "predicateType": PREDICATE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD,
-                "externalParameters": metadata,
-                "internalParameters": {
-                    "verified": None if found is None else found.verified,
-                    "headers": headers,
-                    "tensors": [*tensors.values()],
-                },
-                "resolvedDependencies": [
-                    {**_resource(source), "annotations": {"role": role}}
-                    for role, sources in roles.items()
-                    for source in sources
-                ],
-            },
-            "runDetails": {"builder": {"id": BUILDER, "version": {"gguf-forge": _version()}}},
-        },
+        "subject": [{"name": model, "digest": {"sha256": _root(resources)}}],
+        "predicateType": SIGNING,
+        "predicate": {"serialization": SERIALIZATION, "resources": resources, "provenance": provenance},
     }
+
+
+def _root(resources: Iterable[Mapping[str, Any]]) -> str:
+    """The hash of a model, out of those of its files. Raises ValueError for one that is not hexadecimal."""
+    return hashlib.sha256(b"".join(bytes.fromhex(one["digest"]) for one in resources)).hexdigest()
 
 
 def check_manifest(
@@ -136,20 +166,35 @@ def _roles(against: StrPath | None, imatrix: StrPath | None) -> dict[str, list[P
 
 
 def _parts(statement: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, str]]:
-    """Hashes by name: of the subjects, of the dependencies by role, and of the tensors."""
-    if statement.get("_type") != STATEMENT or statement.get("predicateType") != PREDICATE:
-        raise FormatError(f"no statement of {STATEMENT} with a predicate of {PREDICATE}")
+    """Hashes by name: of the files, of the dependencies by role, and of the tensors."""
+    kind = statement.get("predicateType")
+    if statement.get("_type") != STATEMENT or kind not in (PREDICATE, SIGNING):
+        raise FormatError(f"no statement of {STATEMENT} with a predicate of {PREDICATE} or {SIGNING}")
     try:
-        build = statement["predicate"]["buildDefinition"]
+        predicate = statement["predicate"]
+        if kind == PREDICATE:
+            files = _hashes(statement["subject"])
+        else:
+            files = _signed(statement["subject"], predicate)
+            predicate = predicate["provenance"]
+        build = predicate["buildDefinition"]
         if build["buildType"] != BUILD:
             raise FormatError(f"the statement is of another kind of build than {BUILD}")
         roles: dict[str, list[Any]] = {}
         for one in build["resolvedDependencies"]:
             roles.setdefault(str(one["annotations"]["role"]), []).append(one)
-        subjects, tensors = _hashes(statement["subject"]), _hashes(build["internalParameters"]["tensors"])
-        return subjects, {role: _hashes(rows) for role, rows in roles.items()}, tensors
-    except (KeyError, TypeError) as error:
+        tensors = _hashes(build["internalParameters"]["tensors"])
+        return files, {role: _hashes(rows) for role, rows in roles.items()}, tensors
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise FormatError(f"the statement lacks what every one of `manifest` has: {error}") from None
+
+
+def _signed(subject: Any, predicate: Any) -> dict[str, str]:
+    """The hashes of files in a statement of model signing. Raises FormatError where its subject is not made of them."""
+    resources = predicate["resources"]
+    if subject[0]["digest"]["sha256"] != _root(resources) or len(subject) != 1:
+        raise FormatError("the statement's subject is not the hash of its resources")
+    return {str(one["name"]): str(one["digest"]) for one in resources}
 
 
 def _hashes(rows: Iterable[Any]) -> dict[str, str]:

@@ -124,3 +124,83 @@ def test_a_statement_that_lacks_something_is_refused(model: Path, statement: dic
         inner[path[-1]] = None
         with pytest.raises(gguf_forge.FormatError):
             gguf_forge.check_manifest(spoiled, model / "m.gguf")
+
+
+@pytest.fixture(scope="module")
+def shards(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a set and nothing else."""
+    folder = tmp_path_factory.mktemp("set")
+    gguf_forge.split_file(model / "m.gguf", folder / "m", max_tensors=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signable(model: Path, shards: Path) -> dict[str, Any]:
+    return gguf_forge.manifest(next(shards.iterdir()), against=model, form="model-signing")
+
+
+def test_the_form_of_model_signing(model: Path, shards: Path, signable: dict[str, Any]) -> None:
+    """As https://github.com/ossf/model-signing-spec has it: files, and a digest over their digests."""
+    digests = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in sorted(shards.iterdir())}
+    assert len(digests) > 1
+    predicate = signable["predicate"]
+    assert signable["_type"] == "https://in-toto.io/Statement/v1"
+    assert signable["predicateType"] == "https://model_signing/signature/v1.0"
+    assert signable["subject"] == [{"name": "m", "digest": {"sha256": sha256(b"".join(digests.values()))}}]
+    assert predicate["resources"] == [
+        {"name": name, "algorithm": "sha256", "digest": digest.hex()} for name, digest in digests.items()
+    ]
+    assert predicate["serialization"] == {
+        "method": "files",
+        "hash_type": "sha256",
+        "allow_symlinks": False,
+        "ignore_paths": [".git", ".gitattributes", ".github", ".gitignore"],
+    }
+    beside = gguf_forge.manifest(next(shards.iterdir()), against=model)
+    assert predicate["provenance"] == beside["predicate"]
+    with pytest.raises(gguf_forge.RequestError, match="no form spdx; there are slsa, model-signing"):
+        gguf_forge.manifest(model / "m.gguf", form="spdx")
+
+
+def test_a_statement_of_model_signing_is_checked(
+    model: Path, shards: Path, signable: dict[str, Any], forge: Forge, tmp_path: Path
+) -> None:
+    first = sorted(shards.iterdir())[0]
+    assert gguf_forge.check_manifest(signable, first, against=model) == []
+    stated = tmp_path / "made.json"
+    stated.write_text(forge("manifest", first, "--form", "model-signing", "-q").out)
+    assert forge("manifest", first, "--check", stated).code == 0
+    shutil.copytree(shards, tmp_path / "set")
+    changed = tmp_path / "set" / sorted(shards.iterdir())[1].name
+    np.memmap(changed, np.uint8, "r+")[-1] ^= 1
+    found = gguf_forge.check_manifest(signable, changed)
+    assert [Path(f.path).name for f in found if f.field is None] == [changed.name]
+    assert [f.severity for f in found] == ["error", "error"]
+    for path in (("resources", 0, "digest"), ("resources",), ("provenance",), ("provenance", "buildDefinition")):
+        for other in (None, "00", [], "x"):
+            spoiled = json.loads(json.dumps(signable))
+            inner = spoiled["predicate"]
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = other
+            with pytest.raises(gguf_forge.FormatError):
+                gguf_forge.check_manifest(spoiled, first)
+
+
+def test_in_totos_own_package_reads_both_forms(statement: dict[str, Any], signable: dict[str, Any]) -> None:
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    form = pytest.importorskip("in_toto_attestation.v1.statement")
+    provenance = pytest.importorskip("in_toto_attestation.predicates.provenance.v1.provenance_pb2")
+    for made in (statement, signable):
+        read = json_format.ParseDict(made, form.spb.Statement())
+        form.Statement.copy_from_pb(read).validate()
+        assert json_format.MessageToDict(read) == made
+    assert json_format.ParseDict(statement["predicate"], provenance.Provenance()).run_details.builder.id
+
+
+def test_model_signings_own_package_reads_it_as_what_it_makes_of_the_folder(
+    shards: Path, signable: dict[str, Any]
+) -> None:
+    hashing = pytest.importorskip("model_signing.hashing")
+    signing = pytest.importorskip("model_signing._signing.signing")
+    assert signing.dsse_payload_to_manifest(signable) == hashing.Config().hash(shards)
