@@ -16,7 +16,9 @@ import gguf_forge
 from gguf_forge.format import values
 from gguf_forge.format.findings import ERROR, WARNING
 from gguf_forge.format.layout import ValueType
+from gguf_forge.format.orders import swapped
 from gguf_forge.format.values import Value
+from gguf_forge.types import TENSOR_TYPES, tensor_type
 from gguf_forge.whole.check.rules import every_rule
 from tests.convert import shape_cases
 from tests.convert.shape_cases import ShapeCase, values_of
@@ -370,3 +372,48 @@ def test_memory_and_time_are_those_of_the_bytes_there(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(pad(b"GGUF" + bytes([3, 0, 0, 0]) + bytes(16)) + bytes(1 << 16))
     assert [f.rule for f in gguf_forge.check(path).findings] == ["layout"]
+
+
+def in_big_endian(path: Path) -> Path:
+    """The same file in the other order of bytes, within blocks too."""
+    made = path.with_name("big.gguf")
+    gguf_forge.edit_file(path, made, edits=gguf_forge.Edits(endian="big"))
+    return made
+
+
+@pytest.mark.parametrize("case", DATA, ids=lambda c: c.id)
+def test_a_change_is_found_in_a_big_endian_file_too(case: Changed, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", case.keys, case.arrays, case.base)
+    little, big = (gguf_forge.check(one, data=True).findings for one in (path, in_big_endian(path)))
+    assert little
+    assert big[0].rule == "big-endian"
+    assert [(f.rule, f.text, f.field) for f in big[1:]] == [(f.rule, f.text, f.field) for f in little]
+
+
+@pytest.mark.parametrize(("rule", "kind", "made", "text"), ALONE, ids=lambda v: v if isinstance(v, str) else "")
+def test_codes_of_big_endian_files_are_looked_into(rule: str, kind: str, made: Any, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    data = made.copy()
+    if rule == "q2_0-groups":  # of which each scale stands where that layout has it, for whoever swaps it
+        scales = data.reshape(-1)[: data.size // 36 * 34].reshape(-1, 34)[:, :2]
+        scales[:] = scales[:, ::-1].copy()
+    else:
+        data = swapped(data, tensor_type(kind))
+    writer = gguf_forge.GGUFWriter(path, {"general.type": "imatrix"}, endian="big")
+    writer.declare("a.weight", (len(made), made.shape[1] // 18 * 64 if kind == "Q2_0" else 512), kind)
+    writer.begin()
+    writer.write("a.weight", data)
+    writer.commit()
+    found = gguf_forge.check(path, data=True).findings
+    assert [f.rule for f in found] == ["big-endian", rule]
+    assert text in found[1].text
+
+
+@pytest.mark.parametrize("kind", [t.name for t in TENSOR_TYPES.values() if t.quantized and t.encodes])
+def test_good_blocks_are_clean_in_both_orders(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    with gguf_forge.GGUFWriter(path, {"general.type": "imatrix"}) as writer:
+        rows = np.random.default_rng(5).normal(0, 1, (4, 512)).astype(np.float32)
+        writer.add_tensor("a.weight", gguf_forge.quantize(rows, kind, imatrix=np.ones(512, np.float32)), kind)
+    assert gguf_forge.check(path, data=True).findings == ()
+    assert [f.rule for f in gguf_forge.check(in_big_endian(path), data=True).findings] == ["big-endian"]

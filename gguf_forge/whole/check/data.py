@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.format.findings import ERROR, WARNING
+from gguf_forge.format.orders import NUMBERS, swapped
 from gguf_forge.format.reader import Tensor
 from gguf_forge.quant.codec import dequantize, first_not_finite
 from gguf_forge.types import TensorType
@@ -30,11 +31,13 @@ Q2_0_GROUP, Q2_0_BYTES, OTHER_GROUP, OTHER_BYTES = 64, 18, 128, 34
 
 @dataclass
 class Piece:
-    """Rows of a tensor as stored, from `first` on, and the order of its bytes."""
+    """Rows of a tensor from `first` on, in this machine's order of bytes, and as they are stored, in `order`."""
 
     kind: TensorType
     rows: Bytes
     first: int
+    stored: Bytes
+    order: str
 
     def place(self, at: int) -> str:
         """Where an element, or a block, stands."""
@@ -49,9 +52,10 @@ class Piece:
 def find_in_data(tensor: Tensor, order: str, told: Callable[[int], None]) -> Iterator[Said]:
     """All rules over one tensor; `order`: of its bytes ("<" or ">"), `told`: how many bytes were read.
 
-    Of each rule the first place is named. Blocks of big-endian files are not looked into.
+    Of each rule the first place is named. Blocks of a type whose numbers nobody knows are not looked into where they
+    are big-endian.
     """
-    if not tensor.nbytes or (order == ">" and tensor.type.quantized):
+    if not tensor.nbytes or (order == ">" and tensor.type.quantized and tensor.type.name not in NUMBERS):
         told(tensor.nbytes)
         return
     rules: dict[str, Callable[[Piece], Said | None]] = {}
@@ -62,7 +66,8 @@ def find_in_data(tensor: Tensor, order: str, told: Callable[[int], None]) -> Ite
     step = max(1, PIECE // tensor.row_bytes)
     for start in range(0, tensor.rows, step):
         rows = tensor.read_rows(start, min(start + step, tensor.rows))
-        piece = Piece(tensor.type, _native(rows, tensor.type) if order == ">" else rows, start)
+        native = swapped(rows, tensor.type).reshape(rows.shape) if order == ">" else rows
+        piece = Piece(tensor.type, native, start, rows, order)
         for name, rule in list(rules.items()):
             found = rule(piece)
             if found is not None:
@@ -75,10 +80,6 @@ def find_in_data(tensor: Tensor, order: str, told: Callable[[int], None]) -> Ite
         if found is not None:
             yield found
         told(rows.nbytes)
-
-
-def _native(rows: Bytes, kind: TensorType) -> Bytes:
-    return rows.view(f"u{kind.block_bytes}").byteswap().view(np.uint8) if kind.block_bytes > 1 else rows
 
 
 def _not_finite(piece: Piece) -> Said | None:
@@ -192,7 +193,7 @@ class _Groups:
         self.nbytes = nbytes
 
     def __call__(self, piece: Piece) -> Said | None:
-        raw = piece.rows.reshape(-1)
+        raw = piece.stored.reshape(-1)
         if piece.first:
             return None  # the first piece says enough
         raw = raw[: len(raw) // Q2_0_BYTES * Q2_0_BYTES]
@@ -200,14 +201,15 @@ class _Groups:
         there = there[: len(there) // OTHER_BYTES * OTHER_BYTES]
         if len(there) < 8 * OTHER_BYTES:
             return None
-        if _odd_scales(raw, Q2_0_BYTES) > 0.25 and _odd_scales(there, OTHER_BYTES) < 0.05:
+        here, other = (_odd_scales(part, step, piece.order) for part, step in ((raw, Q2_0_BYTES), (there, OTHER_BYTES)))
+        if here > 0.25 and other < 0.05:
             text = f"laid out in groups of {OTHER_GROUP} weights, as PrismML's llama.cpp does, not of {Q2_0_GROUP}"
             return "q2_0-groups", text, ERROR
         return None
 
 
-def _odd_scales(raw: Bytes, step: int) -> float:
+def _odd_scales(raw: Bytes, step: int, order: str) -> float:
     """The share of blocks whose first two bytes, as float16, are of another magnitude than those of most."""
-    scales = np.ascontiguousarray(raw.reshape(-1, step)[:, :2]).view("<u2").astype(np.int32)
+    scales = np.ascontiguousarray(raw.reshape(-1, step)[:, :2]).view(f"{order}u2").astype(np.int32)
     exponent = scales >> 10 & 31
     return float(np.mean((np.abs(exponent - np.median(exponent)) > 3) | (exponent == 31)))
