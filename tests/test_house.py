@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gguf_forge"
 CONVERTERS = ROOT / "converters"
 #: Lowest first. A module imports its own floor and those under it; what is not named here is a tool.
-FLOORS = ["errors", "signals", "system", "_core", "_native", "types", "results", "names"]
+FLOORS = ["errors", "closing", "signals", "system", "_core", "_native", "types", "results", "names"]
 FLOORS += ["remote", "format", "quant", "cuda", "source", "convert", "converters"]
 TOOLS, CLI, FACADE = len(FLOORS), len(FLOORS) + 1, len(FLOORS) + 2
 MAX_FILE, MAX_FUNCTION = 500, 60

@@ -10,7 +10,7 @@ import click
 
 from gguf_forge.cli import shards
 from gguf_forge.cli.options import PATH, STREAMABLE, destination, speaking
-from gguf_forge.cli.terminal import Terminal, size
+from gguf_forge.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from gguf_forge.whole.extract import Part
@@ -45,10 +45,4 @@ def command(
     assert to is not None
     with terminal.progress(source.name) as progress:
         made = extract_file(source, to, part, dry_run=dry_run, overwrite=not no_overwrite, progress=progress)
-    if as_json:
-        terminal.json(shards.plain(made))
-    elif dry_run:
-        shards.table(terminal, [made])
-    if not dry_run:
-        seconds = time.monotonic() - start
-        terminal.note(f"{made.path}: {len(made.tensors)} tensors, {size(made.nbytes)}, in {seconds:.1f} s")
+    shards.tell(terminal, made, start, as_json=as_json, dry_run=dry_run)

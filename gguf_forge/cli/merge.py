@@ -9,7 +9,7 @@ import click
 
 from gguf_forge.cli import shards
 from gguf_forge.cli.options import PATH, STREAMABLE, destination, speaking
-from gguf_forge.cli.terminal import Terminal, size
+from gguf_forge.cli.terminal import Terminal
 
 
 @click.command("merge")
@@ -51,10 +51,4 @@ def command(
             made = merge_files(
                 source, to, dry_run=dry_run, overwrite=not no_overwrite, delete=delete_splits, progress=progress
             )
-    if as_json:
-        terminal.json(shards.plain(made))
-    elif dry_run:
-        shards.table(terminal, [made])
-    if not dry_run:
-        seconds = time.monotonic() - start
-        terminal.note(f"{made.path}: {len(made.tensors)} tensors, {size(made.nbytes)}, in {seconds:.1f} s")
+    shards.tell(terminal, made, start, as_json=as_json, dry_run=dry_run)

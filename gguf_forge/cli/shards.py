@@ -1,7 +1,8 @@
-"""What commands that write shards share: sizes as llama-gguf-split takes them, and how shards are shown."""
+"""What commands share that write shards, or a file of them: sizes as llama-gguf-split takes them, and what is told."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,3 +70,14 @@ def table(terminal: Terminal, shards: Sequence[Shard]) -> None:
     for shard in shards:
         shown.add(shard.path, len(shard.tensors), size(shard.nbytes), shard.nbytes)
     terminal.show(shown)
+
+
+def tell(terminal: Terminal, made: Shard, start: float, *, as_json: bool, dry_run: bool) -> None:
+    """What a command has made, or would make, of one file; `start`: when it began, by time.monotonic."""
+    if as_json:
+        terminal.json(plain(made))
+    elif dry_run:
+        table(terminal, [made])
+    if not dry_run:
+        seconds = time.monotonic() - start
+        terminal.note(f"{made.path}: {len(made.tensors)} tensors, {size(made.nbytes)}, in {seconds:.1f} s")

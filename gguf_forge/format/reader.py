@@ -8,12 +8,12 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from gguf_forge.closing import Closing
 from gguf_forge.errors import IncompleteSetError, InvalidError, RequestError, UnsupportedError, escaped
 from gguf_forge.format import shards
 from gguf_forge.format.foreign import probably
@@ -28,9 +28,6 @@ from gguf_forge.remote.answers import NotThereError
 from gguf_forge.remote.location import Location, located
 from gguf_forge.results import fitting, float_dtype
 from gguf_forge.types import TENSOR_TYPES, TensorType
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -314,7 +311,7 @@ class Tensors(dict[str, Tensor]):
         return f"<Tensors: {len(self)}>"
 
 
-class GGUFFile:
+class GGUFFile(Closing):
     """An open GGUF file, or a set of shards as one model. A context manager; made by `open`.
 
     path: the file that was named. paths: all files of the set, in order. version: 2 or 3. endian: "little" or "big".
@@ -364,14 +361,6 @@ class GGUFFile:
         """Closes all files. Arrays that `data` gave stay valid; metadata and tensors can no longer be read."""
         for part in self.parts:
             part.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<GGUFFile {escaped(str(self.path))}: {len(self.metadata)} keys, {len(self.tensors)} tensors>"

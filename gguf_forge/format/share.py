@@ -20,19 +20,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gguf_forge.closing import Closing
 from gguf_forge.errors import FormatError, InvalidError, LimitError, OutputError, RequestError, TruncatedError, escaped
 from gguf_forge.format.atomic import AtomicFile
 from gguf_forge.format.mapped import open_regular, read_exactly
 from gguf_forge.format.pages import page_sum
 from gguf_forge.format.plan import FilePlan
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _HEAD = struct.Struct("<16sQ32s")
 _MAGIC = b"GGUF Forge part1"
@@ -222,7 +219,7 @@ def _digest(read: Callable[[memoryview, int], None], piece: Piece) -> str:
     return digest.hexdigest()
 
 
-class Share:
+class Share(Closing):
     """A share that is read: `part`, the `size` of the whole file, `facts` and `pieces`. A context manager.
 
     Raises InputError for what cannot be read, FormatError for what is no share, TruncatedError, InvalidError,
@@ -278,14 +275,6 @@ class Share:
             yield view
         if digest.hexdigest() != piece.sha256:
             raise InvalidError(f"{piece.nbytes} bytes are not as they were written", path=self.path, offset=piece.at)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the file."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.closing import Closing
 from gguf_forge.errors import InputError, InvalidError, RequestError, UnsupportedError
 from gguf_forge.format import reader
 from gguf_forge.quality.library import Library, library
@@ -30,7 +31,7 @@ F32 = 0
 MANY = 2**31
 
 
-class Model:
+class Model(Closing):
     """A model of a GGUF file (any shard of a set), loaded. `with Model(path) as model`, or close it.
 
     gpu_layers: how many layers a GPU gets, if the library has one (-1: all). path is checked as a GGUF file first.
@@ -118,12 +119,6 @@ class Model:
             self.library.llama_model_free(self._handle)
             self._handle = None
 
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
 
 @dataclass(frozen=True)
 class Product:
@@ -183,7 +178,7 @@ class Ending:
     weight: str
 
 
-class Session:
+class Session(Closing):
     """Evaluates windows of up to `context` tokens of a model, several at a time.
 
     observe: called with each product of a matrix and float32 inputs for which `wants(weight, rows)` holds, once it is
@@ -286,12 +281,6 @@ class Session:
             self.library.llama_batch_free(self._batch)
             self.library.llama_free(self._handle)
             self._handle = None
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def _require(self) -> Any:
         if self._handle is None:

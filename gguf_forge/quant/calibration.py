@@ -23,12 +23,12 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.closing import Closing
 from gguf_forge.errors import RecipeError, escaped
 from gguf_forge.format import reader, values
 from gguf_forge.format.layout import ValueType
@@ -62,7 +62,7 @@ class Covariance:
     shared_key: str
 
 
-class Calibration:
+class Calibration(Closing):
     """An open calibration file: `with Calibration.open(path) as calibration`, or close it. Moments are read when asked.
 
     imatrix: the importance matrix, as `load_imatrix` gives it. metadata: what is recorded of how it was made.
@@ -177,12 +177,6 @@ class Calibration:
     def close(self) -> None:
         """Closes the file."""
         self._gguf.close()
-
-    def __enter__(self) -> Calibration:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def _entry(self, name: str) -> _Entry | None:
         source = self._sources.get(name)

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, final
 
+from gguf_forge.closing import Closing
 from gguf_forge.errors import (
     ChangedInputError,
     CheckpointError,
@@ -67,7 +68,7 @@ _NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[a-z]+)", re.DOTALL)
 
 
 @final
-class Checkpoint:
+class Checkpoint(Closing):
     """An open checkpoint.
 
     `path` is the folder, `files` the weight files in the order they are read, `tensors` maps names to SourceTensor
@@ -181,14 +182,6 @@ class Checkpoint:
         """Release the files."""
         for file in self._inputs:
             file.close()
-
-    def __enter__(self) -> Checkpoint:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, native: bool = False) -> Checkpoint:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from gguf_forge import _native, system
+from gguf_forge.closing import Closing
 from gguf_forge.errors import ChangedInputError, FormatError, InputError, InvalidError, TruncatedError
 
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
@@ -21,7 +21,7 @@ _MAX_CALL = 1 << 30
 
 
 @final
-class InputFile:
+class InputFile(Closing):
     """A regular file held open for positioned reads from any thread.
 
     Opening never blocks (a FIFO is refused, not waited for). Raises InputError when the file cannot be opened,
@@ -112,14 +112,6 @@ class InputFile:
         if self._open:
             self._open = False
             os.close(self._fd)
-
-    def __enter__(self) -> InputFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int, int, int]:

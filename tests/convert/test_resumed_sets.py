@@ -11,9 +11,8 @@ import pytest
 
 import gguf_forge
 from gguf_forge import Splitting
-from gguf_forge.convert import resume
 from gguf_forge.errors import InvalidError, OutputError
-from gguf_forge.format.journal import read_journal
+from gguf_forge.format.journal import Journal, read_journal
 from tests.convert.resuming import CutOffError, f32, quantize, rows_kept
 from tests.whole.killing import Failing, killed, needs_fork
 
@@ -167,7 +166,7 @@ def test_a_whole_set_that_is_not_what_the_journal_says_is_refused(
     out = tmp_path / "out"
     out.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(resume.Journal, "remove", lambda self: self.close())
+        patch.setattr(Journal, "remove", lambda self: self.close())
         quantize(f32, out / "a.gguf", **CUT)
     assert sorted(os.listdir(out)) == [JOURNAL, *NAMES]
     spoil(out / NAMES[1])
