@@ -139,8 +139,6 @@ def _settle_alignment(
     field = f'key "{ALIGNMENT_KEY}"'
     if stated is None:
         chosen = DEFAULT_ALIGNMENT if alignment is None else alignment
-        if chosen != DEFAULT_ALIGNMENT:
-            metadata = {**metadata, ALIGNMENT_KEY: u32(chosen)}
     else:
         if stated.type is not ValueType.UINT32:
             raise InvalidError(f"must be UINT32, found {stated.type.name}", path=path, field=field)
@@ -149,4 +147,6 @@ def _settle_alignment(
             raise InvalidError(f"the metadata say {chosen}, the caller {alignment}", path=path, field=field)
     if chosen <= 0 or chosen & (chosen - 1):
         raise InvalidError(f"alignment {chosen} is not a power of two", path=path, field=field)
+    if stated is None and chosen != DEFAULT_ALIGNMENT:
+        metadata = {**metadata, ALIGNMENT_KEY: u32(chosen)}
     return chosen, metadata

@@ -177,7 +177,8 @@ def test_a_statement_of_model_signing_is_checked(
     assert [Path(f.path).name for f in found if f.field is None] == [changed.name]
     assert [f.severity for f in found] == ["error", "error"]
     for path in (("resources", 0, "digest"), ("resources",), ("provenance",), ("provenance", "buildDefinition")):
-        for other in (None, "00", [], "x"):
+        others: list[Any] = [None, "00", [], "x"]
+        for other in others:
             spoiled = json.loads(json.dumps(signable))
             inner = spoiled["predicate"]
             for key in path[:-1]:
