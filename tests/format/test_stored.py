@@ -192,9 +192,9 @@ def test_bytes_of_tensors_are_copied_in_pieces(tmp_path: Path) -> None:
 def test_a_written_file_is_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     out = GGUFWriter(path, {"k": 1})
-    assert not out.begun
+    before = out.begun
     out.begin()
-    assert out.begun
+    assert (before, out.begun) == (False, True)
     out.take_back()
     assert os.listdir(tmp_path) == []
     out = GGUFWriter(path, {"k": 1})
