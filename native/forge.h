@@ -134,8 +134,9 @@ int64_t forge_fit_scratch(const forge_backend *backend, int64_t width);
 
 /* Rows of floats, all finite, to blocks of a type, so that the error (value - x)' H (value - x) of each row is small.
  *
- * x_stride in floats, out_stride in bytes; rounds: 1 to 8, how often each block is done; again: how often
- * all columns are looked at again when the last is done (lattices: not). error[row] gets the error added.
+ * x_stride in floats, out_stride in bytes; rounds: 1 to 8, how often each block is done; again: how often all columns are
+ * looked at again when the last is done (lattices: not). error[row] gets the error added. It is infinite where a block's
+ * scale would be no number; that block has no scale.
  * Where fit->slot is given, columns of a sub-block (32 columns, or 16, as the type has them) stand together in x; the
  * others of its block too. FORGE_E_TYPE for types that are not fitted, and for lattices with slots, FORGE_E_WIDTH for a
  * width that is not of whole blocks. */

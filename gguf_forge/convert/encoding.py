@@ -129,26 +129,27 @@ def encode(
         parts = []
         for matrix, low, high in _spans(taken.start, taken.stop, height):
             part = rows[low - taken.start : high - taken.start]
-            made = None if metrics is None else _fitted(part, view, matrix, kind, metrics)
-            if made is None:
+            found = None if metrics is None else _fitted(part, view, matrix, kind, metrics)
+            if found is None or not found[1].all():
                 of_matrix = None if weights is None else weights[matrix if len(weights) > 1 else 0]
                 made = encoder.encode_rows(part, view.type, kind, of_matrix, low, strict)
-            parts.append(made)
+                parts.append(made if found is None else np.where(found[1][:, None], found[0], made))
+            else:
+                parts.append(found[0])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     except QuantError as error:
         raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
 
 
-def _fitted(rows: Array, view: View, matrix: int, kind: TensorType, metrics: Metrics) -> Array | None:
-    """Rows fitted against a matrix's covariance; None where there is none, or a number that no fit could take."""
+def _fitted(rows: Array, view: View, matrix: int, kind: TensorType, metrics: Metrics) -> tuple[Array, Array] | None:
+    """Rows fitted against a matrix's covariance, None where there is none; and which rows could be fitted."""
     metric = metrics.of(view.name, matrix, kind)
     if metric is None:
         return None
     values = encode_rows(rows, view.type, F32).view(np.float32).reshape(len(rows), view.width)
-    if not np.abs(values).max(initial=0) < FIT_REACH:  # a NaN is not below either
-        return None
-    made, _ = metric.encode(values, kind)
-    return made
+    near = np.abs(values).max(axis=1, initial=0) < FIT_REACH  # a NaN is not below either
+    made, errors = metric.encode(values if near.all() else np.where(near[:, None], values, np.float32(0)), kind)
+    return made, near & np.isfinite(errors)
 
 
 def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]:

@@ -250,7 +250,13 @@ V_FN void fit_block(const FitShape *s, int uneven, int sub, int mins, FitWork *k
     } else {
         fit_start(s, k, &now, at, d, encode);
     }
+    /* What there is where no round has an error that is a number, as a scale is none: zeros, whose error is infinite. */
+    memset(best, 0, sizeof *best);
     best->total = vf_set1(INFINITY);
+    for (int i = at; i < at + s->block; i++) {
+        k->best[i] = k->y[i] = vf_set1(0.f);
+        k->error[i] = vf_neg(k->w[i]);
+    }
     const int whole = s->form >= FIT_INTS, turns = s->form >= FIT_E8M0 ? 1 : rounds;
     if (turns > 1) {
         fit_target(k, at, s->block, u);

@@ -24,6 +24,7 @@ from gguf_forge.format import reader
 from gguf_forge.format.values import string
 from gguf_forge.format.writer import GGUFWriter
 from gguf_forge.quant.codec import quantize
+from gguf_forge.quant.fit import Metric
 from gguf_forge.types import tensor_type
 from tests.conftest import interrupter
 
@@ -248,3 +249,35 @@ def test_what_f16_cannot_hold_is_told(value: float, kind: str, found: bool, tmp_
     with pytest.raises(QuantError, match=r'^tensor "a": .*row 299, column 63') if found else nullcontext():
         run([of_array("a", array)], [strict], threads=1)
     strict.writer.abort()
+
+
+class _OneMetric:
+    """The same covariance for every tensor."""
+
+    def __init__(self, width: int) -> None:
+        self._metric = Metric(width, [(0, np.eye(width, dtype=np.float32) + np.float32(0.1))])
+
+    def of(self, *_: object) -> Metric:
+        return self._metric
+
+
+def test_rows_that_cannot_be_fitted_are_encoded_as_ggml_does() -> None:
+    """Each by itself: numbers that no fit could take, and a scale beyond its half float."""
+    rows = np.random.default_rng(0).standard_normal((6, 64), dtype=np.float32)
+    rows[1, 3] = -3e10
+    rows[2, 5] = 3e9
+    rows[4] *= 3e8
+    kind = tensor_type("Q4_0")
+    metrics: Any = _OneMetric(64)
+    taken = module.Run(of_array("a", rows), 0, 6)
+    made = module._encode(rows, taken, kind, None, False, metrics)
+    fitted = metrics.of().encode(rows[[0, 3, 5]], kind)[0]
+    np.testing.assert_array_equal(made[[0, 3, 5]], fitted)
+    assert not np.array_equal(fitted, quantize(rows[[0, 3, 5]], kind))
+    plain = module._encode(rows, taken, kind, None, False, None)
+    np.testing.assert_array_equal(made[[1, 2, 4]], plain[[1, 2, 4]])
+    alone = module._encode(rows[3:4], replace(taken, stop=1), kind, None, True, metrics)
+    np.testing.assert_array_equal(alone, made[3:4])
+    rows[3, 7] = np.nan
+    with pytest.raises(QuantError, match=r'tensor "a": Q4_0 cannot hold NaN or infinity, found at row 3, column 7'):
+        module._encode(rows, taken, kind, None, False, metrics)

@@ -26,7 +26,9 @@ from tests.fuzz.targets import TARGETS
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PLACE = Path(os.environ.get("FUZZ") or ROOT / "build" / "fuzz").resolve()
-SOURCES = ("tests/fuzz/core", "native/core", "native/grid", "native/lattice", "native/strided", "native/isa/scalar")
+#: What reads types, rows and widths that an input names: what it compares numbers with guides the search, too.
+COMPARING = ("native/core",)
+SOURCES = ("tests/fuzz/core", *COMPARING, "native/grid", "native/lattice", "native/strided", "native/isa/scalar")
 #: Vectors, whose code the checks of undefined behaviour make many times as large; `make sanitize` has these, too.
 VECTORS = ("native/isa/avx2", "native/isa/avx512", "native/isa/neon")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-gline-tables-only", "-ffp-contract=off")
@@ -35,21 +37,26 @@ COUNTED = "-fsanitize-coverage=inline-8bit-counters,pc-table"
 
 @dataclass(frozen=True)
 class Build:
-    """How the C targets are compiled: the program's name, flags of all sources but vectors, of these, and to link."""
+    """How the C targets are compiled: the program's name, flags of COMPARING, other sources, VECTORS, and to link."""
 
     name: str
+    comparing: tuple[str, ...]
     sources: tuple[str, ...]
     vectors: tuple[str, ...]
     link: str
 
+    def flags(self, source: str) -> tuple[str, ...]:
+        """Those of one source."""
+        kind = self.vectors if source in VECTORS else self.comparing if source in COMPARING else self.sources
+        return (*FLAGS, *kind)
 
+
+_ALL_CHECKS = ("-fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 CHECKED = Build(
-    "core",
-    ("-fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
-    ("-fsanitize=address", COUNTED),
-    "-fsanitize=fuzzer,address,undefined",
+    "core", _ALL_CHECKS, _ALL_CHECKS, ("-fsanitize=address", COUNTED), "-fsanitize=fuzzer,address,undefined"
 )
-PLAIN = Build("core-plain", ("-fsanitize=fuzzer-no-link",), (COUNTED,), "-fsanitize=fuzzer")
+#: As fast as it can be: only what the search is guided by is counted.
+PLAIN = Build("core-plain", ("-fsanitize=fuzzer-no-link",), ("-O2", COUNTED), ("-O2",), "-fsanitize=fuzzer")
 #: The targets of core.c, and the longest input of each: a block or two.
 IN_C = {
     "decode": 293, "encode_plain": 260, "encode_k": 260, "encode_iq": 260, "convert": 600, "floats8": 400,
@@ -91,28 +98,35 @@ def lacking() -> tuple[str | None, str | None]:
 
 
 def build(how: Build) -> Path:
-    """The program of the C targets, compiled again where a source has changed. Raises CalledProcessError."""
+    """The program of the C targets; sources that have changed are compiled again. Raises CalledProcessError."""
     folder = PLACE / how.name
     folder.mkdir(parents=True, exist_ok=True)
-    program, made = folder / "program", folder / "sources.sha256"
-    stamp = hashlib.sha256(repr((FLAGS, how)).encode())
     native = ROOT / "native"
-    for path in sorted([*native.rglob("*.[ch]"), *native.rglob("*.def"), HERE / "core.c"]):
-        stamp.update(path.read_bytes())
-    if program.exists() and made.exists() and made.read_text(encoding="ascii") == stamp.hexdigest():
-        return program
-    say(f"compiling {how.name}")
+    headers = hashlib.sha256()
+    for path in sorted([*native.rglob("*.h"), *native.rglob("*.def")]):
+        headers.update(path.read_bytes())
     objects, running = [], []
     for source in (*SOURCES, *VECTORS):
-        objects.append(str(folder / f"{source.replace('/', '_')}.o"))
-        flags = how.vectors if source in VECTORS else how.sources
-        words = ["clang", *FLAGS, *flags, "-c", f"{source}.c", "-o", objects[-1]]
-        running.append(subprocess.Popen(words, cwd=ROOT))
-    failed = [process.args for process in running if process.wait()]
-    if failed:
-        raise subprocess.CalledProcessError(1, str(failed[0]))
-    subprocess.run(["clang", how.link, *objects, "-lm", "-o", str(program)], check=True)
-    made.write_text(stamp.hexdigest(), encoding="ascii")
+        made = folder / f"{source.replace('/', '_')}.o"
+        words = ["clang", *how.flags(source), "-c", f"{source}.c", "-o", str(made)]
+        stamp = headers.copy()
+        stamp.update(repr(words).encode() + (ROOT / f"{source}.c").read_bytes())
+        objects.append(str(made))
+        kept = made.with_suffix(".sha256")
+        if not (made.exists() and kept.exists() and kept.read_text(encoding="ascii") == stamp.hexdigest()):
+            kept.unlink(missing_ok=True)
+            running.append((subprocess.Popen(words, cwd=ROOT), kept, stamp.hexdigest()))
+    if running:
+        say(f"compiling {how.name}")
+    for process, kept, digest in running:
+        if not process.wait():
+            kept.write_text(digest, encoding="ascii")
+    for process, _, _ in running:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    program = folder / "program"
+    if running or not program.exists():
+        subprocess.run(["clang", how.link, *objects, "-lm", "-o", str(program)], check=True)
     return program
 
 

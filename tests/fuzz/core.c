@@ -53,6 +53,15 @@ static void take_bytes(Input *in, uint8_t *to, size_t n)
     in->left -= some;
 }
 
+/* 2^e, for e from -126 to 127. */
+static float power(int e)
+{
+    const uint32_t bits = (uint32_t)(e + 127) << 23;
+    float made;
+    memcpy(&made, &bits, sizeof made);
+    return made;
+}
+
 /* n floats as one of four forms: any bits; halves; a byte each from 2^-30 on upwards; small whole numbers. */
 static void take_floats(Input *in, int form, float *to, int64_t n)
 {
@@ -68,10 +77,10 @@ static void take_floats(Input *in, int form, float *to, int64_t n)
         switch (form) {
         case 1:
             memcpy(&half, raw + 2 * i, 2);
-            to[i] = ldexpf((float)(half & 0x3ff) + (half & 0x7c00 ? 1024.0f : 0.0f), (half >> 10 & 31) - 25);
+            to[i] = ((float)(half & 0x3ff) + (half & 0x7c00 ? 1024.0f : 0.0f)) * power((half >> 10 & 31) - 25);
             to[i] = half & 0x8000 ? -to[i] : to[i];
             break;
-        case 2: to[i] = ldexpf((float)((raw[i] & 1) + 2), (raw[i] >> 1 & 63) - 31) * (raw[i] & 128 ? -1.0f : 1.0f); break;
+        case 2: to[i] = (float)((raw[i] & 1) + 2) * power((raw[i] >> 1 & 63) - 31) * (raw[i] & 128 ? -1.0f : 1.0f); break;
         default: to[i] = (float)(int8_t)raw[i] * 0.0078125f; break;
         }
     }
@@ -95,7 +104,7 @@ static void same_bytes(const void *a, const void *b, size_t n, const char *where
 
 static void same_floats(const float *a, const float *b, int64_t n, const char *where)
 {
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; memcmp(a, b, (size_t)n * sizeof *a) && i < n; i++) {
         require(memcmp(a + i, b + i, sizeof *a) == 0 || (isnan(a[i]) && isnan(b[i])),
                 "instruction sets make different floats", where);
     }
@@ -150,7 +159,8 @@ static void decode(Input *in)
 static void encode(Input *in, const forge_type *t)
 {
     const int flags = take(in), form = flags & 3, off = flags >> 2 & 3, strict = flags >> 4 & 1;
-    const int64_t width = t->block * (1 + (flags >> 6 & 1)), rows = 1 + (flags >> 7 & 1);
+    /* One block, or two, beside or below each other, whose lanes must not be mixed up. */
+    const int64_t width = t->block * (1 + (flags >> 6 == 2)), rows = 1 + (flags >> 6 == 3);
     const int weighing = (flags >> 5 & 1) || (t->kind & FORGE_KIND_NEEDS_WEIGHTS);
     float *x = malloc((size_t)(rows * width) * sizeof *x), *w = malloc((size_t)width * sizeof *w);
     take_floats(in, form, x, rows * width);
@@ -220,7 +230,7 @@ static void convert(Input *in)
     const forge_type *b = to >= 0 && to < TYPES ? rows_by_id[to] : NULL;
     const int known = a && b && a->block && b->block && a->decodes && b->encodes;
     const int whole = known && rows >= 0 && width >= 0 && width % a->block == 0 && width % b->block == 0;
-    if (whole && rows * width > 1024) {
+    if (whole && rows * width > 512) {
         return; /* as much as is asked for is not there */
     }
     const size_t taken = whole ? bytes_of(a, rows * width) : 0, size = whole ? bytes_of(b, rows * width) : 0;
@@ -254,7 +264,7 @@ static void floats8(Input *in)
     const int64_t group = (int64_t)take(in) - 1, groups = group > 0 ? (width + group - 1) / group : 0;
     const forge_type *t = id < TYPES ? rows_by_id[id] : NULL;
     const size_t size = t && t->block ? bytes_of(t, rows * width) + (size_t)t->bytes : 0;
-    if (slow && width > 256) {
+    if (rows * width > (slow ? 256 : 512)) {
         return;
     }
     uint8_t *codes = malloc((size_t)(rows * width));
@@ -394,60 +404,111 @@ static void moments(Input *in)
     free(slices);
 }
 
-/* A covariance of a few vectors, with more or less on its diagonal, and rows fitted against it. */
+/* A covariance, factored on each instruction set. */
+typedef struct {
+    forge_fit with[MOST_ISAS];
+    int made, bad; /* bad: not positive definite */
+} Factored;
+
+/* Out of n columns of three vectors, and what is added to its diagonal. */
+static void factor(Factored *f, const float *vectors, int64_t n, float ridge)
+{
+    const size_t size = (size_t)(n * n) * sizeof(float);
+    float *h = malloc(size), *spoilt = malloc(size);
+    int64_t first = -1;
+    for (int64_t r = 0; r < n; r++) {
+        for (int64_t c = 0; c <= r; c++) {
+            float sum = r == c ? ridge : 0;
+            for (int v = 0; v < 3; v++) {
+                sum += vectors[v * n + r] * vectors[v * n + c];
+            }
+            h[r * n + c] = h[c * n + r] = sum;
+        }
+    }
+    for (int i = 0; i < isa_count; i++) {
+        const int64_t chunks = (n + 255) / 256;
+        f->with[i] = (forge_fit){n, malloc((size_t)n * 4), malloc((size_t)n * 1024), malloc((size_t)(n * n) * 2),
+                                 malloc((size_t)(n * chunks) * 4), malloc((size_t)n * 1024), NULL};
+        memcpy(spoilt, h, size);
+        const int64_t bad = forge_fit_prepare(isas[i], spoilt, &f->with[i]);
+        first = i ? first : bad;
+        require(bad == first && bad >= -1 && bad < n, "instruction sets factor differently", "fit");
+    }
+    f->made = 1;
+    f->bad = first >= 0;
+    free(h);
+    free(spoilt);
+}
+
+static void forget(Factored *f)
+{
+    for (int i = 0; i < isa_count; i++) {
+        free(f->with[i].d);
+        free(f->with[i].inner);
+        free(f->with[i].outer);
+        free(f->with[i].outer_unit);
+        free(f->with[i].own);
+    }
+}
+
+/* One of eight covariances of 256 columns, which are factored once: that takes as long as a thousand fits. */
+static const Factored *known_covariance(int which)
+{
+    static Factored kept[8];
+    if (!kept[which].made) {
+        float vectors[3 * 256];
+        uint32_t state = (uint32_t)which;
+        for (int i = 0; i < 3 * 256; i++) {
+            state = state * 1664525u + 1013904223u;
+            vectors[i] = (float)(int8_t)(state >> 24) * 0.0078125f;
+        }
+        factor(&kept[which], vectors, 256, power(-3 * which));
+    }
+    return &kept[which];
+}
+
+/* A row fitted against a covariance: of some columns, of the input's vectors; of 256, one that is known. */
 static void fit(Input *in)
 {
-    const int id = take(in) % TYPES, flags = take(in), known = rows_by_id[id] && rows_by_id[id]->block;
-    const int64_t block = known && rows_by_id[id]->block > 32 ? rows_by_id[id]->block : 32, n = flags & 1 ? 2 * block : block;
-    const int64_t chunks = (n + 255) / 256, rows = 1 + (flags >> 1 & 1);
-    float *vectors = malloc((size_t)(3 * n) * sizeof *vectors), *x = malloc((size_t)(rows * n) * sizeof *x);
-    const float ridge = ldexpf(1, (take(in) & 31) - 24);
-    take_floats(in, 3, vectors, 3 * n);
-    take_floats(in, 1 + (flags >> 2 & 1) * 2, x, rows * n);
-    const size_t size = known ? bytes_of(rows_by_id[id], rows * n) : 0;
+    static const int small[] = {2, 3, 6, 7, 8, 20, 39, 40, 41, 42}, large[] = {10, 11, 12, 13, 14, 16, 17, 18, 19, 21, 22, 23,
+                                                                              29, 34, 35};
+    const int which = take(in), flags = take(in), wide = (which & 7) == 7;
+    const int id = which == 255 ? flags % TYPES
+                   : wide       ? large[(which >> 3) % (int)(sizeof large / sizeof *large)]
+                                : small[which % (int)(sizeof small / sizeof *small)];
+    const forge_type *t = rows_by_id[id];
+    const int64_t block = t && t->block > 32 ? t->block : 32, n = wide ? 256 : block, rows = 1 + (flags >> 1 & 1);
+    float x[2 * 256], vectors[3 * 256];
+    Factored own = {.made = 0};
+    const Factored *against = &own;
+    const int amount = take(in);
+    take_floats(in, flags >> 2 & 1 ? 3 : 1, x, rows * n);
+    if (wide) {
+        against = known_covariance(amount & 7);
+    } else {
+        take_floats(in, 3, vectors, 3 * n);
+        factor(&own, vectors, n, power((amount & 31) - 24));
+    }
+    const size_t size = t && t->block ? bytes_of(t, rows * n) : 0;
     void *held[MOST_ISAS];
     double errors[MOST_ISAS][2] = {{0}};
-    int64_t bad[MOST_ISAS];
     int status[MOST_ISAS];
-    for (int i = 0; i < isa_count; i++) {
-        float *h = malloc((size_t)(n * n) * sizeof *h);
-        for (int64_t r = 0; r < n; r++) {
-            for (int64_t c = 0; c < n; c++) {
-                h[r * n + c] = r == c ? ridge : 0;
-                for (int v = 0; v < 3; v++) {
-                    h[r * n + c] += vectors[v * n + r] * vectors[v * n + c];
-                }
-            }
-        }
-        const forge_fit memory = {n, malloc((size_t)n * 4), malloc((size_t)n * 1024), malloc((size_t)(n * n) * 2),
-                                  malloc((size_t)(n * chunks) * 4), malloc((size_t)n * 1024), NULL};
-        held[i] = malloc(size + 1);
+    for (int i = 0; i < isa_count && !against->bad; i++) {
         void *scratch = malloc((size_t)forge_fit_scratch(isas[i], n));
-        bad[i] = forge_fit_prepare(isas[i], h, &memory);
-        require(bad[i] == bad[0] && bad[0] >= -1 && bad[0] < n, "instruction sets factor differently", "fit");
-        if (bad[0] < 0) {
-            const int64_t row_bytes = (int64_t)size / rows;
-            status[i] = forge_fit_rows(isas[i], &memory, id, x, n, held[i], row_bytes, rows, 1 + (flags >> 3 & 1),
-                                       flags >> 4 & 1, errors[i], scratch);
-            require(status[i] == status[0], "instruction sets refuse differently", "fit");
-            if (status[0] == FORGE_OK) {
-                same_bytes(held[0], held[i], size, rows_by_id[id]->name);
-                same_bytes(errors[0], errors[i], sizeof errors[0], "errors of fits");
-            }
+        held[i] = malloc(size + 1);
+        status[i] = forge_fit_rows(isas[i], &against->with[i], id, x, n, held[i], (int64_t)size / rows, rows,
+                                   1 + (flags >> 3 & 1), flags >> 4 & 1, errors[i], scratch);
+        require(status[i] == status[0], "instruction sets refuse differently", "fit");
+        if (status[0] == FORGE_OK) {
+            same_bytes(held[0], held[i], size, t->name);
+            same_bytes(errors[0], errors[i], sizeof errors[0], "errors of fits");
         }
-        free(h);
-        free(memory.d);
-        free(memory.inner);
-        free(memory.outer);
-        free(memory.outer_unit);
-        free(memory.own);
         free(scratch);
     }
-    for (int i = 0; i < isa_count; i++) {
+    for (int i = 0; i < isa_count && !against->bad; i++) {
         free(held[i]);
     }
-    free(vectors);
-    free(x);
+    forget(&own);
 }
 
 /* Pieces of a file of 4096 bytes, 2048 of them in a block with its edge at the file's end. */

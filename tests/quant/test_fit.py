@@ -208,6 +208,32 @@ def test_zeros_and_extremes_stay_finite(name: str, metric: Metric) -> None:
     assert not values[0].any()
 
 
+@pytest.mark.parametrize("isa", _native.isa_names())
+@pytest.mark.parametrize("name", sorted(FITTED))
+def test_a_block_without_a_scale_is_the_same_whatever_memory_holds(
+    name: str, isa: str, h: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scale beyond a half's range, in a type whose scales are halves, is none: the block's error is infinite."""
+    kind = tensor_type(name)
+    rows = np.full((2, WIDTH), 0.5, np.float32)
+    rows[0] = np.where(np.arange(WIDTH) % 2, 5e8, -5e8)
+    fit = _native.Fit(WIDTH, isa=isa)
+    assert fit.prepare(h / np.trace(h) * len(h) + np.float32(DAMPING) * np.eye(WIDTH, dtype=np.float32)) == -1
+    made = []
+    for byte in (b"\0", b"\x55", b"\xff"):
+        memory = bytearray(byte * _native._lib.forge_fit_scratch(_native.backend(isa), WIDTH))
+        monkeypatch.setattr(_native, "_unfilled", lambda *_, memory=memory: _native._ffi.from_buffer(memory))
+        out, errors = np.zeros((2, kind.row_bytes(WIDTH)), np.uint8), np.zeros(2)
+        assert fit.rows(kind.id, rows, out, 2, errors) == _native.OK
+        made.append((out.tobytes(), errors.tobytes()))
+    assert len({*made}) == 1
+    assert np.isfinite(errors[1])
+    assert np.isfinite(errors[0]) == (name in FEW_LEVELS | LATTICES | {"MXFP4", "NVFP4"})
+    values = dequantize(out, kind)
+    assert np.isfinite(values[1]).all()
+    assert name in LATTICES or np.isfinite(values[0]).all()
+
+
 def test_a_singular_covariance_is_damped_and_nonsense_refused() -> None:
     kind = tensor_type("Q4_0")
     x = np.random.default_rng(2).standard_normal((3, 64)).astype(np.float32)
