@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,57 @@ def test_sharing_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         file.share(0, 0, 0, EXTENT)
     assert caught.value.path == str(tmp_path / "a")
     file.discard()
+
+
+def test_a_claim_of_rows_that_do_not_begin_at_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    left(path)
+    out = declared(path)
+    out.begin(keep=lambda: True)
+    out.claim("a", 1, 2)
+    out.write("a", ROW, 0)
+    out.claim("b", 0, 1)
+    out.write("b", ROW + 1, 1)
+    out.commit()
+    with reader.open(path) as file:
+        assert file.tensors["a"].dequantize().tolist() == [ROW.tolist(), (ROW + 1).tolist()]
+
+
+def test_a_file_without_tensors_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    for keep in (None, lambda: True):
+        out = GGUFWriter(path, {"k": 1})
+        out.begin(keep)
+        out.spare(keep is None)
+        if keep is None:
+            out.abort()
+    out.commit()
+    with reader.open(path) as file:
+        assert file.metadata["k"] == 1
+
+
+def test_what_cannot_be_shared_is_told_so_whatever_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = GGUFWriter(tmp_path / "a.gguf", {"k": 1})
+    out.declare("a", (3 * EXTENT,), "I8")
+    plan = out.begin()
+    at = plan.tensors["a"].offset % EXTENT
+    monkeypatch.setattr(AtomicFile, "share", lambda *_: False)
+    assert out.share_bytes("a", 0, at, 3 * EXTENT) == (0, 0)
+    assert out.share_bytes("a", 0, at + 1, 3 * EXTENT) == (0, 0)
+    assert out.share_bytes("a", 0, at, 3 * EXTENT - 1) == (0, 0)
+    monkeypatch.setattr(AtomicFile, "share", lambda *_: True)
+    first = -at % EXTENT
+    assert out.share_bytes("a", 0, at, 3 * EXTENT) == (first, first + (3 * EXTENT - first) // EXTENT * EXTENT)
+    out.abort()
+
+
+def test_a_block_that_raises_closes_its_writer(tmp_path: Path) -> None:
+    out = GGUFWriter(tmp_path / "a.gguf", {"k": 1})
+    with suppress(KeyError), out:
+        out.begin()
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OutputError, match="the writer is closed"):
+        out.add("l", 2)
