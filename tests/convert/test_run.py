@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from gguf_forge.convert import run as module
+from gguf_forge.convert.encoding import Run, encode
 from gguf_forge.convert.run import Target, run, source_bytes
 from gguf_forge.convert.view import Array, View, of_array
 from gguf_forge.errors import QuantError
@@ -269,15 +270,15 @@ def test_rows_that_cannot_be_fitted_are_encoded_as_ggml_does() -> None:
     rows[4] *= 3e8
     kind = tensor_type("Q4_0")
     metrics: Any = _OneMetric(64)
-    taken = module.Run(of_array("a", rows), 0, 6)
-    made = module._encode(rows, taken, kind, None, False, metrics)
+    taken = Run(of_array("a", rows), 0, 6)
+    made = encode(rows, taken, kind, None, False, metrics)
     fitted = metrics.of().encode(rows[[0, 3, 5]], kind)[0]
     np.testing.assert_array_equal(made[[0, 3, 5]], fitted)
     assert not np.array_equal(fitted, quantize(rows[[0, 3, 5]], kind))
-    plain = module._encode(rows, taken, kind, None, False, None)
+    plain = encode(rows, taken, kind, None, False, None)
     np.testing.assert_array_equal(made[[1, 2, 4]], plain[[1, 2, 4]])
-    alone = module._encode(rows[3:4], replace(taken, stop=1), kind, None, True, metrics)
+    alone = encode(rows[3:4], replace(taken, stop=1), kind, None, True, metrics)
     np.testing.assert_array_equal(alone, made[3:4])
     rows[3, 7] = np.nan
     with pytest.raises(QuantError, match=r'tensor "a": Q4_0 cannot hold NaN or infinity, found at row 3, column 7'):
-        module._encode(rows, taken, kind, None, False, metrics)
+        encode(rows, taken, kind, None, False, metrics)

@@ -224,7 +224,7 @@ def test_a_block_without_a_scale_is_the_same_whatever_memory_holds(
         memory = bytearray(byte * _native._lib.forge_fit_scratch(_native.backend(isa), WIDTH))
         monkeypatch.setattr(_native, "_unfilled", lambda *_, memory=memory: _native._ffi.from_buffer(memory))
         out, errors = np.zeros((2, kind.row_bytes(WIDTH)), np.uint8), np.zeros(2)
-        assert fit.rows(kind.id, rows, out, 2, errors) == _native.OK
+        assert fit.rows(kind.id, rows, out, 2, 1, errors) == _native.OK
         made.append((out.tobytes(), errors.tobytes()))
     assert len({*made}) == 1
     assert np.isfinite(errors[1])
