@@ -101,7 +101,8 @@ class Stream(Session):
         self._windows = windows
         self.operations: list[Any] = []
         most = max(1, LOGITS // (count * model.vocabulary_size))
-        self._wanted = np.arange(context) % -(-context // most) == 0
+        step = -(-context // most)
+        self._wanted = np.arange(context) % step == step - 1  # not the first, which is often like no other
         super().__init__(
             model,
             context,

@@ -50,7 +50,8 @@ LEAST = 0.1
 DAMPING = 0.01
 #: Columns that are corrected together at most: an equation of as many unknowns is solved for them.
 WIDTH = 8192
-#: From so many tokens for each column on moments are those of the copy, though the calibration's are of more tokens.
+#: From so many tokens for each column on moments are those of the copy, though the calibration's are of more tokens. With
+#: fewer the calibration's stand in, and nothing is corrected: the difference of so few tokens is not that of the model.
 MANY = 8
 #: Tokens whose products are added up at a time.
 PANEL = 4096
@@ -219,31 +220,34 @@ def relative(pair: Pair, weights: Floats) -> Pair:
 class _Inputs:
     """The moments of a product's inputs in both copies."""
 
-    def __init__(self, blocks: Sequence[tuple[int, Floats]], cross: Floats, tokens: int) -> None:
-        """blocks: X^'X^ / N, (first column, (b, b)); cross: (X - X^)'X^ / N (n, n)."""
+    def __init__(self, blocks: Sequence[tuple[int, Floats]], cross: Floats | None, tokens: int, width: int) -> None:
+        """blocks: X^'X^ / N, (first column, (b, b)); cross: (X - X^)'X^ / N (n, n), None for no correction."""
         self._metrics: dict[Layout, Metric] = {}
-        self._blocks, self._cross = blocks, cross
-        self._keep = tokens / (tokens + len(cross))
+        self._blocks, self._cross, self._width = blocks, cross, width
+        self._keep = tokens / (tokens + width)
 
     @classmethod
     def of(cls, first: Floats, second: Floats, known: Sequence[tuple[int, Floats]] | None) -> _Inputs:
         """Of inputs (tokens, width) in both copies. known: moments of more tokens, in place of the second copy's."""
         tokens, width = second.shape
-        blocks = known if known is not None else _moments(second)
+        if known is not None:
+            return cls(known, None, tokens, width)
         cross = np.zeros((width, width), np.float32)
         for at in range(0, tokens, PANEL):
             mine = second[at : at + PANEL]
             cross += (first[at : at + PANEL] - mine).T @ mine
-        return cls(blocks, cross / np.float32(tokens), tokens)
+        return cls(_moments(second), cross / np.float32(tokens), tokens, width)
 
     def metric(self, layout: Layout) -> Metric:
         """What rows in such blocks are fitted against: the moments in the second copy."""
         if layout not in self._metrics:
-            self._metrics[layout] = Metric(len(self._cross), self._blocks, layout)
+            self._metrics[layout] = Metric(self._width, self._blocks, layout)
         return self._metrics[layout]
 
     def corrected(self, weights: Floats, pair: Pair) -> Floats:
         """The matrix (rows, width) that gives of the second copy's inputs what `weights` give of the first's."""
+        if self._cross is None:
+            return weights
         wanted = weights @ self._cross
         if pair.residuals is not None:
             first, second = pair.residuals
