@@ -71,6 +71,9 @@ test-cuda-host: $(VENV)/.test ## the kernels compiled for the host, on an emulat
 	CUDA_HOST=1 $(BIN)/python -m pytest tests/cuda
 	bash tests/cuda/sanitize.sh $(abspath $(BIN)/python)
 
+test-cuda: ## on a GPU, without network or install: every kernel against the core, and a table, also in build/cuda-table.md
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.cuda $(GIVEN)
+
 count-neon: ## docs/neon.md: instructions a weight of plain C and NEON, counted under qemu-user
 	bash tests/native/count_neon.sh
 
@@ -135,4 +138,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants
+.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants

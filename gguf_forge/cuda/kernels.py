@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -95,15 +96,21 @@ class Kernels:
 
         The context is current. Raises CudaError.
         """
+        self.prepared(name, units, stream, *arguments)()
+
+    def prepared(self, name: str, units: int, stream: Any, *arguments: Any) -> Callable[[], None]:
+        """What starts a kernel so, as often as it is called."""
         row, function = self.launches.get(name), self._function(name)
         assert row is not None
         ffi = self.context.driver.ffi
         held = [ffi.new(f"{kind}[1]", [value]) for kind, value in arguments]
         pointers = ffi.new("void *[]", [ffi.cast("void *", each) for each in held])
-        grid = row.grid(units)
-        self.context.driver.call(
-            "cuLaunchKernel", function, grid, 1, 1, row.threads, 1, 1, 0, stream, pointers, ffi.NULL
-        )
+        grid, threads, call = row.grid(units), row.threads, self.context.driver.call
+
+        def start(held: Any = held) -> None:
+            call("cuLaunchKernel", function, grid, 1, 1, threads, 1, 1, 0, stream, pointers, ffi.NULL)
+
+        return start
 
     def _function(self, name: str) -> Any:
         with self._lock:
