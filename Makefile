@@ -67,6 +67,10 @@ test-neon: ## the NEON kernels, cross-compiled and run under qemu-user
 cuda: ## build/cuda/: the kernels for every GPU architecture by nvcc, without a GPU, and what resources they take
 	$(PYTHON) native/cuda/build.py build/cuda $(ARCHITECTURES)
 
+cuda-wheel: ## dist/: the kernels of build/cuda (made first if they are not there) as a wheel of their own, gguf-forge[cuda]
+	test -f build/cuda/kernels.json || $(MAKE) cuda
+	$(PYTHON) native/cuda/wheel.py build/cuda dist
+
 test-cuda-host: $(VENV)/.test ## the kernels compiled for the host, on an emulated GPU, plain and under ASan and UBSan
 	CUDA_HOST=1 $(BIN)/python -m pytest tests/cuda
 	bash tests/cuda/sanitize.sh $(abspath $(BIN)/python)
@@ -138,4 +142,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda test-cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants
+.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda cuda-wheel test-cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants

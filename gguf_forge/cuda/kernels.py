@@ -1,15 +1,18 @@
 """The kernels' files as `make cuda` makes them, loaded into a context, and launches computed from kernels.json.
 
-GGUF_FORGE_KERNELS names their folder. native/cuda/launch.h says what each kernel is given. Knows no arrays.
+GGUF_FORGE_KERNELS names their folder, else they are the package gguf_forge_cuda, which has no code.
+native/cuda/launch.h says what each kernel is given. Knows no arrays.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,7 +23,9 @@ from gguf_forge.cuda.driver import CudaError
 
 VARIABLE = "GGUF_FORGE_KERNELS"
 LIST = "kernels.json"
-MISSING = f"the kernels are missing: name the folder that `make cuda` made in {VARIABLE}"
+#: The package of kernels alone, and the extra that brings it.
+PACKAGE, EXTRA = "gguf_forge_cuda", "gguf-forge[cuda]"
+MISSING = f"the kernels are missing: pip install '{EXTRA}', or name the folder that `make cuda` made in {VARIABLE}"
 
 #: How a fatbin begins: a magic number, its version, bytes of this head, and bytes of what follows.
 HEAD, MAGIC = struct.Struct("<IHHQ"), 0xBA55ED50
@@ -42,13 +47,32 @@ class Launch:
 
 
 def find_kernels() -> Path:
-    """The kernels' folder: GGUF_FORGE_KERNELS. Raises CudaError."""
+    """The kernels' folder: GGUF_FORGE_KERNELS, or that of the installed package. Raises CudaError."""
     named = os.environ.get(VARIABLE)
     if not named:
-        raise CudaError(MISSING)
+        return _installed()
     if not os.path.isfile(os.path.join(named, LIST)):
         raise CudaError(f"no kernels there: {LIST} is missing", path=named, field=VARIABLE)
     return Path(named)
+
+
+def _installed() -> Path:
+    """The folder of the package of kernels, which is of this package's version. Raises CudaError."""
+    try:
+        package = importlib.import_module(PACKAGE)
+        found = str(package.__version__)
+    except (ImportError, AttributeError):
+        raise CudaError(MISSING) from None
+    try:
+        ours = version("gguf-forge")
+    except PackageNotFoundError:  # a source tree
+        ours = found
+    if found != ours:
+        raise CudaError(f"the kernels are of version {found}, and this is {ours}: pip install --upgrade '{EXTRA}'")
+    folder = Path(str(package.__file__)).parent
+    if not (folder / LIST).is_file():
+        raise CudaError(f"no kernels there: {LIST} is missing", path=folder)
+    return folder
 
 
 def read_launches(folder: Path) -> dict[str, Launch]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import gguf_forge
 from gguf_forge import cuda
 from gguf_forge.cuda.driver import CudaError, driver
+from gguf_forge.cuda.kernels import find_kernels
 from gguf_forge.types import TENSOR_TYPES
 from tests.cuda.card import RESULTS, Card, Row, Sizes, processors, same_floats
 
@@ -62,11 +64,14 @@ def run(given: argparse.Namespace) -> int:
 
 
 def prepare(ordinal: int) -> None:
-    """Has kernels where none are named: those in build/cuda, or made there for this device by nvcc."""
+    """Has kernels where none are named: those in build/cuda, or installed, or made for this device by nvcc."""
     if os.environ.get("GGUF_FORGE_KERNELS"):
         return
     folder = ROOT / "build/cuda"
     if not (folder / "kernels.json").exists():
+        with suppress(CudaError):
+            find_kernels()
+            return
         if shutil.which("nvcc") is None:
             raise CudaError("no kernels in build/cuda, and no nvcc to make them: run `make cuda` where there is one")
         from gguf_forge.cuda.context import Context
