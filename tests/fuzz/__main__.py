@@ -1,10 +1,11 @@
 """Fuzzing guided by coverage: `python -m tests.fuzz [TARGET...]`, all targets unless some are named.
 
 SECONDS: of each target (default: 180 for all of them together); RUNS: executions of each target, instead; 0 goes
-through the corpora once. FUZZ: the folder that corpora grow in (default build/fuzz); what is found goes to FUZZ/finds,
-and the command ends with 1. The C core is compiled by clang with its fuzzer's runtime and sanitizers, once; PLAIN=1
-compiles it without sanitizers, which goes some five times as fast: for long searches, of which the sanitizers are shown
-the corpus afterwards. Without clang, or without atheris for Python, a line says what is left out.
+through the corpora once. AT_ONCE: so many targets run beside each other (default 1). FUZZ: the folder that corpora grow
+in (default build/fuzz); what is found goes to FUZZ/finds, and the command ends with 1. The C core is compiled by clang
+with its fuzzer's runtime and sanitizers, once; PLAIN=1 compiles it without sanitizers, which goes some five times as
+fast: for long searches, of which the sanitizers are shown the corpus afterwards. Without clang, or without atheris for
+Python, a line says what is left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,15 +186,18 @@ def main(names: list[str]) -> int:
     how = PLAIN if os.environ.get("PLAIN") else CHECKED
     program = build(how) if any(name in IN_C for name in chosen) else None
     say("| target | executions | edges | features | a second | finds |\n|:-|-:|-:|-:|-:|-:|")
-    found = False
-    for name in chosen:
+
+    def one(name: str) -> Outcome:
         if name in IN_C:
-            ended = fuzz(name, [str(program), name], IN_C[name], seeds.blocks(name), bounds)
-        else:
-            words = [sys.executable, "-m", "tests.fuzz.in_python", name]
-            ended = fuzz(name, words, TARGETS[name].most, TARGETS[name].seeds(), bounds)
-        found |= ended.found
-        say(ended.row())
+            return fuzz(name, [str(program), name], IN_C[name], seeds.blocks(name), bounds)
+        words = [sys.executable, "-m", "tests.fuzz.in_python", name]
+        return fuzz(name, words, TARGETS[name].most, TARGETS[name].seeds(), bounds)
+
+    found = False
+    with ThreadPoolExecutor(int(os.environ.get("AT_ONCE") or 1)) as pool:
+        for ended in pool.map(one, chosen):
+            found |= ended.found
+            say(ended.row())
     if found:
         say(f"found: {PLACE}/finds, and how in {PLACE}/TARGET.log")
     return int(found)
