@@ -1,11 +1,12 @@
 """Fuzzing guided by coverage: `python -m tests.fuzz [TARGET...]`, all targets unless some are named.
 
 SECONDS: of each target (default: 180 for all of them together); RUNS: executions of each target, instead; 0 goes
-through the corpora once. AT_ONCE: so many targets run beside each other (default 1). FUZZ: the folder that corpora grow
-in (default build/fuzz); what is found goes to FUZZ/finds, and the command ends with 1. The C core is compiled by clang
-with its fuzzer's runtime and sanitizers, once; PLAIN=1 compiles it without sanitizers, which goes some five times as
-fast: for long searches, of which the sanitizers are shown the corpus afterwards. Without clang, or without atheris for
-Python, a line says what is left out.
+through the corpora once. SEED: a number that the search's chances come of, so that it goes the same way again. AT_ONCE:
+so many targets run beside each other (default 1). FUZZ: the folder that corpora grow in (default build/fuzz); what is
+found goes to FUZZ/finds, and the command ends with 1. The C core is compiled by clang with its fuzzer's runtime and
+sanitizers, once; PLAIN=1 compiles it without sanitizers, which goes some five times as fast: for long searches, of
+which the sanitizers are shown the corpus afterwards. Without clang, or without atheris for Python, a line says what is
+left out.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def main(names: list[str]) -> int:
         return 0
     runs, seconds = os.environ.get("RUNS"), os.environ.get("SECONDS") or max(1, SECONDS_OF_ALL // len(chosen))
     bounds = [f"-runs={runs}"] if runs else [f"-max_total_time={seconds}"]
+    bounds += [f"-seed={os.environ['SEED']}"] if os.environ.get("SEED") else []
     how = PLAIN if os.environ.get("PLAIN") else CHECKED
     program = build(how) if any(name in IN_C for name in chosen) else None
     say("| target | executions | edges | features | a second | finds |\n|:-|-:|-:|-:|-:|-:|")
