@@ -50,8 +50,8 @@ LEAST = 0.1
 DAMPING = 0.01
 #: Columns that are corrected together at most: an equation of as many unknowns is solved for them.
 WIDTH = 8192
-#: From so many tokens for each column on moments are those of the copy, though the calibration's are of more tokens. With
-#: fewer the calibration's stand in, and nothing is corrected: the difference of so few tokens is not that of the model.
+#: From so many tokens for each column on moments are those of the copy, though the calibration's are of more tokens.
+#: With fewer the calibration's stand in, and nothing is corrected: what so few differ by is not what the model does.
 MANY = 8
 #: Tokens whose products are added up at a time.
 PANEL = 4096
