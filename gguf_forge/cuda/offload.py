@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from gguf_forge.cuda.device import LANE, Device, Lane, device_of
 from gguf_forge.cuda.driver import CudaError, driver
 from gguf_forge.cuda.encoding import Encoding, HostRows, require_encodable
-from gguf_forge.errors import ForgeError
 from gguf_forge.quant import codec
 from gguf_forge.types import TensorType
 
@@ -128,7 +127,7 @@ class Offload:
             except CudaError as error:
                 self._lose(device, error)
                 continue
-            except ForgeError:
+            except BaseException:  # others may be waiting for the lane
                 self._put(device, lane)
                 raise
             self._put(device, lane)

@@ -136,7 +136,8 @@ class Card:
             row.faster[name] = row.encoded[name] * 1e9 / one
             rows = int(min(self.sizes.compared, max(x.size, one * self.sizes.seconds * processors()))) // width
             x = self.values(rows, width)
-            made = cuda.quantize(x, kind, given, device=self.device).numpy()
+            where = x if kind.quantized else cuda.upload(x, device=self.device)  # floats go to kernels from there only
+            made = cuda.quantize(where, kind, given, device=self.device).numpy()
             row.equal[f"blocks {name}"] = bool((made == gguf_forge.quantize(x, kind, given)).all())
 
     def _encode_rate(self, kind: TensorType, given: NDArray[np.float32] | None, width: int) -> float:

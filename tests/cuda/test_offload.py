@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from gguf_forge.cuda import device as devices
 from gguf_forge.cuda import driver as drivers
 from gguf_forge.cuda import offload
 from gguf_forge.cuda.driver import CudaError
+from gguf_forge.cuda.encoding import limit
 from gguf_forge.format import values
 from gguf_forge.quant.imatrix import Entry, Imatrix
+from gguf_forge.types import TENSOR_TYPES
 from tests.convert.eight_bits import store_in_fp8
 from tests.cuda.conftest import SLOW
 from tests.cuda.stub import Stub
@@ -140,6 +143,20 @@ def test_memory_is_made_once(working: Stub, tmp_path: Path, monkeypatch: pytest.
     assert max(calls[0][1], calls[1][1]) <= 2 * 2 * offload.LANES
 
 
+def test_in_order_and_in_parts(working: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a stream, by four lanes that are done when they are; and one half by a device, the other by processors."""
+    monkeypatch.setattr(offload.Offload, "run_elements", 1 << 12)
+    path, out, stream = source(tmp_path), tmp_path / "out.gguf", io.BytesIO()
+    gguf_forge.quantize_file(path, out, "Q4_K_S")
+    gguf_forge.quantize_file(path, stream, "Q4_K_S", device="cuda", threads=1)
+    assert stream.getvalue() == out.read_bytes()
+    for part, device in ((1, "cuda"), (2, "cpu")):
+        gguf_forge.quantize_file(path, tmp_path / "joined.gguf", "Q4_K_S", part=(part, 2), device=device)
+    gguf_forge.join(tmp_path / "joined.gguf", sorted(tmp_path.glob("*.part")))
+    assert (tmp_path / "joined.gguf").read_bytes() == out.read_bytes()
+    assert working.library.stub_launches(1) > 0
+
+
 @pytest.mark.parametrize("value", [np.nan, np.float32(2.0**30)])
 def test_refused_as_by_processors(working: Stub, tmp_path: Path, value: Any) -> None:
     x = X.copy()
@@ -152,6 +169,15 @@ def test_refused_as_by_processors(working: Stub, tmp_path: Path, value: Any) -> 
     assert "at row 20, column 100" in said[0]
     assert {*said} == {said[0]}
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_what_is_too_large_is_the_cores_word() -> None:
+    """Types with a power of two for a scale take any number, the others none above 2^29, where that is asked for."""
+    for kind in TENSOR_TYPES.values():
+        if kind.encodes:
+            assert limit(kind, False) == float(np.finfo(np.float32).max)
+            reach = 2.0**29 if kind.quantized and kind.name != "MXFP4" else float(np.finfo(np.float32).max)
+            assert limit(kind, True) == reach, kind
 
 
 FAILURES = ["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuMemHostAlloc"]
