@@ -42,6 +42,7 @@ def make_model(folder: Path, nbytes: int) -> Path:
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     noise = np.random.default_rng(5).standard_normal(8191 * 512, np.float32) * np.float32(0.02)
     bits = (noise.view(np.uint32) >> 16).astype(np.uint16)
     with (folder / "model.safetensors").open("wb") as file:

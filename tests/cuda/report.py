@@ -179,7 +179,7 @@ def sanitized(given: argparse.Namespace, end: float) -> str:
     said = [line for line in done.stdout.splitlines() if "ERROR SUMMARY" in line]
     if done.returncode == 0:
         return "no errors"
-    return f"FAILED ({done.returncode}): {' '.join(said) or done.stderr[-300:]}"
+    return f"FAILED ({done.returncode}): {' '.join([*said, *done.stdout.splitlines()[-1:]])} {done.stderr[-200:]}"
 
 
 def model(nbytes: int, end: float) -> dict[str, Any]:
