@@ -121,8 +121,9 @@ $(VENV)/.run: $(BIN)/python $(PACKAGING)
 	$(BIN)/pip install -q -e .
 	touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.wheels: $(VENV)/.%: $(BIN)/python $(PACKAGING)
-	$(BIN)/pip install -q -e '.[$*]'
+# The package is installed then, and is not compiled again: pip adds what the extra asks for.
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.wheels: $(VENV)/.%: $(VENV)/.run
+	$(BIN)/pip install -q 'gguf-forge[$*]'
 	touch $@
 
 build/zoo/.made:
