@@ -19,6 +19,8 @@ from gguf_forge.quality.lockstep import Lockstep, Meeting, Pair, Parted, Stream
 from gguf_forge.quality.sequential import RESIDUAL, Sequential, _Inputs, relative
 from gguf_forge.quality.session import Model, cut_windows, read_texts
 from gguf_forge.quant.calibration import Calibration
+from gguf_forge.quant.fit import Layout, Metric
+from gguf_forge.types import tensor_type
 from tests.cli.conftest import Forge
 from tests.quality.conftest import FIXTURES, TEXT, needs_library
 
@@ -51,6 +53,18 @@ def test_a_corrected_matrix_gives_of_the_changed_inputs_what_it_gave_of_the_othe
     best = np.linalg.lstsq(second, wanted, rcond=None)[0]
     least, now, before = (apart(second @ w, wanted) for w in (best, made.T, weights.T))
     assert least <= now < before / 20
+
+
+def test_where_few_tokens_reach_a_product_nothing_is_corrected_and_known_moments_weigh() -> None:
+    """The difference of a sample tells of the sample: the moments of all tokens are the calibration's."""
+    first, second = streams(40)
+    known = second.T @ second / np.float32(20)
+    weights = np.random.default_rng(6).standard_normal((16, 64)).astype(np.float32)
+    inputs, residuals = _Inputs.of(first, second, [(0, known)]), (first[:, :16], second[:, :16])
+    np.testing.assert_array_equal(inputs.corrected(weights, pair(first, second, residuals)), weights)
+    kind = tensor_type("Q4_0")
+    blocks, _ = inputs.metric(Layout.of(kind)).encode(weights, kind)
+    np.testing.assert_array_equal(blocks, Metric(64, [(0, known)], Layout.of(kind)).encode(weights, kind)[0])
 
 
 def test_a_token_that_is_large_in_the_residual_stream_counts_no_more_than_others() -> None:
