@@ -23,7 +23,7 @@ export PYTHONMALLOC=malloc
 # Left out: what runs llama.cpp on finished files, reads sources, moves bytes as they are, or looks at tables, names and
 # vocabularies alone: the core has no part in it.
 without=(tests/test_house.py tests/cli/test_generation.py tests/remote tests/cuda)
-for name in plan shapes biases config undo spm vocab vocab_reference resume journals; do
+for name in plan shapes biases config undo spm vocab vocab_reference resume resumed_sets journals; do
   without+=("tests/convert/test_$name.py")
 done
 for name in edit edit_faults extract hashing join pruning sharing split split_killed splitting stream; do
