@@ -6,6 +6,7 @@ Knows the two protocols; not what the elements mean.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,7 @@ class Given:
     @property
     def nbytes(self) -> int:
         """Bytes of the array."""
-        size = self.itemsize
-        for dim in self.shape:
-            size *= dim
-        return size
+        return self.itemsize * prod(self.shape)
 
 
 def on_device(x: object) -> bool:

@@ -228,7 +228,9 @@ class _Inputs:
 
     @classmethod
     def of(cls, first: Floats, second: Floats, known: Sequence[tuple[int, Floats]] | None) -> _Inputs:
-        """Of inputs (tokens, width) in both copies. known: moments of more tokens, in place of the second copy's."""
+        """Of inputs (tokens, width) in both copies. known: moments of more tokens, in place of the second copy's;
+        nothing is corrected then.
+        """
         tokens, width = second.shape
         if known is not None:
             return cls(known, None, tokens, width)
@@ -239,7 +241,7 @@ class _Inputs:
         return cls(_moments(second), cross / np.float32(tokens), tokens, width)
 
     def metric(self, layout: Layout) -> Metric:
-        """What rows in such blocks are fitted against: the moments in the second copy."""
+        """What rows in such blocks are fitted against: the moments in the second copy, or those known."""
         if layout not in self._metrics:
             self._metrics[layout] = Metric(self._width, self._blocks, layout)
         return self._metrics[layout]

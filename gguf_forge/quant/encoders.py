@@ -58,17 +58,7 @@ class Processors:
         """Nothing: there are shorter ways for some rows."""
         return False
 
-    def encode_rows(
-        self,
-        src: NDArray[Any],
-        src_type: TensorType,
-        dst_type: TensorType,
-        weights: NDArray[np.float32] | None = None,
-        first_row: int = 0,
-        strict: bool = False,
-    ) -> NDArray[np.uint8]:
-        """As `codec.encode_rows`."""
-        return encode_rows(src, src_type, dst_type, weights, first_row, strict)
+    encode_rows = staticmethod(encode_rows)
 
     def said(self) -> list[str]:
         """Nothing."""
