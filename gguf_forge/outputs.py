@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,9 @@ def of_types(
         whole += _weighed(rows, covariance)
         for kind in kinds:
             metric = metrics.of(view.name, matrix, kind)
-            fitted = None if metric is None else dequantize(metric.encode(rows, kind)[0], kind)
-            _add(sums[kind], rows, (_plain(rows, kind, weights, matrix), fitted), covariance)
+            otherwise = partial(_plain, rows, kind, weights, matrix)
+            fitted = None if metric is None else dequantize(metric.encode_or(rows, kind, otherwise), kind)
+            _add(sums[kind], rows, (_plain_values(rows, kind, weights, matrix), fitted), covariance)
     return {kind: _share(found, whole) for kind, found in sums.items() if whole > 0}
 
 
@@ -69,7 +71,7 @@ def of_file(
     for matrix, low, high, covariance in _runs(view, calibration):
         rows = _values(origin, low, high)
         whole += _weighed(rows, covariance)
-        plain = _plain(rows, view.type, weights, matrix) if view.type.encodes else None
+        plain = _plain_values(rows, view.type, weights, matrix) if view.type.encodes else None
         _add(sums, rows, (plain, _values(view, low, high)), covariance)
     return _share(sums, whole) if whole > 0 else None
 
@@ -91,13 +93,16 @@ def _values(view: View, low: int, high: int) -> Floats:
     return rows.view(np.float32).reshape(high - low, view.width)
 
 
-def _plain(rows: Floats, kind: TensorType, weights: NDArray[np.float32] | None, matrix: int) -> Floats | None:
-    if weights is None and kind.needs_weights:
-        return None
+def _plain(rows: Floats, kind: TensorType, weights: NDArray[np.float32] | None, matrix: int) -> NDArray[np.uint8]:
     given = None if weights is None or not kind.weighted else weights.reshape(-1, rows.shape[-1])
     of_matrix = None if given is None else given[matrix if len(given) > 1 else 0]
-    found: Floats = dequantize(encode_rows(rows, _F32, kind, of_matrix), kind)
-    return found
+    return encode_rows(rows, _F32, kind, of_matrix)
+
+
+def _plain_values(rows: Floats, kind: TensorType, weights: NDArray[np.float32] | None, matrix: int) -> Floats | None:
+    if weights is None and kind.needs_weights:
+        return None
+    return np.asarray(dequantize(_plain(rows, kind, weights, matrix), kind), np.float32)
 
 
 def _add(sums: list[float | None], rows: Floats, found: Sequence[Floats | None], covariance: Covariance) -> None:

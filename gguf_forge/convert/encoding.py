@@ -6,8 +6,9 @@ Knows rows and types; must not know files, nor who asks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,7 @@ from gguf_forge.quant.encoders import PROCESSORS, Encoder
 from gguf_forge.quant.floats8 import encode_floats8
 from gguf_forge.types import TensorType
 
-#: Numbers from here on are left to the plain encoders: sums of their squares could overflow.
-FIT_REACH = 1e9
-
+Floats = npt.NDArray[np.float32]
 Weights = npt.NDArray[np.float32]
 
 
@@ -50,6 +49,15 @@ class Made:
     squares: tuple[float, float] | None
 
 
+@contextmanager
+def named(tensor: str) -> Iterator[None]:
+    """What goes wrong with a tensor's rows is said with its name."""
+    try:
+        yield
+    except QuantError as error:
+        raise QuantError(error.text, field=f'tensor "{escaped(tensor)}"') from None
+
+
 class Rows:
     """Rows start..stop-1 of a view, read when they are wanted: as values, or as the 8-bit floats that they are of."""
 
@@ -74,13 +82,11 @@ class Rows:
         assert stored is not None
         codes, scales = self._parts
         squares = np.zeros(2) if measured else None
-        try:
+        with named(view.name):
             made = encode_floats8(
                 codes, stored.floats, scales, stored.group, kind,
                 first_row=self._start, strict=strict, squares=squares,
             )  # fmt: skip
-        except QuantError as error:
-            raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
         found = first_blemish(made, kind, lambda: self.values, view.type, self._start)
         return Made(made, found, None if squares is None else (float(squares[0]), float(squares[1])))
 
@@ -121,7 +127,7 @@ def encode(
     view = taken.view
     if kind is view.type:
         return rows
-    try:
+    with named(view.name):
         if metrics is None and (weights is None or len(weights) == 1):
             of_all = None if weights is None else weights[0]
             return encoder.encode_rows(rows, view.type, kind, of_all, taken.start, strict)
@@ -129,27 +135,15 @@ def encode(
         parts = []
         for matrix, low, high in _spans(taken.start, taken.stop, height):
             part = rows[low - taken.start : high - taken.start]
-            found = None if metrics is None else _fitted(part, view, matrix, kind, metrics)
-            if found is None or not found[1].all():
-                of_matrix = None if weights is None else weights[matrix if len(weights) > 1 else 0]
-                made = encoder.encode_rows(part, view.type, kind, of_matrix, low, strict)
-                parts.append(made if found is None else np.where(found[1][:, None], found[0], made))
-            else:
-                parts.append(found[0])
+            of_matrix = None if weights is None else weights[matrix if len(weights) > 1 else 0]
+            plain = partial(encoder.encode_rows, part, view.type, kind, of_matrix, low, strict)
+            metric = None if metrics is None else metrics.of(view.name, matrix, kind)
+            parts.append(plain() if metric is None else metric.encode_or(_values(part, view), kind, plain))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-    except QuantError as error:
-        raise QuantError(error.text, field=f'tensor "{escaped(view.name)}"') from None
 
 
-def _fitted(rows: Array, view: View, matrix: int, kind: TensorType, metrics: Metrics) -> tuple[Array, Array] | None:
-    """Rows fitted against a matrix's covariance, None where there is none; and which rows could be fitted."""
-    metric = metrics.of(view.name, matrix, kind)
-    if metric is None:
-        return None
-    values = encode_rows(rows, view.type, F32).view(np.float32).reshape(len(rows), view.width)
-    near = np.abs(values).max(axis=1, initial=0) < FIT_REACH  # a NaN is not below either
-    made, errors = metric.encode(values if near.all() else np.where(near[:, None], values, np.float32(0)), kind)
-    return made, near & np.isfinite(errors)
+def _values(rows: Array, view: View) -> Floats:
+    return encode_rows(rows, view.type, F32).view(np.float32).reshape(len(rows), view.width)
 
 
 def _spans(start: int, stop: int, height: int) -> Iterator[tuple[int, int, int]]:

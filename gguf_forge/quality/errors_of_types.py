@@ -7,6 +7,7 @@ of the outputs' square that is noise. Knows arrays; must not know models.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +44,18 @@ def encoder(imatrix: Imatrix | None, metrics: Metrics | None = None) -> Encode:
 
     def encode(name: str, matrix: int, rows: Floats, kind: TensorType) -> NDArray[np.uint8]:
         metric = None if metrics is None else metrics.of(name, matrix, kind)
-        if metric is not None:
-            return metric.encode(rows, kind)[0]
-        entry = None if imatrix is None else imatrix.entries.get(name)
-        if entry is None or not (kind.weighted or kind.needs_weights):
-            return quantize(rows, kind)
-        weights = entry.weights().reshape(-1, rows.shape[-1])
-        return quantize(rows, kind, imatrix=weights[min(matrix, len(weights) - 1)])
+        plain = partial(_plain, imatrix, name, matrix, rows, kind)
+        return plain() if metric is None else metric.encode_or(rows, kind, plain)
 
     return encode
+
+
+def _plain(imatrix: Imatrix | None, name: str, matrix: int, rows: Floats, kind: TensorType) -> NDArray[np.uint8]:
+    entry = None if imatrix is None else imatrix.entries.get(name)
+    if entry is None or not (kind.weighted or kind.needs_weights):
+        return quantize(rows, kind)
+    weights = entry.weights().reshape(-1, rows.shape[-1])
+    return quantize(rows, kind, imatrix=weights[min(matrix, len(weights) - 1)])
 
 
 def sampled(count: int, most: int) -> NDArray[np.int64]:

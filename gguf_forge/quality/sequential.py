@@ -17,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.convert.encoding import named
 from gguf_forge.convert.metrics import EMBEDDING
 from gguf_forge.convert.run import Progress, Target, encoded, source_bytes
 from gguf_forge.convert.view import F32, View
@@ -175,10 +177,10 @@ class _Work:
 
         def rows(start: int) -> NDArray[np.uint8]:
             part = weights[start : start + step]
-            if metric.fits(kind):
-                return metric.encode(part, kind, again=AGAIN)[0]
             row = None if importance is None else importance[0]
-            return np.ascontiguousarray(encode_rows(part, F32, kind, row, start, self._target.strict))
+            plain = partial(encode_rows, part, F32, kind, row, start, self._target.strict)
+            with named(name):
+                return metric.encode_or(part, kind, plain, AGAIN) if metric.fits(kind) else plain()
 
         return np.concatenate([*self._pool.map(rows, range(0, len(weights), step))])
 

@@ -9,7 +9,7 @@ ones. Knows arrays and types; no files and no names of tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from gguf_forge.errors import QuantError
 from gguf_forge.types import TensorType
 
 Floats = NDArray[np.float32]
+Blocks = NDArray[np.uint8]
 
 #: Types of one scale and two, three or four levels.
 FEW_LEVELS = frozenset(("TQ1_0", "TQ2_0", "Q1_0", "Q2_0"))
@@ -39,6 +40,8 @@ ROUNDS = dict.fromkeys(FITTED, 2) | dict.fromkeys(FEW_LEVELS | LATTICES | {"Q2_K
 #: Up to so many columns all are looked at again once a row is rounded, which takes 3 to 4 % off the error, 5 of FP4 and
 #: 6 to 8 of one or three levels. In wider rows that would take as long as all the rest.
 NARROW = 2048
+#: Numbers from here on are not fitted: sums of their squares could overflow.
+REACH = 1e9
 #: Columns of a block of the widest type, and of the core's chunks.
 ALIGNED = 256
 #: Columns of sub-blocks, with a scale of their own.
@@ -94,7 +97,7 @@ class Metric:
 
     def encode(
         self, rows: Floats, kind: TensorType, rounds: int | None = None, again: int | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    ) -> tuple[Blocks, NDArray[np.float64]]:
         """Blocks (rows, row bytes) uint8 of float32 rows (rows, width), and float64 (rows,): each row's error, with H
         scaled to a mean square of 1.
 
@@ -113,6 +116,20 @@ class Metric:
             if part.rows(kind, columns, blocks, rounds, turns, errors) != _native.OK:
                 raise QuantError(f"{kind.name}: rows of {width} columns cannot be fitted")
         return out, errors
+
+    def encode_or(
+        self, rows: Floats, kind: TensorType, plain: Callable[[], Blocks], again: int | None = None
+    ) -> Blocks:
+        """Blocks (rows, row bytes) uint8 as `encode` makes them, of rows that cannot be fitted those of `plain`.
+
+        These have numbers of `REACH` and above, or not finite ones, or ask for scales that no half float holds. plain:
+        encodes all the rows in another way; called only where it is needed, and what it raises is passed on.
+        """
+        near = np.abs(rows).max(axis=1, initial=0) < REACH  # a NaN is not below either
+        sound = rows if near.all() else np.where(near[:, None], rows, np.float32(0))
+        made, errors = self.encode(sound, kind, again=again)
+        fitted = near & np.isfinite(errors)
+        return made if fitted.all() else np.where(fitted[:, None], made, plain())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from gguf_forge.errors import RequestError
 from gguf_forge.quality import choose, costs
 from gguf_forge.quality.errors_of_types import USUAL, encoder, output_error, relative_errors, sampled
 from gguf_forge.quality.memory import Use
+from gguf_forge.quant.fit import Metric
 from gguf_forge.types import tensor_type
 
 MODEL = Path(__file__).parents[2] / "fixtures/models/PyLlama-7M"
@@ -85,6 +88,17 @@ def test_finer_types_err_less() -> None:
     errors = list(relative_errors("x", [rows], kinds, encoder(None)).values())
     assert errors == sorted(errors, reverse=True)
     assert errors == pytest.approx([USUAL[kind.name] for kind in kinds], rel=0.1)
+
+
+def test_rows_that_cannot_be_fitted_err_as_they_are_written() -> None:
+    """Fitted as zeros they would cost everything."""
+    rows = np.random.default_rng(2).standard_normal((4, 64)).astype(np.float32)
+    rows[1] *= 1e10
+    kind = tensor_type("MXFP4")
+    metric: Any = SimpleNamespace(of=lambda *_: Metric(64, [(0, np.eye(64, dtype=np.float32))]))
+    made = encoder(None, metric)("x", 0, rows, kind)
+    np.testing.assert_array_equal(made[1], gguf_forge.quantize(rows, kind)[1])
+    assert relative_errors("x", [rows], [kind], encoder(None, metric))["MXFP4"] < 0.02
 
 
 def test_sampled_rows_are_spread() -> None:

@@ -232,6 +232,27 @@ def test_a_number_that_is_none_is_named(dense: Path, calibration: Path, forge: F
     assert not out.exists()
 
 
+@needs_library
+def test_a_row_that_cannot_be_fitted_is_encoded_as_ggml_does(
+    dense: Path, calibration: Path, forge: Forge, tmp_path: Path
+) -> None:
+    """Of four bits and a half float nothing is left of such numbers, and that is said; FP4 has them."""
+    large, name = tmp_path / "large.gguf", "output.weight"
+    gguf_forge.quantize_file(dense, large, "F32")
+    with gguf_forge.open(large) as file:
+        at, width = file.tensors[name].offset, file.tensors[name].shape[-1]
+    raw = bytearray(large.read_bytes())
+    raw[at : at + 4 * width] = np.full(width, 3e9, np.float32).tobytes()
+    large.write_bytes(raw)
+    asked = ("--calibration", calibration, "--effort", "max", "-q")
+    run = forge("quantize", large, tmp_path / "no.gguf", "Q4_0", *asked)
+    assert (run.code, f'"{name}"' in run.err) == (1, True)
+    run = forge("quantize", large, tmp_path / "out.gguf", "Q4_0", "--tensor-type", "^output=mxfp4", *asked)
+    assert (run.code, run.err) == (0, "")
+    with gguf_forge.open(tmp_path / "out.gguf") as file:
+        np.testing.assert_allclose(file.tensors[name].dequantize()[0], 3e9, rtol=0.2)
+
+
 def test_it_needs_a_calibration_with_its_text(forge: Forge, dense: Path, tmp_path: Path) -> None:
     run = forge("quantize", dense, tmp_path / "o.gguf", "Q4_K_S", "--effort", "max")
     assert (run.code, "needs a calibration" in run.err) == (2, True)

@@ -234,6 +234,23 @@ def test_a_block_without_a_scale_is_the_same_whatever_memory_holds(
     assert name in LATTICES or np.isfinite(values[0]).all()
 
 
+@pytest.mark.parametrize("name", sorted(FITTED))
+def test_rows_that_cannot_be_fitted_are_encoded_otherwise(name: str, metric: Metric, rows: np.ndarray) -> None:
+    """Each by itself: numbers whose squares would overflow, numbers that are none, scales beyond a half float."""
+    kind = tensor_type(name)
+    some = rows[:6].copy()
+    some[1, 3], some[2, 5] = -3e10, np.nan
+    some[4] = np.where(np.arange(WIDTH) % 2, 5e8, -5e8)
+    other = np.full((6, kind.row_bytes(WIDTH)), 7, np.uint8)
+    made = metric.encode_or(some, kind, lambda: other)
+    assert (made == 7).all(axis=1).nonzero()[0].tolist() == (
+        [1, 2] if np.isfinite(metric.encode(some[4:5], kind)[1]).all() else [1, 2, 4]
+    )
+    np.testing.assert_array_equal(made[[0, 3, 5]], metric.encode(some[[0, 3, 5]], kind)[0])
+    sound = metric.encode_or(some[[0, 3, 5]], kind, lambda: pytest.fail("nothing had to be encoded otherwise"), 2)
+    np.testing.assert_array_equal(sound, metric.encode(some[[0, 3, 5]], kind, again=2)[0])
+
+
 def test_a_singular_covariance_is_damped_and_nonsense_refused() -> None:
     kind = tensor_type("Q4_0")
     x = np.random.default_rng(2).standard_normal((3, 64)).astype(np.float32)
