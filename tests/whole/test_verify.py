@@ -129,6 +129,37 @@ def test_a_tensor_of_another_revision_is_found(made: Made, tmp_path: Path) -> No
     assert [(f.rule, f.field) for f in found.findings] == [("tensor-revision", f'tensor "{Q}"')]
 
 
+@pytest.mark.parametrize(
+    ("what", "fitted", "foreign"),
+    [("scattered", 1, 0), ("scattered", 0, 1), ("doubled", 1, 1), ("zeros", 1, 1), ("other", 1, 1), ("far", 1, 1)],
+)
+def test_a_row_that_errs_where_inputs_are_small_is_no_other_row(
+    what: str, fitted: int, foreign: int, tmp_path: Path
+) -> None:
+    """A fit may put more error into columns that hardly count than there are weights; the weights are there yet."""
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((64, 256), dtype=np.float32)
+    row = weights[5].copy()
+    aside = rng.standard_normal(256, dtype=np.float32)
+    aside -= row * (aside @ row) / (row @ row)
+    aside *= np.linalg.norm(row) / np.linalg.norm(aside)
+    written = weights.copy()
+    of_row, of_aside = {"scattered": (1, 1), "doubled": (2, 0), "zeros": (0, 0), "other": (0, 1), "far": (1, 2)}[what]
+    written[5] = of_row * row + of_aside * aside
+    paths = [tmp_path / "source.gguf", tmp_path / "file.gguf"]
+    for path, kind in zip(paths, ("F32", "IQ2_XXS"), strict=True):
+        keys = {"general.architecture": "llama"} | ({"quantize.forge.effort": "high"} if fitted else {})
+        with gguf_forge.GGUFWriter(path, keys) as out:
+            if kind == "F32":
+                out.add_tensor("blk.0.ffn_down.weight", weights)
+            else:
+                blocks = gguf_forge.quantize(written, kind, imatrix=np.ones(256, np.float32))
+                out.add_tensor("blk.0.ffn_down.weight", blocks, type=kind)
+    found = gguf_forge.verify(paths[1], paths[0])
+    assert [finding.rule for finding in found.findings if finding.rule == "tensor-data"] == ["tensor-data"] * foreign
+    assert {verdict.status for verdict in found.tensors} == ({"differs"} if foreign else {"near"})
+
+
 def _rewritten(path: Path, to: Path, keys: dict[str, Any], drop: str = "", add: str = "") -> Path:
     with gguf_forge.open(path) as file, gguf_forge.GGUFWriter(to) as writer:
         for key in file.metadata:

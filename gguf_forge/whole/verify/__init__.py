@@ -156,6 +156,11 @@ class _Checked:
     verdicts: list[Verdict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the file says that rows of it were fitted to a calibration."""
+        return EFFORT in self.file.metadata
+
     def metadata(self) -> None:
         """Keys against those that the source leads to."""
         values: Mapping[str, Value] = Values(self.file)
@@ -207,7 +212,7 @@ class _Checked:
 
         Of fitted rows, and of a file whose importance matrix is not at hand, which covers not all tensors, that is so.
         """
-        if EFFORT in self.file.metadata or (MATRIX_FILE in self.file.metadata and self.imatrix is None):
+        if self.fitted or (MATRIX_FILE in self.file.metadata and self.imatrix is None):
             return
         equal = {verdict.type for verdict in self.verdicts if verdict.status in (ENCODED, WEIGHTED)}
         for verdict in self.verdicts:
@@ -228,7 +233,7 @@ class _Checked:
         }
 
         def target(weights: Mapping[str, Weights]) -> Target:
-            beside: Any = Comparer(self.file, by_name)
+            beside: Any = Comparer(self.file, by_name, self.fitted)
             return Target(beside, types, weights, False, packs=packs, moved=moved)
 
         if self.imatrix is None:
@@ -258,7 +263,6 @@ class _Checked:
     def _judge(self, tensor: Tensor, plain: Tally, weighted: Tally | None) -> None:
         best = plain if weighted is None or plain.same else weighted
         place = f'tensor "{escaped(tensor.name)}"'
-        fitted = EFFORT in self.file.metadata
         if best.same:
             status = EXACT if not tensor.type.quantized else ENCODED if best is plain else WEIGHTED
         elif not tensor.type.quantized or not tensor.type.decodes:
@@ -269,7 +273,7 @@ class _Checked:
             status = DIFFERS
             text = f"{best.count_foreign} of {tensor.rows} rows hold other weights, the first is row {best.foreign[0]}"
             self.say("tensor-data", text, place, ERROR)
-        elif best.error > (FITTED if fitted else USUAL) * best.usual:
+        elif best.error > (FITTED if self.fitted else USUAL) * best.usual:
             status = DIFFERS
             text = f"an error of {best.error:.3%}, usual for {tensor.type} on these weights is {best.usual:.3%}"
             self.say("tensor-data", text, place, ERROR)

@@ -25,8 +25,10 @@ F32 = tensor_type("F32")
 #: How much more than our own encoder's a file's error may be, as a factor, before it is another tensor's: other
 #: encoders and importance matrices trade it for what they hold to be worth more. So may fitted rows, more so.
 USUAL, FITTED = 1.6, 4.0
-#: A row is foreign where its squared error is, of its weights' squares, this share above our own encoder's.
-FOREIGN = 0.6
+#: A row is foreign where its squared error is, of its weights' squares, this share above our own encoder's. Fitted rows
+#: may err more in columns whose inputs are small, up to `SCATTERED`, where they have the weights themselves once, give
+#: or take `ASTRAY`: rows of one matrix can be as like to each other, so that others are held to the first.
+FOREIGN, SCATTERED, ASTRAY = 0.6, 2.0, 0.5
 
 
 @dataclass
@@ -64,14 +66,16 @@ class Tally:
 class Comparer:
     """Takes the place of a file's writer: every row that would be written is compared with the file's.
 
-    `views` are the source's tensors by name. Safe from several threads.
+    `views` are the source's tensors by name; `fitted`: whether the file says that its rows were fitted to a
+    calibration. Safe from several threads.
     """
 
-    def __init__(self, file: GGUFFile, views: Mapping[str, View]) -> None:
+    def __init__(self, file: GGUFFile, views: Mapping[str, View], fitted: bool) -> None:
         self.endian = file.endian
         self.tallies: dict[str, Tally] = {}
         self._file = file
         self._views = views
+        self._fitted = fitted
         self._lock = threading.Lock()
 
     def write(self, name: str, rows: Array, start: int) -> None:
@@ -96,10 +100,15 @@ class Comparer:
         view = self._views[tensor.name]
         stop = start + len(blocks[0])
         values = encode_rows(view.rows(start, stop), view.type, F32).view(np.float32).reshape(stop - start, -1)
-        own, file = (_squares(dequantize(part, tensor.type) - values) for part in blocks)
+        errors = [dequantize(part, tensor.type) - values for part in blocks]
+        own, file = (_squares(error) for error in errors)
         weights = _squares(values)
-        with np.errstate(invalid="ignore"):
-            foreign = (~(file <= own + FOREIGN * weights)).nonzero()[0]
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = file <= own + FOREIGN * weights
+            if self._fitted:
+                along = np.abs(np.einsum("ij,ij->i", errors[1], values, dtype=np.float64))
+                near |= (along <= ASTRAY * weights) & (file <= own + SCATTERED * weights)
+            foreign = (~near).nonzero()[0]
         found.file, found.own, found.weights = float(file.sum()), float(own.sum()), float(weights.sum())
         found.foreign = (foreign[:1] + start).tolist()
         found.count_foreign = len(foreign)
