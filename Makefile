@@ -103,7 +103,7 @@ bench: $(VENV)/.bench ## one table against ggml, gguf-py and the reference conve
 	$(BIN)/python -m tests.bench
 
 quality: $(VENV)/.test ## the table of docs/quality.md: recipes and efforts, judged on a text (GIVEN=model heldout calibration)
-	$(BIN)/python -m tests.quality $(GIVEN)
+	$(BIN)/python -m tests.quality --page $(GIVEN)
 
 amounts: $(VENV)/.test ## how much text a calibration needs, and which (GIVEN=model.gguf texts --work folder)
 	$(BIN)/python -m tests.quality.amounts $(GIVEN)

@@ -1,8 +1,8 @@
 """The table of docs/quality.md: `python -m tests.quality [MODEL HELDOUT CALIBRATION]... [--recipes Q4_K_M,...]`.
 
-MODEL is a checkpoint's folder, HELDOUT the text that it is judged on, CALIBRATION the text whose statistics the
-quantizer gets, or the .gguf file that `gguf-forge calibrate` made of it. Without arguments it is the trained model of
-fixtures/ and the texts beside it, and the page is written.
+MODEL is a checkpoint's folder or a .gguf file in F16, HELDOUT the text that it is judged on, CALIBRATION the text
+whose statistics the quantizer gets, or the .gguf file that `gguf-forge calibrate` made of it. Without arguments it is
+the trained model of fixtures/ and the texts beside it. `--page` writes the tables into the page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_forge.cli.quantize import command
 from gguf_forge.quality.evaluate import EvaluationTask, Verdict, evaluate
 from gguf_forge.quant.calibration import Calibration
 from tests.bench.report import Report, Run, machine, run
@@ -28,8 +27,8 @@ BEGIN, END = "<!-- what `make quality` writes -->", "<!-- end of it -->"
 RECIPES = "Q6_K,Q5_K_M,Q4_K_M,Q4_K_S,Q4_0,IQ4_XS,Q3_K_M,Q3_K_S,IQ3_XXS,Q2_K,IQ2_XS"
 CONTEXT, WINDOWS = 256, 88
 IMATRIX = "its imatrix"
-#: Efforts that are shown, where `quantize` has them; `ref` is llama-quantize's.
-EFFORTS = ("high", "max")
+#: Efforts that are shown; `ref` is llama-quantize's.
+EFFORTS = "high,max"
 FORGE: list[str | Path] = [sys.executable, "-m", "gguf_forge"]
 
 
@@ -54,22 +53,17 @@ class Given:
 
     @property
     def base(self) -> Path:
-        return self.folder / "base.gguf"
+        return self.model if self.model.suffix == ".gguf" else self.folder / "base.gguf"
 
     @property
     def moments(self) -> Path:
         return self.folder / "calibration.gguf"
 
 
-def efforts() -> list[str]:
-    """Those of EFFORTS that this version of `quantize` has."""
-    offered = next((p.type for p in command.params if p.name == "effort"), None)
-    return [effort for effort in EFFORTS if effort in getattr(offered, "choices", ())]
-
-
 def prepare(given: Given) -> Run | None:
     """Converts, and gathers importance matrix and covariances in one file; what gathering took, if it was done."""
-    run([*FORGE, "convert", given.model, "--type", "f16", "-o", given.base, "-q"])
+    if given.base != given.model:
+        run([*FORGE, "convert", given.model, "--type", "f16", "-o", given.base, "-q"])
     if given.calibration.suffix == ".gguf":
         shutil.copyfile(given.calibration, given.moments)
         return None
@@ -77,10 +71,10 @@ def prepare(given: Given) -> Run | None:
     return run([*FORGE, "calibrate", given.base, "-o", given.moments, *words])
 
 
-def make(given: Given, name: str) -> Iterator[Made]:
+def make(given: Given, name: str, efforts: Sequence[str]) -> Iterator[Made]:
     """One recipe in each way that it can be made. The first two ways' bytes are those of llama-quantize."""
     ways: dict[str, list[str | Path]] = {"as llama-quantize": [], IMATRIX: ["--imatrix", given.moments]}
-    ways |= {effort: ["--calibration", given.moments, "--effort", effort] for effort in efforts()}
+    ways |= {effort: ["--calibration", given.moments, "--effort", effort] for effort in efforts}
     for way, words in ways.items():
         target = given.folder / f"{name}-{len(words)}-{way}.gguf"
         try:
@@ -92,17 +86,17 @@ def make(given: Given, name: str) -> Iterator[Made]:
         yield Made(name, way, target, took)
 
 
-def table(report: Report, given: Given, recipes: Sequence[str], windows: int) -> None:
+def table(report: Report, given: Given, recipes: Sequence[str], efforts: Sequence[str], windows: int) -> None:
     took = prepare(given)
     print("made the statistics", file=sys.stderr, flush=True)
-    made = [one for name in recipes for one in make(given, name)]
+    made = [one for name in recipes for one in make(given, name, efforts)]
     print("made the files", file=sys.stderr, flush=True)
     files = [one.path for one in made]
     task = EvaluationTask([given.heldout], context=CONTEXT, chunks=windows, threads=1)
     found = evaluate(files, task, against=given.base)
     assert found.base is not None
     verdicts = dict(zip(files, found.models, strict=True))
-    report.say(f"### {given.model.name}\n")
+    report.say(f"### {given.model.name.removesuffix('.gguf')}\n")
     size = given.base.stat().st_size
     report.say(
         f"Judged on `{given.heldout.name}`: {found.windows} windows of {CONTEXT} tokens. F16: {size} bytes, perplexity"
@@ -147,6 +141,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("given", nargs="*", type=Path, metavar="MODEL HELDOUT CALIBRATION")
     parser.add_argument("--recipes", default=RECIPES, help="separated by commas")
+    parser.add_argument("--efforts", default=EFFORTS, help="separated by commas")
+    parser.add_argument("--page", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     parser.add_argument("--windows", type=int, default=WINDOWS, help="of the text, at most")
     chosen = parser.parse_args(arguments)
     quality = FIXTURES / "quality"
@@ -154,14 +150,16 @@ def main(arguments: Sequence[str]) -> None:
     if len(words) % 3:
         parser.error("each MODEL needs a HELDOUT and a CALIBRATION text")
     report = Report()
-    report.say(f"Made on {machine()} by `{' '.join(['python -m tests.quality', *arguments])}`.\n")
+    told = [Path(word).name if "/" in word else word for word in arguments]
+    report.say(f"Made on {machine()} by `{' '.join(['python -m tests.quality', *told])}`.\n")
     with tempfile.TemporaryDirectory() as scratch:
         for at in range(0, len(words), 3):
             folder = Path(scratch) / str(at)
             folder.mkdir()
             model, heldout, calibration = words[at : at + 3]
-            table(report, Given(model, heldout, calibration, folder), chosen.recipes.split(","), chosen.windows)
-    if not chosen.given:
+            given = Given(model, heldout, calibration, folder)
+            table(report, given, chosen.recipes.split(","), chosen.efforts.split(","), chosen.windows)
+    if chosen.page:
         write(report)
 
 
