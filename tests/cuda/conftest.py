@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -33,9 +34,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Stub:
 
 
 @pytest.fixture
-def stub(compiled: Stub) -> Stub:
+def stub(compiled: Stub) -> Iterator[Stub]:
     compiled.reset()
-    return compiled
+    yield compiled
+    assert compiled.torn() == 0, "memory was given back while a copy still waited for it"
 
 
 @pytest.fixture

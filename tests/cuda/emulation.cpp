@@ -135,14 +135,20 @@ template <class... A> struct Unpacked<void (*)(A...)> {
     {
         call(kernel, args, std::index_sequence_for<A...>());
     }
+    static const size_t *sizes()
+    {
+        static const size_t each[] = {sizeof(A)..., 0};
+        return each;
+    }
 };
 
 struct Kernel {
     const char *name;
     void (*run)(void **);
+    const size_t *(*sizes)();
 };
 
-#define KERNEL(name) {#name, Unpacked<decltype(&name)>::template run<&name>},
+#define KERNEL(name) {#name, Unpacked<decltype(&name)>::template run<&name>, Unpacked<decltype(&name)>::sizes},
 const Kernel kernels[] = {
 #define DECODER(name, suffix) KERNEL(forge_decode_##name##_##suffix)
 #define ENCODER(name, ...) KERNEL(forge_encode_##name)
@@ -175,6 +181,17 @@ uint32_t emulated_shuffle(uint32_t mine, unsigned from)
     const uint32_t found = fibers[current / LANES * LANES + from].word;
     emulated_barrier(0);
     return found;
+}
+
+/* The bytes of each of a kernel's arguments, and 0 behind them; NULL for an unknown name. */
+extern "C" const size_t *emulated_arguments(const char *name)
+{
+    for (const Kernel &kernel : kernels) {
+        if (strcmp(kernel.name, name) == 0) {
+            return kernel.sizes();
+        }
+    }
+    return nullptr;
 }
 
 /* As cuLaunchKernel in one dimension, of which only the CTAs from `first` on run; -1 for an unknown name. */

@@ -1,26 +1,93 @@
 /* A library in the place of NVIDIA's driver: memory is the host's, kernels are the emulated GPU's or only counted, and
- * any call can be made to fail. What is given out and not given back is counted. */
+ * any call can be made to fail. What is given out and not given back is counted.
+ *
+ * Work is done as late as a stream allows: when it is waited for, or work that comes after it. So whoever reads a result
+ * too soon, or fills memory anew that a copy has yet to read, gets other bytes than on the processors. */
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
 #include <vector>
 
 typedef int (*Launcher)(const char *, unsigned, unsigned, unsigned, void **);
+typedef const size_t *(*Arguments)(const char *);
 
 namespace {
 
 std::recursive_mutex lock;
 std::map<std::string, long> calls;
 std::map<void *, std::string> live; /* what was given out, and by which function */
+std::map<void *, size_t> sizes;
 std::string failing;
 long fails_at, contexts;
 int fails_with, sticky, lost, devices = 1, version = 13000;
 Launcher launcher;
+Arguments arguments;
 long of_device[16]; /* launches; the address of one is the context of its device */
 thread_local std::vector<long *> current;
+
+/* A stream: the work that waits, what of it one piece touches of memory, and how many pieces were done before. */
+struct Piece {
+    std::function<void()> does;
+    const char *from, *to; /* of memory that it reads or writes: freed while it waits, it is torn */
+};
+struct Queue {
+    std::deque<Piece> waiting;
+    long done;
+};
+struct Mark { /* an event: a stream, and how much of its work comes before */
+    void *stream;
+    long upto;
+};
+std::map<void *, Queue> queues;
+std::map<void *, Mark> marks;
+long torn;
+
+/* Does a stream's work up to the piece of that number. */
+void finish(void *stream, long upto)
+{
+    Queue &queue = queues[stream];
+    while (queue.done < upto && !queue.waiting.empty()) {
+        const Piece piece = queue.waiting.front();
+        queue.waiting.pop_front();
+        queue.done++;
+        piece.does();
+    }
+}
+
+long given_to(void *stream) { return queues[stream].done + (long)queues[stream].waiting.size(); }
+
+void later(void *stream, std::function<void()> does, const void *at = nullptr, size_t size = 0)
+{
+    queues[stream].waiting.push_back({does, (const char *)at, (const char *)at + size});
+}
+
+/* Counts the work that still waits for memory which is given back. */
+void tear(const void *at, size_t size)
+{
+    for (auto &each : queues) {
+        for (Piece &piece : each.second.waiting) {
+            if (piece.from < (const char *)at + size && (const char *)at < piece.to) {
+                torn++;
+                piece.does = [] {};
+            }
+        }
+    }
+}
+
+/* The work of a lost device is lost, too. */
+void lose(int code)
+{
+    lost = code;
+    for (auto &each : queues) {
+        each.second.done += (long)each.second.waiting.size();
+        each.second.waiting.clear();
+    }
+}
 
 /* The result of a call: that of a device that is lost, the one to be injected, or success. */
 int called(const char *name)
@@ -30,7 +97,9 @@ int called(const char *name)
         return lost;
     }
     if (failing == name && --fails_at == 0) {
-        lost = sticky ? fails_with : 0;
+        if (sticky) {
+            lose(fails_with);
+        }
         return fails_with;
     }
     return 0;
@@ -47,6 +116,7 @@ int give(const char *name, void **to, size_t size)
     }
     memset(*to, 0xA5, size < 1 << 16 ? size : 1 << 16);
     live[*to] = name;
+    sizes[*to] = size;
     return 0;
 }
 
@@ -55,6 +125,9 @@ int take(const char *name, void *at)
 {
     const int code = called(name);
     if (live.erase(at)) {
+        tear(at, sizes[at]);
+        queues.erase(at);
+        marks.erase(at);
         free(at);
     } else if (!code) {
         return 1;
@@ -113,19 +186,30 @@ GIVES(cuMemAlloc_v2, (unsigned long long *at, size_t size), at, size)
 TAKES(cuMemFree_v2, unsigned long long)
 GIVES(cuMemHostAlloc, (void **at, size_t size, unsigned), at, size)
 TAKES(cuMemFreeHost, void *)
-PLAIN(cuMemcpyHtoDAsync_v2, (unsigned long long to, const void *from, size_t n, void *), memcpy((void *)to, from, n))
-PLAIN(cuMemcpyDtoHAsync_v2, (void *to, unsigned long long from, size_t n, void *), memcpy(to, (void *)from, n))
-PLAIN(cuMemcpyDtoDAsync_v2, (unsigned long long to, unsigned long long from, size_t n, void *),
-      memmove((void *)to, (void *)from, n))
+PLAIN(cuMemcpyHtoDAsync_v2, (unsigned long long to, const void *from, size_t n, void *stream),
+      later(stream, [=] { memcpy((void *)to, from, n); }, from, n))
+PLAIN(cuMemcpyDtoHAsync_v2, (void *to, unsigned long long from, size_t n, void *stream),
+      later(stream, [=] { memcpy(to, (void *)from, n); }, to, n))
+PLAIN(cuMemcpyDtoDAsync_v2, (unsigned long long to, unsigned long long from, size_t n, void *stream),
+      later(stream, [=] { memmove((void *)to, (void *)from, n); }, (void *)to, n))
 PLAIN(cuPointerGetAttribute, (void *value, int, unsigned long long at), *(int *)value = at % 4096 == 0xFFF)
-PLAIN(cuMemsetD8Async, (unsigned long long at, unsigned char v, size_t n, void *), memset((void *)at, v, n))
+PLAIN(cuMemsetD8Async, (unsigned long long at, unsigned char v, size_t n, void *stream),
+      later(stream, [=] { memset((void *)at, v, n); }, (void *)at, n))
 GIVES(cuStreamCreate, (void **s, unsigned), s, 1)
-TAKES(cuStreamDestroy_v2, void *)
-PLAIN(cuStreamSynchronize, (void *), )
-PLAIN(cuStreamWaitEvent, (void *, void *, unsigned), )
+extern "C" int cuStreamDestroy_v2(void *stream)
+{
+    GUARDED;
+    if (!lost) {
+        finish(stream, given_to(stream));
+    }
+    return take("cuStreamDestroy_v2", stream);
+}
+PLAIN(cuStreamSynchronize, (void *stream), finish(stream, given_to(stream)))
+PLAIN(cuStreamWaitEvent, (void *stream, void *event, unsigned),
+      const Mark mark = marks[event]; later(stream, [=] { finish(mark.stream, mark.upto); }))
 GIVES(cuEventCreate, (void **e, unsigned), e, 1)
 TAKES(cuEventDestroy_v2, void *)
-PLAIN(cuEventRecord, (void *, void *), )
+PLAIN(cuEventRecord, (void *event, void *stream), (marks[event] = {stream, given_to(stream)}))
 
 struct Copy { /* CUDA_MEMCPY2D */
     size_t src_x, src_y;
@@ -140,26 +224,59 @@ struct Copy { /* CUDA_MEMCPY2D */
     void *dst_array;
     size_t dst_pitch, width, height;
 };
-PLAIN(cuMemcpy2DAsync_v2, (const Copy *c, void *),
-      for (size_t i = 0; i < c->height; i++)
-          memcpy((char *)c->dst + i * c->dst_pitch, (char *)c->src + i * c->src_pitch, c->width))
+PLAIN(cuMemcpy2DAsync_v2, (const Copy *given, void *stream), const Copy c = *given; later(
+          stream,
+          [=] {
+              for (size_t i = 0; i < c.height; i++) {
+                  memcpy((char *)c.dst + i * c.dst_pitch, (char *)c.src + i * c.src_pitch, c.width);
+              }
+          },
+          (void *)c.dst, c.height ? (c.height - 1) * c.dst_pitch + c.width : 0))
+
+/* The arguments are copied at once, as the driver does. */
+int launched(const char *name, unsigned grid, unsigned threads, void *stream, void **args)
+{
+    if (current.empty()) {
+        return 201;
+    }
+    ++*current.back();
+    if (!launcher) {
+        return 0;
+    }
+    const size_t *sizes = arguments(name);
+    if (!sizes) {
+        return 500;
+    }
+    std::vector<std::vector<char>> values;
+    for (size_t i = 0; sizes[i]; i++) {
+        values.emplace_back((char *)args[i], (char *)args[i] + sizes[i]);
+    }
+    later(stream, [=] {
+        std::vector<void *> at;
+        for (const std::vector<char> &value : values) {
+            at.push_back((void *)value.data());
+        }
+        launcher(name, 0, grid, threads, at.data());
+    });
+    return 0;
+}
 
 PLAIN(cuLaunchKernel,
-      (void *f, unsigned grid, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *, void **args,
-       void **),
-      if (current.empty()) return 201; else ++*current.back();
-      if (launcher && launcher((const char *)f, 0, grid, threads, args)) return 500)
+      (void *f, unsigned grid, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *stream,
+       void **args, void **),
+      return launched((const char *)f, grid, threads, stream, args))
 
 extern "C" {
 /* As new; what is live stays counted. */
-void stub_reset(int seen, int is_version, Launcher emulated)
+void stub_reset(int seen, int is_version, Launcher emulated, Arguments of_emulated)
 {
     GUARDED;
     calls.clear();
+    torn = 0;
     failing.clear();
     memset(of_device, 0, sizeof of_device);
     lost = 0;
-    devices = seen, version = is_version, launcher = emulated;
+    devices = seen, version = is_version, launcher = emulated, arguments = of_emulated;
 }
 
 /* Has the k-th call of a function from now on fail, and with `stays` every call after it. */
@@ -180,6 +297,13 @@ long stub_calls(const char *name)
 {
     GUARDED;
     return calls[name];
+}
+
+/* Pieces of work that waited yet when memory of theirs was given back. */
+long stub_torn(void)
+{
+    GUARDED;
+    return torn;
 }
 
 /* How much is given out and not given back: memory of both kinds, modules, streams, events, contexts. */

@@ -25,8 +25,8 @@ class Stub:
         assert compiler
         host.run(compiler, "-shared", "-fPIC", "-w", "-o", str(self.path), "tests/cuda/stub.cpp")
         self.library = ctypes.CDLL(str(self.path))
-        for counted in (self.library.stub_live, self.library.stub_calls, self.library.stub_launches):
-            counted.restype = ctypes.c_long
+        for counted in ("live", "calls", "launches", "torn"):
+            getattr(self.library, f"stub_{counted}").restype = ctypes.c_long
         launches: dict[str, Any] = runpy.run_path(str(host.ROOT / "native/cuda/build.py"))["launches"]()
         rows = {name: row for name, row in launches.items() if not name.endswith("_")}
         for kind in TENSOR_TYPES.values():
@@ -40,8 +40,9 @@ class Stub:
         (folder / "all.fatbin").write_bytes(struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 0))
 
     def reset(self, devices: int = 1, version: int = 13000, emulated: bool = False) -> None:
-        at = ctypes.cast(host.library().emulated_launch, ctypes.c_void_p) if emulated else None
-        self.library.stub_reset(devices, version, at)
+        names = ("emulated_launch", "emulated_arguments") if emulated else ()
+        at: list[Any] = [ctypes.cast(getattr(host.library(), name), ctypes.c_void_p) for name in names] or [None, None]
+        self.library.stub_reset(devices, version, *at)
 
     def fail(self, name: str, k: int, code: int, stays: bool = False) -> None:
         self.library.stub_fail(name.encode(), ctypes.c_long(k), code, stays)
@@ -49,6 +50,10 @@ class Stub:
     def live(self) -> int:
         gc.collect()
         return int(self.library.stub_live())
+
+    def torn(self) -> int:
+        """How much work still waited when memory of its was given back."""
+        return int(self.library.stub_torn())
 
     def device(self, ordinal: int = 0) -> cuda.Device:
         return cuda.Device(ordinal, Driver(str(self.path)), self.kernels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,26 @@ def test_doctor_without_a_driver(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("gguf_forge.cuda.driver.driver", missing)
     assert main(["doctor"]) == 0
     assert "GPUs: none: NVIDIA's driver is not installed" in capsys.readouterr().out
+
+
+def test_the_library_in_the_drivers_place_works_no_sooner_than_it_must(stub: Stub) -> None:
+    """So that code which waits too little is seen: copies are made when their stream is waited for, or one after it."""
+    library = stub.library
+    one, other, event = (ctypes.c_void_p() for _ in range(3))
+    for made, name in ((one, "cuStreamCreate"), (other, "cuStreamCreate"), (event, "cuEventCreate")):
+        assert getattr(library, name)(ctypes.byref(made), 0) == 0
+    source, between, found = (ctypes.create_string_buffer(byte, 1) for byte in (b"a", b"b", b"c"))
+    at = ctypes.c_uint64(ctypes.addressof(between))
+    library.cuMemcpyHtoDAsync_v2(at, source, ctypes.c_size_t(1), one)
+    library.cuEventRecord(event, one)
+    library.cuMemcpyHtoDAsync_v2(at, found, ctypes.c_size_t(1), one)
+    library.cuStreamWaitEvent(other, event, 0)
+    library.cuMemcpyDtoHAsync_v2(found, at, ctypes.c_size_t(1), other)
+    source.raw = b"d"
+    assert (between.raw, found.raw) == (b"b", b"c")
+    library.cuStreamSynchronize(other)
+    assert (between.raw, found.raw) == (b"d", b"d")
+    library.cuStreamSynchronize(one)
+    assert between.raw == b"d"
+    for made, name in ((one, "cuStreamDestroy_v2"), (other, "cuStreamDestroy_v2"), (event, "cuEventDestroy_v2")):
+        assert getattr(library, name)(made) == 0
