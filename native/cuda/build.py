@@ -22,6 +22,7 @@ FLAGS = ["-O3", "-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=tr
 FLAGS += ["-Werror", "all-warnings", "-Xptxas", "-v"]
 #: The oldest architecture's instructions, which a driver compiles for GPUs that are newer than all below.
 PTX = 75
+WARP = 32
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,25 @@ ENTRY = re.compile(
     re.DOTALL,
 )
 CONSTANT = re.compile(r"^ +(FORGE_\w+) = (\d+)", re.MULTILINE)
+PRODUCT = re.compile(r"^MATVEC\((\w+), +(\d+)\)", re.MULTILINE)
 ENCODER = re.compile(r"^ENCODER\((\w+), +\w+, +(\d+), +(\d+), +(-1|LATTICE_\w+), +(\w+)\)", re.MULTILINE)
 
 
 def launches() -> dict[str, dict[str, Any]]:
-    """How each kernel is started, by the beginning of its name."""
+    """How each kernel is started, by its name or, of those that end with _, the beginning of it."""
     constants = {name: int(value) for name, value in CONSTANT.findall((HERE / "launch.h").read_text(encoding="utf-8"))}
     found: dict[str, dict[str, Any]] = {
         "forge_decode_": {"threads": constants["FORGE_DECODE_THREADS"], "elements": constants["FORGE_DECODE_TILE"]},
-        "forge_matvec_": {"threads": constants["FORGE_MATVEC_THREADS"], "rows": constants["FORGE_MATVEC_CTA_ROWS"]},
         "forge_row_": {"threads": constants["FORGE_ROW_THREADS"], "rows": constants["FORGE_ROW_THREADS"]},
     }
-    for name, threads, blocks, lattice, beside in ENCODER.findall((HERE / "launch.def").read_text(encoding="utf-8")):
+    listed = (HERE / "launch.def").read_text(encoding="utf-8")
+    threads = constants["FORGE_MATVEC_THREADS"]
+    for name, one in PRODUCT.findall(listed):
+        for vectors, rows in ((1, int(one)), (4, constants["FORGE_MATVEC_ROWS_OF_FOUR"])):
+            for numbers in ("f32", "f16"):
+                launch = {"threads": threads, "rows": threads // WARP * rows}
+                found[f"forge_matvec_{name}_{numbers}_{vectors}"] = launch
+    for name, threads, blocks, lattice, beside in ENCODER.findall(listed):
         found[f"forge_encode_{name}"] = {
             "threads": int(threads),
             "blocks": int(blocks),
@@ -102,9 +110,7 @@ def main(folder: Path, architectures: list[int]) -> None:
     for source, text in zip(sources, said, strict=True):
         for found in ENTRY.finditer(text):
             name, sm = found["name"], int(found["sm"])
-            launch = next(how for beginning, how in started.items() if name.startswith(beginning))
-            if name.startswith("forge_encode_"):
-                launch = started[name]
+            launch = started.get(name) or next(how for start, how in started.items() if name.startswith(start))
             kernel = kernels.setdefault(name, {"module": f"{source.stem}.fatbin", "launch": launch, "resources": {}})
             shared, registers = int(found["shared"] or 0), int(found["registers"])
             share = occupancy(ARCHITECTURES[sm], launch["threads"], registers, shared)

@@ -11,7 +11,7 @@
 #define SHAPE_WHOLE(...)
 #define SHAPE_SORTED(...)
 #define SHAPE_WARP(...)
-#define MATVEC(name)
+#define MATVEC(...)
 #include "launch.def"
 
 extern "C" __global__ void __launch_bounds__(FORGE_ROW_THREADS)

@@ -8,5 +8,5 @@
 #define SHAPE_FLOATS(...)
 #define SHAPE_WHOLE(...)
 #define SHAPE_SORTED(...)
-#define MATVEC(name)
+#define MATVEC(...)
 #include "launch.def"

@@ -10,5 +10,5 @@
 #define SHAPE_FLAT(...)
 #define SHAPE_FLOATS(...)
 #define SHAPE_WARP(...)
-#define MATVEC(name)
+#define MATVEC(...)
 #include "launch.def"

@@ -12,21 +12,31 @@
 
 #include "device.h"
 
-typedef struct {
+typedef struct alignas(8) {
     float d, m;
 } Scale;
 
 V_FN float half_at(const uint8_t *p) { return half_value(load_u16(p)); }
 
+/* Four of eight bytes, those of `low` and then of `high`, as the lowest three bits of each nibble of `which` say. */
+V_FN uint32_t chosen(uint32_t low, uint32_t high, uint32_t which)
+{
+#ifdef __CUDA_ARCH__
+    return __byte_perm(low, high, which);
+#else
+    const uint64_t both = low | (uint64_t)high << 32;
+    uint32_t found = 0;
+    for (int k = 0; k < 4; k++) {
+        found |= (uint32_t)(both >> (which >> 4 * k & 7) * 8 & 255) << 8 * k;
+    }
+    return found;
+#endif
+}
+
 /* Byte k of a word less a whole number, as a float: exact, and quicker than a conversion. */
 V_FN float byte_less(uint32_t word, int k, int less)
 {
-#ifdef __CUDA_ARCH__
-    const uint32_t bits = __byte_perm(word, 0x4b000000u, 0x7440u + (uint32_t)k); /* 2^23 + byte */
-#else
-    const uint32_t bits = 0x4b000000u | (word >> 8 * k & 255);
-#endif
-    return bits_to_f32(bits) - (float)(8388608 + less);
+    return bits_to_f32(chosen(word, 0x4b000000u, 0x7440u + (uint32_t)k)) - (float)(8388608 + less); /* 2^23 + byte */
 }
 
 /* y = (level - low) d */
@@ -438,11 +448,10 @@ WEIGHTS(iq1_m)
 #undef WEIGHTS
 #undef SCALE_OF_ALL
 
-/* The above as types that kernels are made of. value(i): what level i stands for, where `table` is to hold that. MINUS:
- * a weight is level d - m. */
-#define READER(type, looked_up, table_value, minus)                                                 \
+/* The above as types that kernels are made of. value(i): what level i stands for, where `table` is to hold that. */
+#define READER(type, looked_up, table_value)                                                        \
     struct type##_reader {                                                                          \
-        enum { SUB = type##_SUB, LOOKED_UP = looked_up, MINUS = minus };                            \
+        enum { SUB = type##_SUB, LOOKED_UP = looked_up };                                           \
         static float value(unsigned i) { return (void)i, table_value; }                             \
         static Scale scale(const uint8_t *block, int j) { return type##_scale(block, j); }          \
         static void four(const uint8_t *block, int at, Scale s, const float *table, float *y)       \
@@ -450,33 +459,33 @@ WEIGHTS(iq1_m)
             type##_four(block, at, s, table, y);                                                    \
         }                                                                                           \
     };
-READER(q4_0, 0, 0.f, 0)
-READER(q4_1, 0, 0.f, 0)
-READER(q5_0, 0, 0.f, 0)
-READER(q5_1, 0, 0.f, 0)
-READER(q8_0, 0, 0.f, 0)
-READER(q8_1, 0, 0.f, 0)
-READER(q8_k, 0, 0.f, 0)
-READER(iq4_nl, 1, iq4_values[i], 0)
-READER(mxfp4, 1, fp4_values[i], 0)
-READER(nvfp4, 1, fp4_values[i], 0)
-READER(q1_0, 0, 0.f, 0)
-READER(q2_0, 0, 0.f, 0)
-READER(tq1_0, 0, 0.f, 0)
-READER(tq2_0, 0, 0.f, 0)
-READER(q2_k, 0, 0.f, 1)
-READER(q3_k, 0, 0.f, 0)
-READER(q4_k, 0, 0.f, 1)
-READER(q5_k, 0, 0.f, 1)
-READER(q6_k, 0, 0.f, 0)
-READER(iq4_xs, 1, iq4_values[i], 0)
-READER(iq2_xxs, 0, 0.f, 0)
-READER(iq2_xs, 0, 0.f, 0)
-READER(iq2_s, 0, 0.f, 0)
-READER(iq3_xxs, 0, 0.f, 0)
-READER(iq3_s, 0, 0.f, 0)
-READER(iq1_s, 0, 0.f, 0)
-READER(iq1_m, 0, 0.f, 0)
+READER(q4_0, 0, 0.f)
+READER(q4_1, 0, 0.f)
+READER(q5_0, 0, 0.f)
+READER(q5_1, 0, 0.f)
+READER(q8_0, 0, 0.f)
+READER(q8_1, 0, 0.f)
+READER(q8_k, 0, 0.f)
+READER(iq4_nl, 1, iq4_values[i])
+READER(mxfp4, 1, fp4_values[i])
+READER(nvfp4, 1, fp4_values[i])
+READER(q1_0, 0, 0.f)
+READER(q2_0, 0, 0.f)
+READER(tq1_0, 0, 0.f)
+READER(tq2_0, 0, 0.f)
+READER(q2_k, 0, 0.f)
+READER(q3_k, 0, 0.f)
+READER(q4_k, 0, 0.f)
+READER(q5_k, 0, 0.f)
+READER(q6_k, 0, 0.f)
+READER(iq4_xs, 1, iq4_values[i])
+READER(iq2_xxs, 0, 0.f)
+READER(iq2_xs, 0, 0.f)
+READER(iq2_s, 0, 0.f)
+READER(iq3_xxs, 0, 0.f)
+READER(iq3_s, 0, 0.f)
+READER(iq1_s, 0, 0.f)
+READER(iq1_m, 0, 0.f)
 #undef READER
 
 #endif

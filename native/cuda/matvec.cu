@@ -7,14 +7,16 @@
 #undef REMOVED
 #undef TYPE
 
-#define PRODUCT(name, suffix, most)                                                                                  \
+#define PRODUCT(name, suffix, most, n_rows)                                                                          \
     extern "C" __global__ void __launch_bounds__(FORGE_MATVEC_THREADS)                                               \
         forge_matvec_##name##_##suffix##_##most(const uint8_t *blocks, const void *x, float *y, uint64_t rows,       \
                                                 uint64_t width, uint64_t vectors)                                    \
     {                                                                                                                \
-        multiply<SIZE_##name, BYTES_##name, name##_reader, of_##suffix, most>(                                       \
+        multiply<SIZE_##name, BYTES_##name, name##_product, of_##suffix, n_rows, most>(                              \
             blocks, (const of_##suffix::element *)x, y, rows, width, vectors);                                       \
     }
-#define MATVEC(name) PRODUCT(name, f32, 1) PRODUCT(name, f32, 4) PRODUCT(name, f16, 1) PRODUCT(name, f16, 4)
+#define MATVEC(name, n_rows)                                              \
+    PRODUCT(name, f32, 1, n_rows) PRODUCT(name, f32, 4, FORGE_MATVEC_ROWS_OF_FOUR) \
+    PRODUCT(name, f16, 1, n_rows) PRODUCT(name, f16, 4, FORGE_MATVEC_ROWS_OF_FOUR)
 #define ENCODER(...)
 #include "launch.def"

@@ -1,18 +1,16 @@
 /* Products of a matrix of blocks with one vector or a few: what is read is the blocks, and each weight lives in a
- * register only. A warp takes two rows, in chunks of 2048 weights: it stages their bytes, works out the scales, and
- * each lane multiplies eight neighbouring weights at a time.
+ * register only. A warp takes a few rows, in chunks of 2048 weights: it stages their bytes, works out the scales, and
+ * each lane multiplies eight neighbouring weights of all rows at a time with the same numbers.
  *
- * With a sub-block's scale d and minimum m, the sum of (d level - m) x is d times the sum of level x, less m times the
- * sum of x. Sums are of float32, multiplications fused with them: fewer roundings than in decoding first, and the
+ * A weight is d (y - middle) - m, see products.h: its row's sum is d times that of y x, less the sum of x times d middle
+ * and m. Sums are of float32, multiplications fused with them: fewer roundings than in decoding first, and the
  * same result in every run: a lane adds up along its row, then the lanes of a warp in pairs. */
 #ifndef FORGE_CUDA_MATVEC_H
 #define FORGE_CUDA_MATVEC_H
 
-#include "decode.h"
+#include "products.h"
 
-enum { MATVEC_CHUNK = 2048, MATVEC_ROWS = 2, MATVEC_WARPS = FORGE_MATVEC_THREADS / WARP, EIGHT = 8 };
-
-static_assert(FORGE_MATVEC_CTA_ROWS == MATVEC_ROWS * MATVEC_WARPS, "launch.h says how many rows a CTA has");
+enum { MATVEC_CHUNK = 2048, MATVEC_WARPS = FORGE_MATVEC_THREADS / WARP, EIGHT = 8 };
 
 /* Eight numbers of x, on a boundary of 16 bytes, as floats. */
 struct of_f32 {
@@ -51,16 +49,17 @@ typedef struct {
     uint32_t past, lead, wide, tail;
 } Parts;
 
-V_FN Parts parts_of(const uint8_t *from, uint32_t n)
+template <bool aligned> V_FN Parts parts_of(const uint8_t *from, uint32_t n)
 {
-    const uint32_t past = (uint32_t)((uintptr_t)from & 15), head = (16 - past) & 15, lead = head < n ? head : n;
-    const uint32_t wide = (n - lead) / 16;
+    const uint32_t past = aligned ? 0 : (uint32_t)((uintptr_t)from & 15);
+    const uint32_t head = (16 - past) & 15, lead = head < n ? head : n, wide = (n - lead) / 16;
     return Parts{past, lead, wide, lead + 16 * wide};
 }
 
-template <int most> V_FN void fetch(Fetched<most> *f, const uint8_t *from, uint32_t n)
+/* aligned: address and n are multiples of 16, so that there are no single ones. */
+template <bool aligned, int most> V_FN void fetch(Fetched<most> *f, const uint8_t *from, uint32_t n)
 {
-    const Parts p = parts_of(from, n);
+    const Parts p = parts_of<aligned>(from, n);
     const uint32_t lane = lane_of_warp();
 #pragma unroll
     for (uint32_t k = 0; k < f->EACH; k++) {
@@ -68,18 +67,19 @@ template <int most> V_FN void fetch(Fetched<most> *f, const uint8_t *from, uint3
             f->wide[k] = *(const Sixteen *)(from + p.lead + 16 * (lane + k * WARP));
         }
     }
-    if (lane < p.lead) {
+    if (!aligned && lane < p.lead) {
         f->first = from[lane];
     }
-    if (p.tail + lane < n) { /* less than 16 */
+    if (!aligned && p.tail + lane < n) { /* less than 16 */
         f->last = from[p.tail + lane];
     }
 }
 
 /* Puts them where they were fetched for, the first at `staged` + address % 16, which is returned. */
-template <int most> V_FN const uint8_t *put(const Fetched<most> *f, uint8_t *staged, const uint8_t *from, uint32_t n)
+template <bool aligned, int most>
+V_FN const uint8_t *put(const Fetched<most> *f, uint8_t *staged, const uint8_t *from, uint32_t n)
 {
-    const Parts p = parts_of(from, n);
+    const Parts p = parts_of<aligned>(from, n);
     const uint32_t lane = lane_of_warp();
     uint8_t *to = staged + p.past;
 #pragma unroll
@@ -88,10 +88,10 @@ template <int most> V_FN const uint8_t *put(const Fetched<most> *f, uint8_t *sta
             *(Sixteen *)(to + p.lead + 16 * (lane + k * WARP)) = f->wide[k];
         }
     }
-    if (lane < p.lead) {
+    if (!aligned && lane < p.lead) {
         to[lane] = f->first;
     }
-    if (p.tail + lane < n) {
+    if (!aligned && p.tail + lane < n) {
         to[p.tail + lane] = f->last;
     }
     return to;
@@ -106,50 +106,69 @@ V_FN uint32_t chunk_of(uint64_t width, uint64_t at)
 /* A warp's part of shared memory for one of its rows. */
 template <int most, int sub> struct Staged {
     alignas(16) uint8_t bytes[(most + 16 + 31) / 16 * 16]; /* before by the address, after for word_at */
-    Scale scales[MATVEC_CHUNK / sub];
+    alignas(16) Scale scales[MATVEC_CHUNK / sub];
 };
 
-/* Rows of one warp, and `most` vectors at a time. boundary: all words of the blocks lie on boundaries of theirs. */
-template <int size, int bytes, class Type, class Of, int most, bool boundary>
-V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, float *y, uint64_t rows, uint64_t width,
-                        uint64_t vectors, uint64_t row, Staged<bytes * (MATVEC_CHUNK / size), Type::SUB> *held,
-                        const float *table)
+/* Where row r lies; of an array of pointers one would have to be chosen lane by lane. */
+template <int n_rows, bool aligned, class Held>
+V_FN const uint8_t *row_in(const Held *held, const uint8_t *const *in, uint32_t r)
 {
-    enum { CHUNK_BLOCKS = MATVEC_CHUNK / size };
+    if (aligned) {
+        return held[r].bytes;
+    }
+    const uint8_t *found = in[0];
+#pragma unroll
+    for (uint32_t k = 1; k < n_rows; k++) {
+        found = r == k ? in[k] : found;
+    }
+    return found;
+}
+
+V_FN float sum_of_eight(const float *x)
+{
+    return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+}
+
+/* The rows of one warp, and `most` vectors at a time. aligned: every row begins on a boundary of 16 bytes. */
+template <int size, int bytes, class Type, class Of, int n_rows, int most, bool aligned>
+V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, float *y, uint64_t rows, uint64_t width,
+                        uint64_t vectors, uint64_t row, Staged<bytes * (MATVEC_CHUNK / size), Type::SUB> *held)
+{
+    enum { CHUNK_BLOCKS = MATVEC_CHUNK / size, SCALES = MATVEC_CHUNK / Type::SUB / Type::AT_ONCE };
+    static_assert(CHUNK_BLOCKS * bytes % 16 == 0, "all chunks of a row lie alike to a boundary of 16");
     const uint32_t lane = lane_of_warp();
     const uint64_t row_bytes = width / size * bytes;
-    const int n_rows = rows - row < MATVEC_ROWS ? (int)(rows - row) : (int)MATVEC_ROWS;
     const int n_vectors = vectors < most ? (int)vectors : most;
-    float sums[MATVEC_ROWS][most];
-    for (int r = 0; r < MATVEC_ROWS; r++) {
+    float sums[n_rows][most];
+    for (int r = 0; r < n_rows; r++) {
         for (int b = 0; b < most; b++) {
             sums[r][b] = 0.f;
         }
     }
-    const uint8_t *from[MATVEC_ROWS], *in[MATVEC_ROWS];
-    Fetched<CHUNK_BLOCKS * bytes> fetched[MATVEC_ROWS];
+    const uint8_t *from[n_rows], *in[n_rows];
+    Fetched<CHUNK_BLOCKS * bytes> fetched[n_rows];
 #pragma unroll
-    for (int r = 0; r < MATVEC_ROWS; r++) { /* a row that is not there is the last one again */
-        from[r] = blocks + (row + (uint64_t)(r < n_rows ? r : n_rows - 1)) * row_bytes;
-        fetch(fetched + r, from[r], chunk_of(width, 0) / size * bytes);
+    for (int r = 0; r < n_rows; r++) { /* a row that is not there is the last one again */
+        from[r] = blocks + (row + (uint64_t)r < rows ? row + (uint64_t)r : rows - 1) * row_bytes;
+        fetch<aligned>(fetched + r, from[r], chunk_of(width, 0) / size * bytes);
     }
     for (uint64_t at = 0; at < width; at += MATVEC_CHUNK) {
         const uint32_t n = chunk_of(width, at);
 #pragma unroll
-        for (int r = 0; r < MATVEC_ROWS; r++) { /* what comes next is on its way while this is multiplied */
-            in[r] = put(fetched + r, held[r].bytes, from[r], n / size * bytes);
-            in[r] = boundary ? on_boundary(in[r]) : in[r];
+        for (int r = 0; r < n_rows; r++) { /* what comes next is on its way while this is multiplied */
+            in[r] = put<aligned>(fetched + r, held[r].bytes, from[r], n / size * bytes);
             from[r] += CHUNK_BLOCKS * bytes;
             if (at + MATVEC_CHUNK < width) {
-                fetch(fetched + r, from[r], chunk_of(width, at + MATVEC_CHUNK) / size * bytes);
+                fetch<aligned>(fetched + r, from[r], chunk_of(width, at + MATVEC_CHUNK) / size * bytes);
             }
         }
         __syncwarp();
 #pragma unroll
-        for (int r = 0; r < MATVEC_ROWS; r++) {
-            for (uint32_t j = lane; j < n / Type::SUB; j += WARP) {
-                const uint32_t per = size / Type::SUB;
-                held[r].scales[j] = Type::scale(in[r] + j / per * bytes, (int)(j % per));
+        for (uint32_t k = 0; k < n_rows * SCALES; k += WARP) { /* those of all rows, spread over the lanes */
+            const uint32_t r = (lane + k) / SCALES, j = (lane + k) % SCALES * Type::AT_ONCE, per = size / Type::SUB;
+            if (r < n_rows && j * Type::SUB < n) {
+                const uint8_t *block = row_in<n_rows, aligned>(held, in, r) + j / per * bytes;
+                Type::scales(block, (int)(j % per), held[r].scales + j);
             }
         }
         __syncwarp();
@@ -159,69 +178,67 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
             if (i >= n) {
                 break;
             }
-            float numbers[most][EIGHT];
+            float numbers[most][EIGHT], all[most], taken[most];
 #pragma unroll
             for (int b = 0; b < most; b++) {
                 Of::load(x + (uint64_t)(b < n_vectors ? b : 0) * width + at + i, numbers[b]);
+                all[b] = sum_of_eight(numbers[b]);
+                taken[b] = Type::middle() * all[b];
             }
 #pragma unroll
-            for (int r = 0; r < MATVEC_ROWS; r++) {
-                const Scale s = held[r].scales[i / Type::SUB], one = {1.f, 0.f};
+            for (int r = 0; r < n_rows; r++) {
+                const Scale s = held[r].scales[i / Type::SUB];
                 float levels[EIGHT];
-                for (int k = 0; k < EIGHT; k += 4) {
-                    Type::four(in[r] + block * bytes, (int)(lane * EIGHT % size) + k, one, table, levels + k);
-                }
+                const int within = (int)(lane * EIGHT % size);
+                Type::template eight<aligned && bytes % 8 == 0>(in[r] + block * bytes, within, levels);
 #pragma unroll
                 for (int b = 0; b < most; b++) {
-                    float sum = levels[0] * numbers[b][0], all = numbers[b][0];
+                    float sum = levels[0] * numbers[b][0];
+                    if (Type::CENTERED) {
+                        sum = fmaf(levels[0], numbers[b][0], -taken[b]);
+                    }
                     for (int k = 1; k < EIGHT; k++) {
                         sum = fmaf(levels[k], numbers[b][k], sum);
-                        all += numbers[b][k];
                     }
                     sums[r][b] = fmaf(s.d, sum, sums[r][b]);
-                    if (Type::MINUS) {
-                        sums[r][b] = fmaf(-s.m, all, sums[r][b]);
+                    if (Type::LESS) {
+                        sums[r][b] = fmaf(-s.m, all[b], sums[r][b]);
                     }
                 }
             }
         }
         __syncwarp();
     }
-    for (int r = 0; r < MATVEC_ROWS; r++) {
+    for (int r = 0; r < n_rows; r++) {
         for (int b = 0; b < most; b++) {
             for (int apart = WARP / 2; apart > 0; apart /= 2) {
                 sums[r][b] += __shfl_xor_sync(0xffffffffu, sums[r][b], apart);
             }
-            if (lane == 0 && r < n_rows && b < n_vectors) {
+            if (lane == 0 && row + (uint64_t)r < rows && b < n_vectors) {
                 y[(uint64_t)b * rows + row + (uint64_t)r] = sums[r][b];
             }
         }
     }
 }
 
-template <int size, int bytes, class Type, class Of, int most>
+/* n_rows: how many a warp takes at a time, of which all multiply the same numbers. */
+template <int size, int bytes, class Type, class Of, int n_rows, int most>
 V_FN void multiply(const uint8_t *blocks, const typename Of::element *x, float *y, uint64_t rows, uint64_t width,
                    uint64_t vectors)
 {
-    __shared__ Staged<bytes * (MATVEC_CHUNK / size), Type::SUB> staged[MATVEC_WARPS][MATVEC_ROWS];
-    __shared__ float table[16];
-    if (Type::LOOKED_UP) {
-        if (threadIdx.x < 16) {
-            table[threadIdx.x] = Type::value(threadIdx.x);
-        }
-        __syncthreads();
-    }
-    const uint64_t pairs = (rows + MATVEC_ROWS - 1) / MATVEC_ROWS, groups = (vectors + most - 1) / most;
+    __shared__ Staged<bytes * (MATVEC_CHUNK / size), Type::SUB> staged[MATVEC_WARPS][n_rows];
+    const uint64_t parts = (rows + n_rows - 1) / n_rows, groups = (vectors + most - 1) / most;
     const uint64_t step = cta_count() * MATVEC_WARPS;
     const uint32_t warp = threadIdx.x / WARP;
-    for (uint64_t i = cta_index() * MATVEC_WARPS + warp; i < pairs * groups; i += step) {
-        const uint64_t first = i / pairs * most, row = i % pairs * MATVEC_ROWS;
-        if (bytes % 4 == 0 && ((uintptr_t)blocks & 3) == 0) {
-            multiply_rows<size, bytes, Type, Of, most, true>(blocks, x + first * width, y + first * rows, rows, width,
-                                                             vectors - first, row, staged[warp], table);
+    const bool aligned = (((uintptr_t)blocks | width / size * bytes) & 15) == 0;
+    for (uint64_t i = cta_index() * MATVEC_WARPS + warp; i < parts * groups; i += step) {
+        const uint64_t first = i / parts * most, row = i % parts * n_rows;
+        if (aligned) {
+            multiply_rows<size, bytes, Type, Of, n_rows, most, true>(blocks, x + first * width, y + first * rows, rows,
+                                                                     width, vectors - first, row, staged[warp]);
         } else {
-            multiply_rows<size, bytes, Type, Of, most, false>(blocks, x + first * width, y + first * rows, rows, width,
-                                                              vectors - first, row, staged[warp], table);
+            multiply_rows<size, bytes, Type, Of, n_rows, most, false>(blocks, x + first * width, y + first * rows, rows,
+                                                                      width, vectors - first, row, staged[warp]);
         }
     }
 }

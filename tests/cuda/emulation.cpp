@@ -18,7 +18,7 @@ extern "C" {
 #define ENCODER(name, ...)                                                                                          \
     void forge_encode_##name(const float *, const float *, const float *, const forge_lattice *, uint8_t *, uint64_t, \
                              uint64_t, float, forge_failure *);
-#define MATVEC(name) PRODUCT(name, f32, 1) PRODUCT(name, f32, 4) PRODUCT(name, f16, 1) PRODUCT(name, f16, 4)
+#define MATVEC(name, ...) PRODUCT(name, f32, 1) PRODUCT(name, f32, 4) PRODUCT(name, f16, 1) PRODUCT(name, f16, 4)
 #define PRODUCT(name, suffix, most) \
     void forge_matvec_##name##_##suffix##_##most(const uint8_t *, const void *, float *, uint64_t, uint64_t, uint64_t);
 #include "kernels.def"

@@ -43,7 +43,13 @@ class Encoder:
     row_squares: bool
 
 
-PRODUCTS = re.findall(r"^MATVEC\((\w+)\)", (ROOT / "native/cuda/launch.def").read_text(), re.MULTILINE)
+#: Types of products, and how many rows a warp takes by one vector.
+PRODUCTS = {
+    name: int(rows)
+    for name, rows in re.findall(
+        r"^MATVEC\((\w+), +(\d+)\)", (ROOT / "native/cuda/launch.def").read_text(), re.MULTILINE
+    )
+}
 ENCODERS = {
     name: Encoder(shape, int(threads), int(blocks), None if lattice == "-1" else lattice, beside == "ROW_SQUARES")
     for name, shape, threads, blocks, lattice, beside in ENCODER.findall(
@@ -161,12 +167,14 @@ def matvec(
     """forge_matvec_<name>_<f32|f16>_<most>: x (vectors, width) of float32 or float16."""
     y = np.full((x.shape[0], rows), np.nan, np.float32)
     suffix = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}[x.dtype]
-    fitting = -(-rows // CONSTANTS["FORGE_MATVEC_CTA_ROWS"]) * -(-x.shape[0] // most)
+    threads = CONSTANTS["FORGE_MATVEC_THREADS"]
+    at_once = threads // 32 * (PRODUCTS[name] if most == 1 else CONSTANTS["FORGE_MATVEC_ROWS_OF_FOUR"])
+    fitting = -(-rows // at_once) * -(-x.shape[0] // most)
     sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(x.shape[1]), ctypes.c_uint64(x.shape[0]))
     launch(
         f"forge_matvec_{name}_{suffix}_{most}",
         grid or fitting,
-        CONSTANTS["FORGE_MATVEC_THREADS"],
+        threads,
         pointer(blocks),
         pointer(x),
         pointer(y),

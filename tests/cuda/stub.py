@@ -32,8 +32,6 @@ class Stub:
         for kind in TENSOR_TYPES.values():
             for result in ("f32", "f16", "bf16"):
                 rows[f"forge_decode_{kind.name.lower()}_{result}"] = launches["forge_decode_"]
-        for kernel in (f"{name}_{x}_{most}" for name in host.PRODUCTS for x in ("f32", "f16") for most in (1, 4)):
-            rows[f"forge_matvec_{kernel}"] = launches["forge_matvec_"]
         rows["forge_row_mean_squares"] = launches["forge_row_"]
         listed = {name: {"module": "all.fatbin", "launch": row} for name, row in rows.items()}
         (folder / "kernels.json").write_text(json.dumps(listed))
