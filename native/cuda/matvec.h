@@ -2,8 +2,8 @@
  * register only. A warp takes a few rows, in chunks of 2048 weights: it stages their bytes, works out the scales, and
  * each lane multiplies eight neighbouring weights of all rows at a time with the same numbers.
  *
- * A weight is d (y - middle) - m, see products.h: its row's sum is d times that of y x, less the sum of x times d middle
- * and m. Sums are of float32, multiplications fused with them: fewer roundings than in decoding first, and the
+ * A weight is d (y - middle) - m, see products.h: its row's sum is d times that of y x, less the sum of x times
+ * d middle and m. Sums are of float32, multiplications fused with them: fewer roundings than in decoding first, and the
  * same result in every run: a lane adds up along its row, then the lanes of a warp in pairs. */
 #ifndef FORGE_CUDA_MATVEC_H
 #define FORGE_CUDA_MATVEC_H

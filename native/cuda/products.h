@@ -57,8 +57,8 @@ template <bool whole> V_FN void nibbles_of(float *y, const uint8_t *field, int a
     }
 }
 
-/* Four of a superblock's eight scales, times `unit`, and minimums of six bits, after the two half floats that they count
- * in. The three words are scales, minimums, and the lower bits of the other four of both. */
+/* Four of a superblock's eight scales, times `unit`, and minimums of six bits, after the two half floats that they
+ * count in. The three words are scales, minimums, and the lower bits of the other four of both. */
 V_FN void four_of_six_bits(const uint8_t *head, int j, float unit, Scale *s)
 {
     const uint32_t halves = word_in(head, 0), a = word_in(head, 4), b = word_in(head, 8), both = word_in(head, 12);
