@@ -22,6 +22,7 @@ _KILLED = """
 import os, shutil, sys
 from pathlib import Path
 from gguf_forge import Edits, edit_file, merge_files, split_file, system
+import tests.convert.resuming # takes longer than most work: here, not in each child
 start, work, states = map(Path, sys.argv[1:4])
 for step in range(1000):
     shutil.rmtree(work, ignore_errors=True)
