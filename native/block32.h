@@ -31,7 +31,7 @@ V_FN void levels_from_peak(const float *x, int nmax, uint8_t *d_out, VI *q)
     float d = signed_peak(x, 32) / (float)-nmax;
     VF inverse = vf_set1(d != 0 ? 1 / d : 0), half_up = vf_set1((float)nmax + 0.5f);
     VI top = vi_set1(2 * nmax - 1);
-    store_u16(d_out, f32_to_f16(d));
+    store_scale(d_out, d);
     for (int i = 0; i < 32 / VN; i++) {
         VI r = vf_trunc(vf_add(vf_mul(vf_load(x + i * VN), inverse), half_up));
         q[i] = vi_and(vi_min(r, top), top);
@@ -63,8 +63,8 @@ V_FN void levels_from_min(const float *x, int top, uint8_t *d_out, uint8_t *m_ou
     bounds(x, 32, &min, &max);
     float d = max == min ? 0 : (max - min) / (float)top; /* never -0 */
     VF inverse = vf_set1(d != 0 ? 1 / d : 0), low = vf_set1(min);
-    store_u16(d_out, f32_to_f16(d));
-    store_u16(m_out, f32_to_f16(min));
+    store_scale(d_out, d);
+    store_scale(m_out, min);
     for (int i = 0; i < 32 / VN; i++) {
         VI r = vf_trunc(vf_add(vf_mul(vf_sub(vf_load(x + i * VN), low), inverse), vf_set1(0.5f)));
         q[i] = vi_and(vi_min(r, vi_set1(top)), vi_set1(top));

@@ -116,7 +116,7 @@ V_FN VI lattice_round(const VF *x, int dimensions, VF inverse, VF *edge)
             *edge = vf_max(vf_abs(vf_sub(inside, vf_round_even(inside))), *edge);
         }
         /* vi_nearest and vi_clamp, leaving 2^22 in for the mask below to take off */
-        VI l = vi_and(vf_bits(vf_add(half, vf_set1(12582912.f))), vi_set1(0x007fffff));
+        VI l = vi_and(vf_made_bits(vf_add(half, vf_set1(12582912.f))), vi_set1(0x007fffff));
         l = vi_max(vi_min(l, vi_set1(0x00400000 + top)), vi_set1(0x00400000));
         code = vi_or(vi_shl(code, bits), l);
     }

@@ -36,8 +36,8 @@ V_FN VF superblock_lanes(const float values[SUPERBLOCKS], int at, int per)
 
 static inline int superblock_nearest(float a)
 {
-    int32_t bits = (int32_t)f32_to_bits(a + 12582912.f); /* as vi_nearest */
-    return (bits & 0x007fffff) - 0x00400000;
+    float made = a + 12582912.f; /* as vi_nearest; the mantissa of a NaN is that of x86 and ARM on a GPU, too */
+    return made != made ? 0 : (int)(f32_to_bits(made) & 0x007fffffu) - 0x00400000;
 }
 
 static inline int superblock_clamp(int a, int low, int high)

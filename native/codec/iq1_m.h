@@ -72,7 +72,7 @@ static void iq1_m_scales(const float *x, const float *w, const float scale[16], 
     if (sums[1] > 0.f) {
         d = sums[0] / sums[1];
     }
-    const unsigned half = f32_to_f16(d * 1.1125f);
+    const unsigned half = scale_bits(d * 1.1125f);
     for (int k = 0; k < 4; k++) {
         store_u16(block->scales + 2 * k, words[k] | (half >> 4 * k & 15) << 12);
     }

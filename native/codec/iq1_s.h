@@ -97,7 +97,7 @@ static void iq1_s_fit(const forge_lattice *t, const float *x, const float *given
         return;
     }
     const float d = max / 15, inverse = 1 / d;
-    store_u16(block->d, f32_to_f16(d * 1.125f));
+    store_scale(block->d, d * 1.125f);
     for (int k = 0; k < 8; k++) {
         int l = superblock_clamp(superblock_nearest(0.5f * (inverse * scale[k] - 1)), 0, 7) | down[k] << 3;
         store_u16(block->high + 2 * k, load_u16(block->high + 2 * k) | (unsigned)l << 12);

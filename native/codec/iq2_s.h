@@ -38,7 +38,7 @@ static void iq2_s_pack(uint8_t *out, const lattice_result *r)
         block->signs[i] = r->signs[i];
     }
     if (lattice_scales(r->scale, 16, bits, &d)) {
-        store_u16(block->d, f32_to_f16(d * 0.9875f));
+        store_scale(block->d, d * 0.9875f);
         for (int k = 0; k < 8; k++) {
             block->scales[k] = (uint8_t)(bits[2 * k] | bits[2 * k + 1] << 4);
         }

@@ -35,7 +35,7 @@ static void iq2_xs_pack(uint8_t *out, const lattice_result *r)
     if (!lattice_scales(r->scale, 16, bits, &d)) {
         return;
     }
-    store_u16(block->d, f32_to_f16(d));
+    store_scale(block->d, d);
     for (int i = 0; i < 32; i++) {
         store_u16(block->qs + 2 * i, r->index[i] | (unsigned)r->signs[i] << 9);
     }

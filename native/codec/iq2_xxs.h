@@ -102,7 +102,7 @@ static void iq2_xxs_pack(uint8_t *out, const lattice_result *r)
     if (!lattice_scales(r->scale, 8, bits, &d)) {
         return;
     }
-    store_u16(block->d, f32_to_f16(d));
+    store_scale(block->d, d);
     for (int k = 0; k < 8; k++) {
         for (int i = 0; i < 4; i++) {
             block->part[k].index[i] = (uint8_t)r->index[4 * k + i];

@@ -45,7 +45,7 @@ static void iq3_s_pack(uint8_t *out, const lattice_result *r)
         at++;
     }
     if (lattice_scales(r->scale, 8, bits, &d)) {
-        store_u16(block->d, f32_to_f16(d * 1.033f));
+        store_scale(block->d, d * 1.033f);
         for (int k = 0; k < 4; k++) {
             block->scales[k] = (uint8_t)(bits[2 * k] | bits[2 * k + 1] << 4);
         }

@@ -35,7 +35,7 @@ static void iq3_xxs_pack(uint8_t *out, const lattice_result *r)
     if (!lattice_scales(r->scale, 8, bits, &d)) {
         return;
     }
-    store_u16(block->d, f32_to_f16(d * 1.0125f));
+    store_scale(block->d, d * 1.0125f);
     for (int i = 0; i < 64; i++) {
         block->index[i] = (uint8_t)r->index[i];
     }

@@ -32,7 +32,7 @@ static void iq4_xs_scales(iq4_xs_block *block, float scale[8])
         high |= (unsigned)l >> 4 << 2 * k;
     }
     store_u16(block->high, high);
-    store_u16(block->d, f32_to_f16(d));
+    store_scale(block->d, d);
 }
 
 static void iq4_xs_encode(const float *x, uint8_t *out, int64_t blocks, const float *w, int64_t row_blocks)

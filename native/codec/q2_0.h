@@ -35,7 +35,7 @@ static void q2_0_encode(const float *x, uint8_t *out, int64_t blocks, const floa
             }
             store_u32(block->qs + i / 4, q2_0_spread(zero & keep) | q2_0_spread(plus) << 1);
         }
-        store_u16(block->d, f32_to_f16(d));
+        store_scale(block->d, d);
     }
 }
 

@@ -21,7 +21,7 @@ static void q8_0_encode(const float *x, uint8_t *out, int64_t blocks, const floa
         }
         float d = vf_hmax(peak) / 127;
         VF inverse = vf_set1(d != 0 ? 1 / d : 0);
-        store_u16(y->d, f32_to_f16(d));
+        store_scale(y->d, d);
         VI q[32 / VN];
         for (int i = 0; i < 32 / VN; i++) {
             /* 1/d is infinite for the smallest d: products are then infinite or NaN, and the byte is 0. */

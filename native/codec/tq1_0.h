@@ -52,7 +52,7 @@ static void tq1_0_encode(const float *x, uint8_t *out, int64_t blocks, const flo
             vi_store_u8(bytes, &q, 1);
             memcpy(block->qh + j, bytes, VN < 4 ? VN : 4);
         }
-        store_u16(block->d, f32_to_f16(d));
+        store_scale(block->d, d);
     }
 }
 

@@ -26,7 +26,7 @@ static void tq2_0_encode(const float *x, uint8_t *out, int64_t blocks, const flo
             q = vi_or(q, vi_shl(trits(vf_mul(vf_load(at + 96), id)), 6));
             vi_store_u8(block->qs + m, &q, 1);
         }
-        store_u16(block->d, f32_to_f16(d));
+        store_scale(block->d, d);
     }
 }
 

@@ -160,14 +160,51 @@ V_FN float f64_value(uint64_t bits)
     return (float)d;
 }
 
-/* Floats of `bytes` bytes: single elements, those of a warp side by side. */
+/* Elements of n bytes in all, on a boundary of 16 or of all of them. */
+template <int n> struct alignas(n < 16 ? n : 16) Several {
+    uint32_t word[n / 4];
+};
+
+template <int bytes, int n> V_FN uint64_t element_of(const Several<n> &s, int k)
+{
+    if (bytes == 2) {
+        return s.word[k / 2] >> k % 2 * 16 & 0xffff;
+    }
+    return bytes == 4 ? s.word[k] : s.word[2 * k] | (uint64_t)s.word[2 * k + 1] << 32;
+}
+
+/* A whole tile on boundaries of 16 bytes. All is loaded before the first result is stored: a store could be to what is
+ * loaded, for all that a compiler knows, and each load would wait. */
+template <int bytes, float (*value)(uint64_t), class To>
+V_FN void decode_tile_of_floats(const uint8_t *in, typename To::element *out)
+{
+    enum { EACH = To::AT_ONCE, STEPS = FORGE_DECODE_TILE / FORGE_DECODE_THREADS / EACH };
+    Several<EACH * bytes> loaded[STEPS];
+#pragma unroll
+    for (uint32_t k = 0; k < STEPS; k++) {
+        loaded[k] = ((const Several<EACH * bytes> *)in)[threadIdx.x + k * FORGE_DECODE_THREADS];
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < STEPS; k++) {
+        float y[EACH];
+        for (int i = 0; i < EACH; i++) {
+            y[i] = value(element_of<bytes>(loaded[k], i));
+        }
+        *(Sixteen *)(out + (threadIdx.x + k * FORGE_DECODE_THREADS) * EACH) = To::pack(y);
+    }
+}
+
+/* Floats of `bytes` bytes. */
 template <int bytes, float (*value)(uint64_t), class To>
 V_FN void decode_floats(const uint8_t *in, typename To::element *out, uint64_t count)
 {
-    const int aligned = (uintptr_t)in % bytes == 0;
+    const int aligned = (uintptr_t)in % bytes == 0, wide = (((uintptr_t)in | (uintptr_t)out) & 15) == 0;
     for (uint64_t at = cta_index() * FORGE_DECODE_TILE; at < count; at += cta_count() * FORGE_DECODE_TILE) {
+        if (wide && count - at >= FORGE_DECODE_TILE) {
+            decode_tile_of_floats<bytes, value, To>(in + at * bytes, out + at);
+            continue;
+        }
         const uint64_t end = count - at < FORGE_DECODE_TILE ? count : at + FORGE_DECODE_TILE;
-#pragma unroll 8
         for (uint64_t i = at + threadIdx.x; i < end; i += FORGE_DECODE_THREADS) {
             out[i] = To::one(value(element_at<bytes>(in + i * bytes, aligned)));
         }

@@ -12,7 +12,8 @@
  * (fours.h: four weights a thread, from bytes that the CTA staged in shared memory), the search of the lattice types
  * (lattice_lanes.h: the lanes of a warp are the scales tried), and how blocks come to threads (encode.h).
  *
- * Where NaNs come from arithmetic their sign is clear, as on ARM and unlike x86: see NAN_SIGN_FLIP in vocabulary.h.
+ * The NaN that arithmetic makes is 0x7fffffff, and so it is where this is emulated: vf_made_bits and NAN_SIGN_FLIP in
+ * vocabulary.h know of it.
  * Compiled by nvcc, or by a C++ compiler with tests/cuda/emulation.h included before this, which supplies grid, block,
  * warp and shared memory on the host. */
 #ifndef FORGE_CUDA_DEVICE_H
@@ -36,7 +37,7 @@
 #define V_FN static inline __attribute__((always_inline, unused))
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
-#define FORGE_CUDA /* lattice_fit.h asks */
+#define FORGE_CUDA /* lattice_fit.h and vocabulary.h ask */
 #define _Static_assert static_assert
 #define _Alignas alignas
 #ifdef __CUDACC__
@@ -48,6 +49,10 @@
 #include "../lattice.h"
 #ifdef __CUDACC__
 #include "../lattice_points.h"
+#endif
+#ifndef __CUDACC__
+V_FN float as_on_a_gpu(float f) { return f != f ? bits_to_f32(0x7fffffffu) : f; }
+#define V_MADE(result) as_on_a_gpu(result)
 #endif
 #include "../isa/one_lane.h"
 #include "../isa/vocabulary.h"

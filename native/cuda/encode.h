@@ -23,15 +23,37 @@ typedef struct {
     forge_failure *failure;
 } Job;
 
-/* Whether a value may be encoded; else its index is told. Magnitudes are in the order of their bits, NaNs above all. */
-V_FN int is_sound(const Job *j, float value, uint64_t index)
+/* Magnitudes are in the order of their bits, NaNs above all. */
+V_FN uint32_t magnitude_of(float value) { return f32_to_bits(value) & 0x7fffffffu; }
+
+V_FN uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+/* Whether one of a thread's values, of which this is the largest magnitude, may not be encoded. Its index is told then:
+ * the values are values[first + i] for i = start, start + step, ... below n. */
+V_FN int refused(const Job *j, uint32_t most, uint64_t first, uint32_t n, uint32_t start, uint32_t step)
 {
-    const uint32_t magnitude = f32_to_bits(value) & 0x7fffffffu;
-    if (magnitude <= f32_to_bits(j->limit)) {
-        return 1;
+    if (most <= f32_to_bits(j->limit)) {
+        return 0;
     }
-    atomicMin(&j->failure->key, 2ull * index + (magnitude < 0x7f800000u));
-    return 0;
+    for (uint32_t i = start; i < n; i += step) {
+        const uint32_t magnitude = magnitude_of(j->values[first + i]);
+        if (magnitude > f32_to_bits(j->limit)) {
+            atomicMin(&j->failure->key, 2ull * (first + i) + (magnitude < 0x7f800000u));
+            break;
+        }
+    }
+    return 1;
+}
+
+/* Looks at a thread's values as above. */
+V_FN int refused_of(const Job *j, uint64_t first, uint32_t n, uint32_t start, uint32_t step)
+{
+    uint32_t most = 0;
+#pragma unroll 8
+    for (uint32_t i = start; i < n; i += step) {
+        most = larger(most, magnitude_of(j->values[first + i]));
+    }
+    return refused(j, most, first, n, start, step);
 }
 
 /* The importances of a block's weights, or NULL. */
@@ -53,13 +75,14 @@ template <int size, int bytes, int blocks_at_once, flat_fn *encode> V_FN void en
     for (uint64_t piece = cta_index(); piece < pieces; piece += cta_count()) {
         const uint64_t first = piece * blocks_at_once, left = count - first;
         const uint32_t n = left < blocks_at_once ? (uint32_t)left : (uint32_t)blocks_at_once;
-        int bad = 0;
-        for (uint32_t i = threadIdx.x; i < n * size; i += blockDim.x) {
+        uint32_t most = 0;
+#pragma unroll 8
+        for (uint32_t i = threadIdx.x; i < n * size; i += blocks_at_once) {
             const float value = j->values[first * size + i];
-            bad |= !is_sound(j, value, first * size + i);
+            most = larger(most, magnitude_of(value));
             staged[i + i / size] = value;
         }
-        bad = __syncthreads_or(bad);
+        const int bad = __syncthreads_or(refused(j, most, first * size, n * size, threadIdx.x, blocks_at_once));
         if (!bad && threadIdx.x < n) {
             const uint64_t block = first + threadIdx.x;
             encode(j, staged + threadIdx.x * (size + 1), importance_of(j, block, size), block,
@@ -121,11 +144,8 @@ template <int size, int bytes, int blocks_at_once, flat_fn *encode> V_FN void en
     for (uint64_t piece = cta_index(); piece < pieces; piece += cta_count()) {
         const uint64_t first = piece * blocks_at_once, left = count - first;
         const uint32_t n = left < blocks_at_once ? (uint32_t)left : (uint32_t)blocks_at_once;
-        int bad = 0;
-        for (uint32_t i = threadIdx.x; i < n * size; i += blockDim.x) {
-            bad |= !is_sound(j, j->values[first * size + i], first * size + i);
-        }
-        if (!__syncthreads_or(bad) && threadIdx.x < n) {
+        const int bad = __syncthreads_or(refused_of(j, first * size, n * size, threadIdx.x, blocks_at_once));
+        if (!bad && threadIdx.x < n) {
             const uint64_t block = first + threadIdx.x;
             encode(j, j->values + block * size, importance_of(j, block, size), block, j->blocks + block * bytes);
         }
@@ -153,11 +173,7 @@ V_FN void encode_warp(const Job *j, lattice_kind kind)
     lattice_result *result = results + warp;
     for (uint64_t b = cta_index() * blocks_at_once + warp; b < count; b += cta_count() * blocks_at_once) {
         const float *x = j->values + b * 256, *w = importance_of(j, b, 256);
-        int bad = 0;
-        for (uint32_t i = lane; i < 256; i += WARP) {
-            bad |= !is_sound(j, x[i], b * 256 + i);
-        }
-        if (__any_sync(0xffffffffu, bad)) {
+        if (__any_sync(0xffffffffu, refused_of(j, b * 256, 256, lane, WARP))) {
             continue;
         }
         float sums[SUPERBLOCKS];
@@ -182,13 +198,45 @@ V_FN void encode_warp(const Job *j, lattice_kind kind)
 
 /* ------------------------------------------------------------------ FLOATS */
 
-template <int bytes, int elements, codec_fn *codec> V_FN void encode_floats(const Job *j)
+/* One element, in one piece where elements lie on boundaries of theirs. */
+template <int bytes, codec_fn *codec> V_FN void encode_float(float value, uint8_t *out, int aligned)
 {
+    alignas(8) uint8_t made[bytes];
+    codec(&value, made, 1, NULL, 1);
+    if (aligned && bytes == 2) {
+        *(uint16_t *)out = load_u16(made);
+    } else if (aligned && bytes == 4) {
+        *(uint32_t *)out = load_u32(made);
+    } else if (aligned && bytes == 8) {
+        *(uint64_t *)out = load_u64(made);
+    } else {
+        memcpy(out, made, bytes);
+    }
+}
+
+/* A CTA's elements are loaded all before the first is stored: a store could be to what is loaded, for all that a
+ * compiler knows, and each load would wait. */
+template <int bytes, int threads, int elements, codec_fn *codec> V_FN void encode_floats(const Job *j)
+{
+    enum { EACH = elements / threads };
+    static_assert(elements % threads == 0, "all threads have as many");
     const uint64_t count = j->rows * j->width;
+    const int aligned = (uintptr_t)j->blocks % bytes == 0;
     for (uint64_t at = cta_index() * elements; at < count; at += cta_count() * elements) {
-        const uint64_t end = count - at < elements ? count : at + elements;
-        for (uint64_t i = at + threadIdx.x; i < end; i += blockDim.x) {
-            codec(j->values + i, j->blocks + i * bytes, 1, NULL, 1);
+        if (count - at >= elements) {
+            float values[EACH];
+#pragma unroll
+            for (uint32_t k = 0; k < EACH; k++) {
+                values[k] = j->values[at + threadIdx.x + k * threads];
+            }
+#pragma unroll
+            for (uint32_t k = 0; k < EACH; k++) {
+                encode_float<bytes, codec>(values[k], j->blocks + (at + threadIdx.x + k * threads) * bytes, aligned);
+            }
+        } else {
+            for (uint64_t i = at + threadIdx.x; i < count; i += threads) {
+                encode_float<bytes, codec>(j->values[i], j->blocks + i * bytes, aligned);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
     static_assert((threads) == (blocks), #name ": a thread a block"); \
     ENCODE_KERNEL(name, threads, encode_flat<SIZE_##name, BYTES_##name, blocks, WANTS_##beside(name)>(&job))
 #define SHAPE_FLOATS(name, threads, elements, beside) \
-    ENCODE_KERNEL(name, threads, encode_floats<BYTES_##name, elements, name##_encode>(&job))
+    ENCODE_KERNEL(name, threads, encode_floats<BYTES_##name, threads, elements, name##_encode>(&job))
 #define SHAPE_WHOLE(...)
 #define SHAPE_SORTED(...)
 #define SHAPE_WARP(...)

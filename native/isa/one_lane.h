@@ -2,6 +2,11 @@
 #ifndef FORGE_ISA_ONE_LANE_H
 #define FORGE_ISA_ONE_LANE_H
 
+/* What arithmetic makes: on a host that is to be a GPU, NaNs are those of GPUs. */
+#ifndef V_MADE
+#define V_MADE(result) (result)
+#endif
+
 #define VN 1
 typedef float VF;
 typedef int32_t VI;
@@ -10,12 +15,12 @@ typedef int VM;
 V_FN VF vf_set1(float f) { return f; }
 V_FN VF vf_load(const float *p) { return *p; }
 V_FN void vf_store(float *p, VF a) { *p = a; }
-V_FN VF vf_add(VF a, VF b) { return a + b; }
-V_FN VF vf_sub(VF a, VF b) { return a - b; }
-V_FN VF vf_mul(VF a, VF b) { return a * b; }
-V_FN VF vf_div(VF a, VF b) { return a / b; }
-V_FN VF vf_sqrt(VF a) { return sqrtf(a); }
-V_FN VF vf_round_even(VF a) { return (a + 12582912.f) - 12582912.f; }
+V_FN VF vf_add(VF a, VF b) { return V_MADE(a + b); }
+V_FN VF vf_sub(VF a, VF b) { return V_MADE(a - b); }
+V_FN VF vf_mul(VF a, VF b) { return V_MADE(a * b); }
+V_FN VF vf_div(VF a, VF b) { return V_MADE(a / b); }
+V_FN VF vf_sqrt(VF a) { return V_MADE(sqrtf(a)); }
+V_FN VF vf_round_even(VF a) { return V_MADE((a + 12582912.f) - 12582912.f); }
 V_FN VF vf_min(VF a, VF b) { return a < b ? a : b; }
 V_FN VF vf_max(VF a, VF b) { return a > b ? a : b; }
 V_FN VF vf_abs(VF a) { return fabsf(a); }

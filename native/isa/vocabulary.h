@@ -58,11 +58,22 @@
  * streaming       stream(dst, src, bytes)     memcpy past the caches; stream_end() after the last one
  */
 
+/* The bits of what arithmetic made. A NaN of x86 and ARM has the highest bit of its mantissa set; one of GPUs has all,
+ * which would count as the highest level. */
+V_FN VI vf_made_bits(VF a)
+{
+#ifdef FORGE_CUDA
+    return vi_min(vf_bits(a), vi_set1(0x7fc00000));
+#else
+    return vf_bits(a);
+#endif
+}
+
 /* ggml's nearest_int: adds 1.5 * 2^23 and takes the mantissa. To nearest even while |a| < 2^22; other values give the
  * same garbage as there. */
 V_FN VI vi_nearest(VF a)
 {
-    VI bits = vf_bits(vf_add(a, vf_set1(12582912.f)));
+    VI bits = vf_made_bits(vf_add(a, vf_set1(12582912.f)));
     return vi_sub(vi_and(bits, vi_set1(0x007fffff)), vi_set1(0x00400000));
 }
 
@@ -147,11 +158,22 @@ static inline float load_f16(const uint8_t *p)
 
 /* The NaN that arithmetic makes has its sign set on x86, where the reference's bytes come from, and clear on ARM and on
  * GPUs. */
-#if defined(__aarch64__) || defined(__CUDA_ARCH__)
+#if defined(__aarch64__) || defined(FORGE_CUDA)
 enum { NAN_SIGN_FLIP = 0x8000 };
 #else
 enum { NAN_SIGN_FLIP = 0 };
 #endif
+
+/* A scale, as arithmetic made it, as a half float. */
+static inline unsigned scale_bits(float d)
+{
+    return f32_to_f16(d) ^ (d != d ? (unsigned)NAN_SIGN_FLIP : 0u);
+}
+
+static inline void store_scale(uint8_t *p, float d)
+{
+    store_u16(p, scale_bits(d));
+}
 
 /* p[l] + offset gets lane l of a, a scale, as a half float. */
 V_FN void vf_store_f16_lanes(uint8_t *const *p, int offset, VF a)

@@ -65,6 +65,8 @@ def nasty(rng: np.random.Generator, rows: int, width: int) -> NDArray[np.float32
                     x[i] = rng.standard_t(1, width)
                 case 7:
                     x[i] *= np.repeat(10.0 ** rng.integers(-12, 6, width // 32), 32)
+                case 8:  # scales that half floats cannot hold, and sums that floats cannot
+                    x[i] *= np.float32(10.0 ** rng.integers(8, 38))
     return np.nan_to_num(np.ascontiguousarray(x, np.float32), posinf=1e30, neginf=-1e30)
 
 
