@@ -20,7 +20,10 @@ run: $(VENV)/.run ## convert the trained model kept in fixtures/ to Q4_K_M and s
 	$(BIN)/gguf-forge inspect out/PyLlama-7M-Q4_K_M.gguf
 
 test: $(VENV)/.test ## the test suite
-	$(PYTEST) -m "not zoo and not runtime"
+	$(PYTEST) -m "not zoo and not runtime and not long"
+
+test-long: $(VENV)/.test ## those tests that try hundreds of random cases, or all there are
+	$(PYTEST) -m "long and not zoo and not runtime"
 
 test-zoo: $(VENV)/.test $(CHECKPOINTS)/.made ## ZOO=folder (golden/, make.py): every checkpoint against the reference
 	ZOO=$(ZOO) CHECKPOINTS=$(CHECKPOINTS) $(PYTEST) -m zoo tests/convert
@@ -143,4 +146,4 @@ build/torch/.transformers: $(CHECKPOINTS)/.made
 	build/torch/bin/pip install -q transformers sentencepiece protobuf
 	touch $@
 
-.PHONY: run test faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda cuda-wheel test-cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants
+.PHONY: run test test-long faults test-zoo test-imports test-run test-pythons test-runtime sanitize test-neon cuda cuda-wheel test-cuda test-cuda-host count-neon cross wheels lint types bench quality amounts clean help fuzz coverage mutants

@@ -232,6 +232,7 @@ def test_a_scale_of_the_whole_is_found_exactly_where_nothing_was_rounded() -> No
     assert stored.factors == (float(whole),)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", STORE)
 @settings(max_examples=40)
 @given(

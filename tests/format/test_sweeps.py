@@ -107,6 +107,7 @@ def test_prefixes_say_truncated(seed: str) -> None:
             validate(parse(data[:length], length, "f"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_bit_flip_of_the_header(seed: str, tmp_path: Path) -> None:
     data = SEEDS[seed]

@@ -82,6 +82,7 @@ def made_up_weights(rng: np.random.Generator, n: int) -> NDArray[np.float32]:
     return w.astype(np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.peer
 @pytest.mark.parametrize("name", LATTICE)
 def test_encode_as_ggml_does(name: str) -> None:

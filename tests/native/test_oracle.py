@@ -89,6 +89,7 @@ def test_ggml_knows_every_type(oracle: Oracle) -> None:
     assert [t.name for t in BLOCK_TYPES if not oracle.knows(t)] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [t for t in BLOCK_TYPES if t.encodes], ids=lambda t: t.name)
 def test_an_older_ggml_writes_the_same(kind: TensorType, older: Oracle) -> None:
     """What was quantized with it, without and with importance, is what we write; but for the exceptions listed."""

@@ -184,6 +184,7 @@ def calibration(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @needs_library
 def test_answers_are_nearer_than_with_each_layer_fitted_by_itself(
     dense: Path, calibration: Path, forge: Forge, tmp_path: Path
@@ -232,6 +233,7 @@ def test_a_number_that_is_none_is_named(dense: Path, calibration: Path, forge: F
     assert not out.exists()
 
 
+@pytest.mark.long
 @needs_library
 def test_a_row_that_cannot_be_fitted_is_encoded_as_ggml_does(
     dense: Path, calibration: Path, forge: Forge, tmp_path: Path

@@ -71,6 +71,7 @@ def test_a_matrix_without_data(kind: TensorType) -> None:
     assert (dequantize(blocks, kind) != 0).any(axis=1).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("isa", _native.isa_names())
 @pytest.mark.parametrize("kind", KINDS, ids=by_name)
 def test_blocks_without_data(kind: TensorType, isa: str, oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,6 +277,7 @@ def test_what_is_no_archive(start: bytes, tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tied", "views-legacy"])
 def test_every_prefix_is_refused(name: str, tmp_path: Path) -> None:
     whole = (FIXTURES / f"{name}.bin").read_bytes()
@@ -287,6 +288,7 @@ def test_every_prefix_is_refused(name: str, tmp_path: Path) -> None:
             open_checkpoint(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tied", "views-legacy"])
 def test_every_changed_byte_is_an_error_or_a_file(name: str, tmp_path: Path) -> None:
     whole = (FIXTURES / f"{name}.bin").read_bytes()

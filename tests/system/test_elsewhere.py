@@ -22,6 +22,7 @@ RUNS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(PLATFORM != "linux", reason="imitated under Linux only")
 @pytest.mark.parametrize("system", RUNS)
 def test_as_on(system: str, tmp_path: Path) -> None:
