@@ -184,9 +184,21 @@ template <class Value> V_FN Sixteenth table_of(const Value *values, int more, in
 }
 
 struct iq4_xs_product {
-    enum { SUB = 32, AT_ONCE = 1, LESS = 0, CENTERED = 0 };
+    enum { SUB = 32, AT_ONCE = 4, LESS = 0, CENTERED = 0 };
     static float middle(void) { return 0.f; }
-    static void scales(const uint8_t *block, int j, Scale *s) { *s = iq4_xs_scale(block, j); }
+    static void scales(const uint8_t *block, int j, Scale *s)
+    {
+        const iq4_xs_block *x = (const iq4_xs_block *)block;
+        const float d = half_at(x->d);
+        uint32_t low = load_u16(x->low + j / 2), high = load_u16(x->high) >> 2 * j & 255;
+        low = (low | low << 8) & 0x00ff00ffu; /* four nibbles, a byte each */
+        low = (low | low << 4) & 0x0f0f0f0fu;
+        high = (high | high << 12) & 0x000f000fu; /* four pairs of bits likewise */
+        high = (high | high << 6) & 0x03030303u;
+        for (int k = 0; k < 4; k++) {
+            s[k] = Scale{d * byte_less(low | high << 4, k, 32), 0.f};
+        }
+    }
     template <bool whole> static void eight(const uint8_t *block, int at, float *y)
     {
         const uint8_t *q = ((const iq4_xs_block *)block)->qs;

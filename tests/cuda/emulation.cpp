@@ -183,36 +183,45 @@ uint32_t emulated_shuffle(uint32_t mine, unsigned from)
     return found;
 }
 
-/* The bytes of each of a kernel's arguments, and 0 behind them; NULL for an unknown name. */
-extern "C" const size_t *emulated_arguments(const char *name)
+namespace {
+
+const Kernel *kernel_of(const char *name)
 {
     for (const Kernel &kernel : kernels) {
         if (strcmp(kernel.name, name) == 0) {
-            return kernel.sizes();
+            return &kernel;
         }
     }
     return nullptr;
 }
 
+} // namespace
+
+/* The bytes of each of a kernel's arguments, and 0 behind them; NULL for an unknown name. */
+extern "C" const size_t *emulated_arguments(const char *name)
+{
+    const Kernel *kernel = kernel_of(name);
+    return kernel ? kernel->sizes() : nullptr;
+}
+
 /* As cuLaunchKernel in one dimension, of which only the CTAs from `first` on run; -1 for an unknown name. */
 extern "C" int emulated_launch(const char *name, unsigned first, unsigned grid, unsigned threads, void **args)
 {
-    for (const Kernel &kernel : kernels) {
-        if (strcmp(kernel.name, name) == 0) {
-            if (threads > MOST || threads == 0 || grid == 0) {
-                refuse("a launch that no GPU would take");
-            }
-            stacks.resize(MOST * STACK);
-            body = kernel.run;
-            arguments = args;
-            gridDim = {grid, 1, 1};
-            blockDim = {threads, 1, 1};
-            for (unsigned i = first; i < grid; i++) {
-                blockIdx = {i, 0, 0};
-                run_cta(threads);
-            }
-            return 0;
-        }
+    const Kernel *kernel = kernel_of(name);
+    if (kernel == nullptr) {
+        return -1;
     }
-    return -1;
+    if (threads > MOST || threads == 0 || grid == 0) {
+        refuse("a launch that no GPU would take");
+    }
+    stacks.resize(MOST * STACK);
+    body = kernel->run;
+    arguments = args;
+    gridDim = {grid, 1, 1};
+    blockDim = {threads, 1, 1};
+    for (unsigned i = first; i < grid; i++) {
+        blockIdx = {i, 0, 0};
+        run_cta(threads);
+    }
+    return 0;
 }
