@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -265,3 +266,35 @@ def moments(slices: Any, tokens: int, count: int, first: int, last: int, tiles: 
         last,
         _ffi.from_buffer("float[]", tiles, True),
     )
+
+
+#: Capsules of DLPack may outlive the interpreter.
+atexit.register(_lib.forge_dl_leave)
+
+
+def _object(x: object) -> Any:
+    """Where an object is."""
+    return _ffi.cast("void *", id(x))
+
+
+def dlpack_capsule(owner: object, what: tuple[int, ...], shape: Any, steps: Any, versioned: bool) -> Any:
+    """Calls forge_dl_give. what: address, kind and number of the device, code and bits of an element."""
+    address, kind, number, code, bits = what
+    sizes, strides = _ffi.new("int64_t[]", [*shape, 0]), _ffi.new("int64_t[]", [*steps, 0])
+    data = _ffi.cast("void *", address)
+    tensor = _ffi.new("forge_dl_tensor *", [data, kind, number, len(shape), code, bits, 1, sizes, strides, 0])
+    made: list[Any] = []
+    if not _lib.forge_dl_give(_object(made), _object(owner), tensor, versioned):
+        raise MemoryError
+    return made[0]
+
+
+def dlpack_tensor(capsule: object) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...] | None] | None:
+    """Calls forge_dl_look: address, device's kind and number, code, bits and lanes of an element; shape; strides."""
+    found = _lib.forge_dl_look(_object(capsule))
+    if found == _NULL:
+        return None
+    address = int(_ffi.cast("uintptr_t", found.data)) + found.byte_offset
+    what = (address, found.device_type, found.device_id, found.code, found.bits, found.lanes)
+    sizes = tuple(found.shape[i] for i in range(found.ndim))
+    return what, sizes, tuple(found.strides[i] for i in range(found.ndim)) if found.strides != _NULL else None

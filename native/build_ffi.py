@@ -8,14 +8,13 @@ import cffi
 HERE = Path(__file__).resolve().parent
 ISA = ("scalar", "avx2", "avx512", "neon")
 
-header = (HERE / "forge.h").read_text(encoding="utf-8")
-cdef = header.split("/* cdef begin */")[1].split("/* cdef end */")[0]
-
 ffi = cffi.FFI()
-ffi.cdef(cdef)
+for header in ("forge.h", "dlpack.h"):
+    text = (HERE / header).read_text(encoding="utf-8")
+    ffi.cdef(text.split("/* cdef begin */")[1].split("/* cdef end */")[0])
 ffi.set_source(
     "gguf_forge._core",
-    '#include "forge.h"',
+    '#include "forge.h"\n#include "dlpack.h"',
     sources=[
         *(f"native/{name}.c" for name in ("core", "grid", "lattice", "strided")),
         *(f"native/isa/{isa}.c" for isa in ISA),

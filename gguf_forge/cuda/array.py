@@ -81,4 +81,5 @@ class DeviceArray:
         if wishes.get("dl_device") not in {None, self.__dlpack_device__()} or wishes.get("copy"):
             raise BufferError("a device's array is given as it is: without a copy, on its own device")
         element = dlpack.ELEMENTS[self.dtype]
-        return dlpack.capsule(self, self.address, self.__dlpack_device__(), self.shape, element)
+        versioned = (wishes.get("max_version") or (0, 0))[0] >= 1
+        return dlpack.capsule(self, self.address, self.__dlpack_device__(), self.shape, element, versioned)

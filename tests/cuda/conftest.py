@@ -12,7 +12,8 @@ from tests.cuda import host
 from tests.cuda.stub import Stub
 
 #: Tests of the driver's side, which ask for the emulated GPU where they need it.
-DRIVERS = {"test_driver.py", "test_device_arrays.py", "test_offload.py", "test_report.py", "test_wheel.py"}
+DRIVERS = {"test_driver.py", "test_device_arrays.py", "test_dlpack.py", "test_offload.py", "test_report.py"}
+DRIVERS |= {"test_wheel.py"}
 SLOW = "compiles the kernels for the host, which takes a minute: make test-cuda-host, or CUDA_HOST=1"
 
 
