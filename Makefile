@@ -78,7 +78,7 @@ test-cuda-host: $(VENV)/.test ## the kernels compiled for the host, on an emulat
 	CUDA_HOST=1 $(BIN)/python -m pytest tests/cuda
 	bash tests/cuda/sanitize.sh $(abspath $(BIN)/python)
 
-test-cuda: ## on a GPU, without network or install: every kernel against the core, and a table, also in build/cuda-table.md
+test-cuda: ## on a GPU, without network or install: every kernel against the core, and a table, also in build/cuda-report
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.cuda $(GIVEN)
 
 count-neon: ## docs/neon.md: instructions a weight of plain C and NEON, counted under qemu-user

@@ -15,24 +15,36 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+ABSENT = (
+    "test-cuda: not run: {}. Build the core in place: python setup.py build_ext --inplace; and where a package is "
+    "missing, bring it: pip install --target FOLDER cffi, for this Python, and PYTHONPATH=FOLDER"
+)
 
-def main() -> int:
-    """Measures, prints the table, writes it to build/cuda-table.md, and says whether all bits were equal."""
+
+def main(arguments: list[str] | None = None) -> int:
+    """Does it all, prints the table, writes it to the folder of outputs, and says whether all is well."""
     parser = argparse.ArgumentParser(prog="python -m tests.cuda", description="Every kernel on a GPU, and a table.")
     parser.add_argument("--device", type=int, default=0, help="the device's number")
-    parser.add_argument("--minutes", type=float, default=7.0, help="after which no more is begun")
-    parser.add_argument("--small", action="store_true", help="little data: for compute-sanitizer, and for rehearsals")
-    parser.add_argument("--only-bits", action="store_true", help="no rates of products, no model, no other libraries")
-    parser.add_argument("--table", type=Path, default=ROOT / "build/cuda-table.md", help="where the table goes")
-    given = parser.parse_args()
+    parser.add_argument("--minutes", type=float, help="after which all is over: 7.5, or 1.5 with --quick")
+    parser.add_argument("--quick", action="store_true", help="only whether kernels load, and bits on little data")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/cuda-report", help="folder of table and results")
+    parser.add_argument("--without", nargs="*", default=[], metavar="PART", help="parts that are left out")
+    parser.add_argument("--little", action="store_true", help="little data, for rehearsals")
+    parser.add_argument("--patience", type=float, default=1.0, help="times the seconds that an item may take")
+    given = parser.parse_args(arguments)
+    given.out = given.out.resolve()
+    given.minutes = given.minutes or (1.5 if given.quick else 7.5)
+    os.chdir(ROOT)
     try:
+        from tests.cuda.checkout import complete
+
+        complete()
         from tests.cuda import report
     except ImportError as error:
-        print(f"test-cuda: not run: {error} (build the core with: {sys.executable} setup.py build_ext --inplace)")
+        print(ABSENT.format(error))
         return 2
     return report.run(given)
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
     sys.exit(main())

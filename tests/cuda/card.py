@@ -1,4 +1,4 @@
-"""What a GPU makes and how fast: every type both ways against the core, products against float64, a model's conversion.
+"""A device as a worker uses it: memory that is poisoned, filled and fetched by pieces, kernels started, and timed.
 
 Times are those of kernels on data in the card's memory: of many launches less that of few, so that what surrounds them
 counts for nothing. Needs Python, NumPy and cffi only.
@@ -8,217 +8,228 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import cycle
+from contextlib import ExitStack
+from functools import cached_property
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import gguf_forge
 from gguf_forge import cuda
-from gguf_forge.cuda.encoding import DeviceRows, Encoding, decode
-from gguf_forge.quant import codec
+from gguf_forge.cuda.context import Memory, Pinned, Stream
+from gguf_forge.cuda.device import Lane
 from gguf_forge.types import TENSOR_TYPES, TensorType
+from tests.cuda.plan import FIRST, Sizes
 
-F32 = TENSOR_TYPES["F32"]
-#: Seconds that the launches of a kernel may take while they are timed, once.
-PATIENCE = 0.5
+#: What lies in memory that nothing was written to.
+POISON = 0xA5
 RESULTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is done. Elements are weights; seconds are the processors', a type.
-
-    decoded: of a tensor that is decoded; encoded: of one that is encoded for its rate, `compared` at most of one whose
-    bytes are compared; matrix: rows and width in products; matrices: how many take turns, so that caches hold none;
-    model: bytes of the model that is converted; launches, rounds: how many are timed, how often.
-    """
-
-    decoded: int = 1 << 28
-    encoded: int = 1 << 26
-    compared: int = 1 << 25
-    seconds: float = 1.0
-    matrix: tuple[int, int] = (8192, 8192)
-    matrices: int = 8
-    model: int = 2 << 30
-    launches: int = 12
-    rounds: int = 3
-
-    def within(self, free: int) -> Sizes:
-        """As much of it as fits into so many bytes of a card's memory."""
-        decoded = self.decoded
-        while decoded * 20 > free and decoded > 1 << 20:
-            decoded //= 2
-        return Sizes(**{**vars(self), "decoded": decoded, "encoded": min(self.encoded, decoded)})
-
-
-@dataclass
-class Row:
-    """A line of the table. Rates are in thousand millions a second; None: not measured."""
-
-    type: str
-    decoded: dict[str, float] = field(default_factory=dict)
-    encoded: dict[str, float] = field(default_factory=dict)
-    faster: dict[str, float] = field(default_factory=dict)
-    equal: dict[str, bool] = field(default_factory=dict)
+#: Bytes of noise that is made; more repeats it.
+NOISE = 96 << 20
 
 
 class Card:
-    """A device that is measured. copy: bytes that a copy within its memory reads and writes, a second."""
+    """A device with its kernels, its context current in this thread for good. folder: where outputs go."""
 
-    def __init__(self, device: cuda.Device, sizes: Sizes) -> None:
-        self.device, self.sizes = device, sizes.within(device.context.free())
+    def __init__(self, ordinal: int, sizes: Sizes, folder: Path) -> None:
+        self.sizes, self.folder = sizes, folder
+        self.device = cuda.Device(ordinal)
+        self.context = self.device.context
+        self._held = ExitStack()
+        self._held.enter_context(self.context.current())
+        self.device.kernels.load()
+        self.stream = Stream(self.context)
         self.rng = np.random.default_rng(11)
-        self.noise = np.frombuffer(self.rng.bytes(min(self.sizes.decoded, 96 << 20) // 256 * 256), np.uint8)
-        self.copy = self._copy_rate()
 
-    def seconds_of(self, start: Callable[[Any], None], often: int = 1) -> float:
-        """Seconds of the work that a call starts on a lane: the least of some slopes over launches, or more `often`."""
-        with self.device.lanes(1) as lanes:
-            lane = lanes[0]
+    @cached_property
+    def pinned(self) -> Pinned:
+        """Memory of the host that pieces are fetched to."""
+        return Pinned(self.context, self.sizes.piece)
 
-            def timed(count: int) -> float:
-                lane.wait()
-                began = time.perf_counter()
-                for _ in range(count):
-                    start(lane)
-                lane.wait()
-                return time.perf_counter() - began
+    @cached_property
+    def _lane(self) -> Lane:
+        return Lane(self.context, 256)
 
-            timed(1)
-            once = timed(1)
-            more = max(1, min(self.sizes.launches * often, int(PATIENCE / once)))
-            found = []
-            for _ in range(self.sizes.rounds if once < PATIENCE else 1):
-                few, many = timed(2), timed(2 + more)
-                found.append((many - few) / more if many > few else many / (2 + more))
-        return min(found)
+    def memory(self, size: int) -> Memory:
+        """Poisoned memory of the device."""
+        made = Memory(self.context, max(size, 1))
+        self.poison(made.address, size)
+        return made
 
-    def _copy_rate(self) -> float:
-        size = 4 * self.sizes.decoded
-        one, other = (cuda.DeviceArray(self.device, (size,), "uint8") for _ in range(2))
-        return 2 * size / self.seconds_of(lambda lane: lane.copy(other.address, one.address, size))
+    def poison(self, address: int, size: int) -> None:
+        """Fills memory of the device with what no result is."""
+        if size:
+            self._do("cuMemsetD8Async", address, POISON, size)
 
-    def blocks(self, kind: TensorType, elements: int) -> NDArray[np.uint8]:
-        """Random bytes as blocks: every code, scales of any kind, NaNs among them."""
-        return np.resize(self.noise, elements // kind.block_size * kind.block_bytes)
+    def send(self, x: NDArray[Any], to: int) -> None:
+        """Fills memory of the device, and waits."""
+        flat = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+        for at in range(0, flat.size, self.sizes.piece):
+            part = flat[at : at + self.sizes.piece]
+            self.stream.wait()
+            self.pinned.bytes[: part.size] = part
+            self._do("cuMemcpyHtoDAsync_v2", to + at, self.pinned.pointer, part.size)
+        self.stream.wait()
 
-    def decode(self, kind: TensorType, row: Row) -> None:
-        """Rates, and whether the core decodes to the same bits; NaNs are NaNs."""
-        elements = self.sizes.decoded // 8192 * 8192
-        data = self.blocks(kind, elements)
-        there = cuda.upload(data, device=self.device)
-        for dtype, suffix in RESULTS.items():
-            out = cuda.dequantize(there, kind, dtype)
-            what = (there.address, out.address, elements)
-            seconds = self.seconds_of(partial(self._decode, kind, suffix, what))
-            row.decoded[dtype] = (data.nbytes + out.nbytes) / seconds / 1e9
-            wanted = np.empty(elements, {"float32": np.float32, "float16": np.float16}.get(dtype, np.uint16))
-            gguf_forge.dequantize(data, kind, dtype, out=wanted)
-            row.equal[dtype] = same_floats(out.numpy(), wanted)
+    def placed(self, x: NDArray[Any]) -> Memory:
+        """An array in memory of the device that is no larger."""
+        made = Memory(self.context, max(x.nbytes, 1))
+        self.send(x, made.address)
+        return made
 
-    def _decode(self, kind: TensorType, suffix: str, what: tuple[int, int, int], lane: Any) -> None:
-        decode(self.device, lane, kind, suffix, what)
+    def repeat(self, address: int, base: int, size: int) -> None:
+        """Repeats the first `base` bytes of memory of the device until there are `size`."""
+        while base < size:
+            step = min(base, size - base)
+            self._do("cuMemcpyDtoDAsync_v2", address + base, address, step)
+            base += step
+        self.stream.wait()
 
-    def encode(self, kind: TensorType, row: Row) -> None:
-        """Rates with and without importances, and whether the core makes the same blocks."""
-        width = 4096
-        weights = self.rng.random(width).astype(np.float32) + np.float32(0.01)
-        for name, given in (("without", None), ("with", weights)):
-            if (given is None and kind.needs_weights) or (given is not None and not kind.weighted):
-                continue
-            x = self.values(256, width)
-            one = core_rate(x, kind, given)
-            row.encoded[name] = self._encode_rate(kind, given, width)
-            row.faster[name] = row.encoded[name] * 1e9 / one
-            rows = int(min(self.sizes.compared, max(x.size, one * self.sizes.seconds * processors()))) // width
-            x = self.values(rows, width)
-            where = x if kind.quantized else cuda.upload(x, device=self.device)  # floats go to kernels from there only
-            made = cuda.quantize(where, kind, given, device=self.device).numpy()
-            row.equal[f"blocks {name}"] = bool((made == gguf_forge.quantize(x, kind, given)).all())
+    def pieces(self, address: int, size: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Fetches memory of the device: where each piece begins, and its bytes, valid until the next."""
+        for at in range(0, size, self.sizes.piece):
+            few = min(self.sizes.piece, size - at)
+            self._do("cuMemcpyDtoHAsync_v2", self.pinned.pointer, address + at, few)
+            self.stream.wait()
+            yield at, self.pinned.bytes[:few]
 
-    def _encode_rate(self, kind: TensorType, given: NDArray[np.float32] | None, width: int) -> float:
-        count = max(1, self.sizes.encoded // width)
-        x = cuda.upload(self.values(count, width), device=self.device)
-        rows = DeviceRows(x.address, F32, count, width)
-        weights = None if given is None else codec.checked_importance(given, width, kind)
-        encoding = Encoding(self.device, kind, rows, weights)
-        out = cuda.DeviceArray(self.device, (count, encoding.row_bytes), "uint8")
-        with self.device.lanes(encoding.lane_size) as lanes:
-            step = encoding.rows_at_a_time(lanes[0])
-        few = min(count, step)
+    def view(self, address: int, size: int) -> NDArray[np.uint8]:
+        """The bytes of a piece of the device's memory, valid until the next."""
+        assert size <= self.sizes.piece
+        return next((piece for _, piece in self.pieces(address, size)), np.empty(0, np.uint8))
 
-        def start(lane: Any) -> None:
-            encoding.encode(lane, 0, few, out.address)  # what is staged meanwhile is the same each time
+    def fetch(self, address: int, size: int) -> NDArray[np.uint8]:
+        """A copy of memory of the device."""
+        out = np.empty(size, np.uint8)
+        for at, piece in self.pieces(address, size):
+            out[at : at + piece.size] = piece
+        return out
 
-        return few * width / self.seconds_of(start) / 1e9
+    def copy(self, to: int, source: int, size: int) -> None:
+        """Starts a copy within the device's memory."""
+        self._do("cuMemcpyDtoDAsync_v2", to, source, size)
+
+    def prepared(self, name: str, units: int, addresses: tuple[int, ...], *rest: tuple[str, Any]) -> Callable[[], None]:
+        """What starts a kernel; rest: C type and value of what follows the addresses."""
+        pointers = [("uint64_t", at) for at in addresses]
+        return self.device.kernels.prepared(name, units, self.stream.handle, *pointers, *rest)
+
+    def decoder(self, kind: TensorType, suffix: str, blocks: int, out: int, elements: int) -> Callable[[], None]:
+        """What starts a decoder."""
+        name = f"forge_decode_{kind.name.lower()}_{suffix}"
+        return self.prepared(name, elements, (blocks, out), ("uint64_t", elements // kind.block_size))
+
+    def encoder(
+        self, kind: TensorType, places: tuple[int, int, int, int], shape: tuple[int, int], key: int
+    ) -> Callable[[], None]:
+        """What starts an encoder, and what it needs before; places: of values, importances or 0, means, and blocks."""
+        values, weights, squares, out = places
+        name = f"forge_encode_{kind.name.lower()}"
+        row = self.device.kernels.launches[name]
+        lattice = 0 if row.lattice is None else self.device.lattice(row.lattice, self._lane).address
+        sizes = tuple(("uint64_t", size) for size in shape)
+        limits = (("float", float(np.finfo(np.float32).max)), ("uint64_t", key))
+        means = weights and row.mean_squares
+        units = shape[0] * shape[1] // kind.block_size
+        addresses = (values, weights, squares if means else 0, lattice, out)
+        start = self.prepared(name, units, addresses, *sizes, *limits)
+        if not means:
+            return start
+        first = self.prepared("forge_row_mean_squares", shape[0], (values, squares), *sizes)
+
+        def both() -> None:
+            first()
+            start()
+
+        return both
+
+    def key(self) -> Memory:
+        """A failure's key that says that nothing was refused."""
+        made = Memory(self.context, 8)
+        self._do("cuMemsetD8Async", made.address, 0xFF, 8)
+        return made
+
+    def refused(self, key: Memory) -> bool:
+        """Whether an encoder refused a value."""
+        return bool((self.fetch(key.address, 8) != 0xFF).any())
+
+    def seconds(self, start: Callable[[], None]) -> float:
+        """Seconds of the work that a call starts: many launches less few, the least of each, after the same work."""
+        sizes = self.sizes
+
+        def timed(often: int) -> float:
+            self.stream.wait()
+            began = time.perf_counter()
+            for _ in range(often):
+                start()
+            self.stream.wait()
+            return time.perf_counter() - began
+
+        warm = once = timed(1)
+        if not sizes.rounds:
+            return once
+        while warm < sizes.warm:
+            often = max(1, int(sizes.warm / 10 / once))
+            took = timed(often)
+            once, warm = took / often, warm + took
+        more = max(1, min(sizes.launches, int(sizes.spent / once)))
+        rounds = sizes.rounds if once < sizes.spent else 1
+        few = min(timed(2) for _ in range(rounds))
+        many = min(timed(2 + more) for _ in range(rounds))
+        return (many - few) / more if many > few else many / (2 + more)
+
+    def warm(self) -> tuple[Callable[[], None], int, tuple[Memory, Memory]]:
+        """Copies until clocks are up; returns what starts one, the bytes it reads and writes, and their memory."""
+        size = 4 * self.sizes.elements
+        one, other = self.memory(size), self.memory(size)
+        noise = self.noise(min(size, NOISE))
+        self.send(noise, one.address)
+        self.repeat(one.address, noise.size, size)
+
+        def start() -> None:
+            self.copy(other.address, one.address, size)
+
+        end = time.perf_counter() + self.sizes.warm_copies
+        for i in count():
+            start()
+            if i % 16 == 15 or not self.sizes.warm_copies:
+                self.stream.wait()
+                if time.perf_counter() >= end:
+                    break
+        return start, 2 * size, (one, other)
+
+    def noise(self, size: int) -> NDArray[np.uint8]:
+        """Random bytes: as blocks every code, scales of any kind, NaNs among them."""
+        return np.frombuffer(np.random.default_rng(7).bytes(size), np.uint8)
 
     def values(self, rows: int, width: int) -> NDArray[np.float32]:
-        """Numbers as weights have them, a few rows far larger and one of zeros."""
-        some = self.rng.standard_normal((min(rows, 1021), width), np.float32) * np.float32(0.02)
-        some[-1:] = 0
-        some[::97] *= np.float32(300)
-        return np.resize(some, (rows, width))
+        """Numbers as weights have them, some rows far larger or of few values, and one of zeros."""
+        x = self.rng.standard_normal((rows, width), np.float32) * np.float32(0.02)
+        x[::97] *= np.float32(300)
+        x[5::101] = np.round(50 * x[5::101])
+        x[-1:] = 0
+        return x
 
-    def product(self, kind: TensorType, dtype: str, vectors: int) -> tuple[float, float, bool]:
-        """Bytes of blocks a second in thousand millions, the share of the copy rate, and whether float64 agrees."""
-        rows, width = self.sizes.matrix
-        blocks = gguf_forge.quantize(self.values(min(256, rows), width), kind)
-        whole = np.resize(blocks, (rows, blocks.shape[1]))
-        there = [cuda.upload(whole, device=self.device) for _ in range(self.sizes.matrices)]
-        x = self.rng.standard_normal((vectors, width), np.float32).astype(dtype)
-        v = cuda.upload(x, device=self.device)
-        made = cuda.matvec(there[0], v, kind)
-        name = f"forge_matvec_{kind.name.lower()}_{RESULTS[dtype]}_{4 if vectors > 1 else 1}"
-        units, sizes = rows * -(-vectors // 4 if vectors > 1 else 1), [("uint64_t", n) for n in (rows, width, vectors)]
-        turns: Iterator[Callable[[], None]] = iter(())
+    def weights(self, width: int) -> NDArray[np.float32]:
+        """Importances."""
+        return self.rng.random(width).astype(np.float32) + np.float32(0.01)
 
-        def start(lane: Any) -> None:  # starts take microseconds only if they are prepared
-            nonlocal turns
-            if not (ready := next(turns, None)):
-                addresses = [[one.address, v.address, made.address] for one in there]
-                pointers = [[("uint64_t", at) for at in three] for three in addresses]
-                launch = self.device.kernels.prepared
-                turns = cycle([launch(name, units, lane.stream.handle, *p, *sizes) for p in pointers])
-                ready = next(turns)
-            ready()
+    def hows(self, kind: TensorType) -> list[str]:
+        """Whether a type is encoded without importances, and with."""
+        return ([] if kind.needs_weights else ["without"]) + (["with"] if kind.weighted else [])
 
-        rate = (whole.nbytes + x.nbytes + made.nbytes) / self.seconds_of(start, 16)
-        exact = gguf_forge.dequantize(blocks, kind).astype(np.float64)
-        wide = x.astype(np.float64)
-        size = np.abs(wide) @ (np.abs(exact) + 2 * np.abs(exact).max(axis=1, keepdims=True)).T
-        near = np.abs(made.numpy()[:, : len(exact)] - wide @ exact.T) <= (width / 32 + 16) * 2.0**-24 * size
-        return rate / 1e9, rate / self.copy, bool(near.all())
+    def _do(self, name: str, *args: Any) -> None:
+        self.context.driver.call(name, *args, self.stream.handle)
 
 
-def core_rate(x: NDArray[np.float32], kind: TensorType, given: NDArray[np.float32] | None) -> float:
-    """Weights a second that one processor encodes, the best of some runs of a fifth of a second in all."""
-    best, spent = np.inf, 0.0
-    while spent < 0.2:
-        began = time.perf_counter()
-        gguf_forge.quantize(x, kind, given, threads=1)
-        took = time.perf_counter() - began
-        best, spent = min(best, took), spent + took
-    return float(x.size / best)
+def types(what: str) -> list[TensorType]:
+    """Those that are "decoded" or "encoded", the most used ones first."""
+    found = [t for t in TENSOR_TYPES.values() if (t.decodes if what == "decoded" else t.encodes)]
+    return sorted(found, key=lambda t: FIRST.index(t.name) if t.name in FIRST else len(FIRST))
 
 
-def processors() -> int:
-    """How many threads the core uses."""
-    return codec.thread_count(None)
-
-
-def same_floats(found: NDArray[Any], wanted: NDArray[Any]) -> bool:
-    """Whether two arrays have the same bits, but for which NaN a NaN is."""
-    bits: Any = {4: np.uint32, 2: np.uint16}[wanted.itemsize]
-    a, b = found.reshape(-1).view(bits), wanted.reshape(-1).view(bits)
-    apart = np.flatnonzero(a != b) if a.shape == b.shape else np.zeros(1, np.intp)
-    if not apart.size:
-        return True
-    if a.shape != b.shape:
-        return False
-    top = {np.float32: 0x7F800000, np.float16: 0x7C00, np.uint16: 0x7F80}[wanted.dtype.type]
-    sign = 1 << (8 * wanted.itemsize - 1)
-    return bool(((a[apart] & ~bits(sign) > top) & (b[apart] & ~bits(sign) > top)).all())
+def product_types(card: Card) -> list[TensorType]:
+    """Those that have products."""
+    return [t for t in types("decoded") if f"forge_matvec_{t.name.lower()}_f32_1" in card.device.kernels.launches]
