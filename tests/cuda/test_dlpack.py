@@ -58,7 +58,7 @@ def test_let_go_while_an_exception_is_raised() -> None:
     """NumPy lets go of what it cannot take when it has said so already."""
     one = Owner("bfloat16")
     gone = weakref.ref(one)
-    with pytest.raises(BufferError, match="dtype"):
+    with pytest.raises((BufferError, RuntimeError), match="dtype"):
         np.from_dlpack(one)
     del one
     assert gone() is None
