@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.cuda import dlpack
-from gguf_forge.cuda.context import Memory, Pinned, Stream
-from gguf_forge.cuda.device import Device
+from gguf_forge.cuda.context import Memory
+from gguf_forge.cuda.device import LANE, Device, Lane
 
 #: Kinds of elements by name: NumPy's dtype for their bits.
 DTYPES: dict[str, Any] = {
@@ -18,8 +19,6 @@ DTYPES: dict[str, Any] = {
     "bfloat16": np.uint16,
     "uint8": np.uint8,
 }
-#: Bytes that are fetched at a time.
-PIECE = 16 << 20
 
 
 class DeviceArray:
@@ -51,13 +50,12 @@ class DeviceArray:
         out = np.empty(self.shape, self._numpy)
         if not self.nbytes:
             return out
-        flat, context = out.reshape(-1).view(np.uint8), self.device.context
-        pinned, stream = Pinned(context, min(PIECE, self.nbytes)), Stream(context)
-        for at in range(0, self.nbytes, PIECE):
-            size = min(PIECE, self.nbytes - at)
-            context.call("cuMemcpyDtoHAsync_v2", pinned.pointer, self.address + at, size, stream.handle)
-            stream.wait()
-            flat[at : at + size] = pinned.bytes[:size]
+        flat = out.reshape(-1).view(np.uint8)
+        with self.device.lanes(LANE, count=min(2, -(-self.nbytes // LANE))) as lanes:
+            for i, lane in self.device.turns(lanes, -(-self.nbytes // LANE)):
+                part = flat[i * LANE : (i + 1) * LANE]
+                lane.fetch(self.address + i * LANE, part.size)
+                lane.then(partial(_copy, lane, part))
         return out
 
     @property
@@ -83,3 +81,7 @@ class DeviceArray:
         element = dlpack.ELEMENTS[self.dtype]
         versioned = (wishes.get("max_version") or (0, 0))[0] >= 1
         return dlpack.capsule(self, self.address, self.__dlpack_device__(), self.shape, element, versioned)
+
+
+def _copy(lane: Lane, to: NDArray[np.uint8]) -> None:
+    to[:] = lane.pinned.bytes[: to.size]

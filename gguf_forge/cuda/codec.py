@@ -16,7 +16,7 @@ from gguf_forge import _native
 from gguf_forge.cuda.array import DTYPES, DeviceArray
 from gguf_forge.cuda.device import LANE, Device, aligned
 from gguf_forge.cuda.encoding import DeviceRows, Encoding, HostRows, Rows, decode, require_encodable
-from gguf_forge.cuda.given import Given, given, on_device, place
+from gguf_forge.cuda.given import Given, given, on_device, place, stream_handle
 from gguf_forge.errors import QuantError
 from gguf_forge.quant import codec
 from gguf_forge.results import DTYPES as FLOATS
@@ -61,7 +61,7 @@ def dequantize(
         decode_bytes(filler(blocks), blocks.size, kind, out, after)
         return out
     _require_apart(out, there)
-    with found.lanes(LANE, after, there.after) as lanes:
+    with found.lanes(LANE, after, there.after, count=1) as lanes:
         size = there.nbytes // kind.block_bytes * kind.block_size
         if size:
             decode(found, lanes[0], kind, _RESULTS[name], (there.address, out.address, size))
@@ -236,11 +236,10 @@ def output(device: Device, shape: tuple[int, ...], dtype: str, out: DeviceArray 
 
 def handle(stream: Any) -> int | None:
     """The handle of a stream: a number, or what torch, CuPy or an object of the stream protocol say."""
-    if stream is None or isinstance(stream, int):
-        return stream
+    if stream is None:
+        return None
     if hasattr(stream, "__cuda_stream__"):
-        return int(stream.__cuda_stream__()[1])
+        stream = stream.__cuda_stream__()[1]
     for name in ("cuda_stream", "ptr"):
-        if hasattr(stream, name):
-            return int(getattr(stream, name))
-    raise QuantError(f"a stream is a handle, or an object of torch or CuPy; found {stream!r:.60}")
+        stream = getattr(stream, name, stream)
+    return stream_handle(stream)

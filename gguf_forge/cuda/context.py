@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 from gguf_forge.cuda.declarations import (
     CAPABILITY_MAJOR,
     CAPABILITY_MINOR,
+    CAPTURE_RELAXED,
+    CAPTURING,
+    EVENT_BLOCKING_SYNC,
     EVENT_NO_TIMING,
+    LAUNCH_OUT_OF_RESOURCES,
     OUT_OF_MEMORY,
     STREAM_NON_BLOCKING,
 )
@@ -33,6 +37,7 @@ class Context:
 
     def __init__(self, driver: Driver, ordinal: int) -> None:
         self.driver, self.ordinal = driver, ordinal
+        self._refused: list[tuple[str, Any]] = []
         count = driver.device_count()
         if not 0 <= ordinal < count:
             seen = f"{count} are seen: cuda:0 to cuda:{count - 1}" if count > 1 else f"{count or 'none'} is seen"
@@ -72,6 +77,24 @@ class Context:
         with self.current():
             self.driver.call(name, *args)
 
+    def make(self, name: str, *args: Any) -> None:
+        """Calls a function that makes something, also while another stream is captured. Raises CudaError."""
+        with self.current(), self._beside_captures():
+            refused, self._refused = self._refused, []
+            for function, handle in refused:
+                self._let_go(function, handle)
+            self.driver.call(name, *args)
+
+    @contextmanager
+    def _beside_captures(self) -> Iterator[None]:
+        """Within, this thread may make and free memory while any stream of the process is captured into a graph."""
+        mode = self.driver.ffi.new("int *", CAPTURE_RELAXED)
+        self.driver.quietly("cuThreadExchangeStreamCaptureMode", mode)
+        try:
+            yield
+        finally:
+            self.driver.quietly("cuThreadExchangeStreamCaptureMode", mode)
+
     def free(self) -> int:
         """Bytes of the device's memory that are free."""
         free, total = self.driver.ffi.new("size_t *"), self.driver.ffi.new("size_t *")
@@ -83,20 +106,37 @@ class Context:
         weakref.finalize(owner, self._give_back, function, handle)
 
     def _give_back(self, function: str, handle: Any) -> None:
+        if self.driver.forked:
+            return
         pushed = self.driver.quietly("cuCtxPushCurrent_v2", self.handle)
-        self.driver.quietly(function, handle)  # handles know their context: of one that is lost they are let go, too
+        with self._beside_captures():
+            self._let_go(function, handle)  # handles know their context: of one that is lost they are let go, too
         if pushed:
             self.driver.quietly("cuCtxPopCurrent_v2", self.driver.ffi.new("CUcontext *"))
+
+    def _let_go(self, function: str, handle: Any) -> None:
+        """Gives back; what a capture forbids is tried again when something is made."""
+        if self.driver.result(function, handle) in CAPTURING:
+            self._refused.append((function, handle))
 
     def no_memory(self, asked: int, where: str, error: CudaError) -> CudaError:
         """The error of an allocation: with what was asked for, and what is free, if it was out of memory."""
         if error.code != OUT_OF_MEMORY:
             return error
+        told = f"cuda:{self.ordinal}: out of {where}: {_size(asked)} were asked for, {self._free()}"
+        return CudaError(told, error.code)
+
+    def no_room(self, kernel: str, error: CudaError) -> CudaError:
+        """The error of a launch: with what is free, if that was too little for its stack."""
+        if error.code not in (OUT_OF_MEMORY, LAUNCH_OUT_OF_RESOURCES):
+            return error
+        return CudaError(f"cuda:{self.ordinal}: out of device memory for {kernel}'s stack: {self._free()}", error.code)
+
+    def _free(self) -> str:
         try:
-            free = f"{_size(self.free())} of {_size(self.total)} are free on the device"
+            return f"{_size(self.free())} of {_size(self.total)} are free on the device"
         except CudaError:
-            free = "what is free is not known"
-        return CudaError(f"cuda:{self.ordinal}: out of {where}: {_size(asked)} were asked for, {free}", error.code)
+            return "what is free is not known"
 
 
 class Memory:
@@ -106,7 +146,7 @@ class Memory:
         self.context, self.size = context, size
         at = context.driver.ffi.new("CUdeviceptr *")
         try:
-            context.call("cuMemAlloc_v2", at, size)
+            context.make("cuMemAlloc_v2", at, size)
         except CudaError as error:
             raise context.no_memory(size, "device memory", error) from None
         self.address = int(at[0])
@@ -120,7 +160,7 @@ class Pinned:
         ffi = context.driver.ffi
         at = ffi.new("void **")
         try:
-            context.call("cuMemHostAlloc", at, size, 0)
+            context.make("cuMemHostAlloc", at, size, 0)
         except CudaError as error:
             raise context.no_memory(size, "pinned memory of the host", error) from None
         self.pointer = at[0]
@@ -129,11 +169,11 @@ class Pinned:
 
 
 class Event:
-    """A point in a stream's work."""
+    """A point in a stream's work. asleep: whoever waits for it leaves the processor to others."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, asleep: bool = False) -> None:
         made = context.driver.ffi.new("CUevent *")
-        context.call("cuEventCreate", made, EVENT_NO_TIMING)
+        context.make("cuEventCreate", made, EVENT_NO_TIMING | EVENT_BLOCKING_SYNC * asleep)
         self.handle = made[0]
         context.own(self, "cuEventDestroy_v2", made[0])
 
@@ -144,13 +184,13 @@ class Stream:
     def __init__(self, context: Context) -> None:
         self.context = context
         made = context.driver.ffi.new("CUstream *")
-        context.call("cuStreamCreate", made, STREAM_NON_BLOCKING)
+        context.make("cuStreamCreate", made, STREAM_NON_BLOCKING)
         self.handle = made[0]
         context.own(self, "cuStreamDestroy_v2", made[0])
 
     def wait(self) -> None:
-        """Waits until all its work is done. Raises CudaError for work that failed."""
-        self.context.call("cuStreamSynchronize", self.handle)
+        """Waits until all its work is done, the context being current. Raises CudaError for work that failed."""
+        self.context.driver.call("cuStreamSynchronize", self.handle)
 
 
 def _size(count: int) -> str:

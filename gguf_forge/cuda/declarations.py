@@ -64,6 +64,8 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int flags);
 CUresult cuEventCreate(CUevent *event, unsigned int flags);
 CUresult cuEventDestroy_v2(CUevent event);
 CUresult cuEventRecord(CUevent event, CUstream stream);
+CUresult cuEventSynchronize(CUevent event);
+CUresult cuThreadExchangeStreamCaptureMode(int *mode);
 CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
                         unsigned int threads_x, unsigned int threads_y, unsigned int threads_z, unsigned int shared,
                         CUstream stream, void **arguments, void **extra);
@@ -71,8 +73,15 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
 
 #: Attributes of a device: its compute capability.
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
-#: Flags: a stream that does not wait for the default one, an event without a time.
-STREAM_NON_BLOCKING, EVENT_NO_TIMING = 1, 2
+#: Flags: a stream that does not wait for the default one; an event without a time, one that is waited for asleep.
+STREAM_NON_BLOCKING, EVENT_NO_TIMING, EVENT_BLOCKING_SYNC = 1, 2, 1
+#: The default stream that a process' threads share, which every other waits for that is not non-blocking; and the first
+#: handle that may be the address of a stream.
+STREAM_LEGACY, STREAM_FIRST = 1, 4096
+#: A thread's mode in which memory can be made and freed while a stream is captured into a graph.
+CAPTURE_RELAXED = 2
+#: Results of calls that another stream's capture forbids.
+CAPTURING = range(900, 909)
 #: The attribute of an address: the number of the device whose memory it is in.
 POINTER_DEVICE = 9
 #: The kind of memory that CUDA_MEMCPY2D means by an address of the device.
@@ -80,7 +89,7 @@ MEMORY_DEVICE = 2
 #: The most CTAs of a grid in its first dimension.
 MOST_CTAS = 2**31 - 1
 
-OUT_OF_MEMORY, NO_DEVICE = 2, 100
+INVALID_VALUE, OUT_OF_MEMORY, NO_DEVICE, LAUNCH_OUT_OF_RESOURCES = 1, 2, 100, 701
 #: Results of cuModuleLoadData that say there is no code for this device, or none that this driver reads.
 NO_CODE = {200, 209, 218, 222, 223}
 #: The oldest driver whose functions read kernels made by CUDA 13: its version as cuDriverGetVersion has it, and the
@@ -98,16 +107,21 @@ MEANINGS = {
     101: "there is no such device",
     214: f"an error in the device's memory that it could not correct; {_LOST}",
     220: f"an error on the link between devices; {_LOST}",
+    226: f"an error in the device's memory, contained; {_LOST}",
+    400: "a stream or event that is none, or is another device's",
+    500: "there is no such kernel in the file",
     700: f"a kernel reached for memory that is not its own; {_LOST}",
     701: "the device lacks the registers or the memory to start a kernel",
     702: f"a kernel took longer than the system lets it; {_LOST}",
     709: f"the device's context was destroyed; {_LOST}",
+    710: f"an assertion of a kernel failed; {_LOST}",
     714: f"an error of the hardware's stack; {_LOST}",
     715: f"an instruction that the device does not know; {_LOST}",
     716: f"a kernel reached for memory beside a boundary; {_LOST}",
     717: f"a kernel reached for memory of the wrong kind; {_LOST}",
     718: f"a kernel went on where no code is; {_LOST}",
     719: f"a kernel failed; {_LOST}",
+    721: f"a kernel left tensor memory taken; {_LOST}",
     802: "the system is not ready (NVIDIA's fabric manager is not running?)",
     803: "the driver's library and its kernel module are of different versions; restart the system",
     804: "the driver is too old for this library, which is of another version's compatibility package",

@@ -22,6 +22,8 @@ from gguf_forge.cuda.kernels import Kernels, find_kernels
 LANE = 16 << 20
 #: Bytes behind those, for keys of failures, and bytes of a key.
 TAIL, KEY = 256, 8
+#: Lanes that are kept for the next call at most.
+IDLE = 8
 #: How often a lane's bytes fit into its further device memory: values as float32, blocks, and columns apart.
 ROOM = 4
 
@@ -36,11 +38,14 @@ class Lane:
 
     Several of them take turns: while the kernel of one runs, the host fills another, and its bytes cross the bus. Of a
     piece, all that the device is to have is staged first, then sent in one copy; `room` is for what kernels make of it.
+    asleep: whoever waits for it leaves the processor to others. Its context is current wherever it is used.
     """
 
-    def __init__(self, context: Context, size: int) -> None:
+    def __init__(self, context: Context, size: int, asleep: bool = False) -> None:
         self.context, self.size = context, size
         self.stream = Stream(context)
+        self._event: Event | None = None
+        self._end = Event(context, asleep=True) if asleep else None
         self.pinned = Pinned(context, size + TAIL)
         self.memory = Memory(context, size + TAIL)
         self._scratch: Memory | None = None
@@ -119,17 +124,37 @@ class Lane:
     def wait(self) -> None:
         """Waits for the lane's work, and calls what was to be called then. Raises CudaError, and what that raises."""
         after, self._after = self._after, None
-        self.stream.wait()
+        self._wait()
         if after is not None:
             after()
 
-    def drain(self) -> None:
-        """Waits for the lane's work, whatever comes of it."""
+    def drain(self) -> bool:
+        """Waits for the lane's work, whatever comes of it; says whether the lane can be used again."""
         self._after = None
         try:
             self.stream.wait()
         except CudaError:  # the one that is being raised, or the device is lost
-            return
+            return False
+        return True
+
+    def mark_after(self, stream: Any) -> Event:
+        """A point behind the work so far of another stream, by its handle; valid until the next call."""
+        if self._event is None:
+            self._event = Event(self.context)
+        driver = self.context.driver
+        driver.call("cuEventRecord", self._event.handle, driver.ffi.cast("CUstream", stream))
+        return self._event
+
+    def follow(self, event: Event) -> None:
+        """Has the lane's further work wait for the point that an event marks now."""
+        self.context.driver.call("cuStreamWaitEvent", self.stream.handle, event.handle, 0)
+
+    def _wait(self) -> None:
+        if self._end is None:
+            self.stream.wait()
+        else:
+            self._do("cuEventRecord", self._end.handle)
+            self.context.driver.call("cuEventSynchronize", self._end.handle)
 
     def _do(self, name: str, *args: Any) -> None:
         self.context.driver.call(name, *args, self.stream.handle)
@@ -147,7 +172,7 @@ class Device:
         self.context = Context(driver or _driver(), ordinal)
         self.kernels = Kernels(self.context, kernels or find_kernels())
         self._lock = Lock()
-        self._idle: list[list[Lane]] = []
+        self._idle: list[Lane] = []
         self._lattices: dict[str, Memory] = {}
         self._entry: Stream | None = None
 
@@ -163,37 +188,47 @@ class Device:
             return self._entry
 
     @contextmanager
-    def lanes(self, size: int, *after: Any) -> Iterator[list[Lane]]:
-        """Two lanes of at least `size` bytes, the context being current; they are done with all when this ends.
+    def lanes(self, size: int, *after: Any, count: int = 2) -> Iterator[list[Lane]]:
+        """So many lanes of at least `size` bytes, the context being current; they are done with all when this ends.
 
-        after: handles of streams whose work so far comes first, or None. Lanes larger than LANE are not kept.
+        after: handles of streams whose work so far comes first, or None. Lanes larger than LANE are not kept, nor is
+        one of which a call failed, nor more than IDLE.
         """
+        keep = size <= LANE
         with self._lock:
-            lanes = self._idle.pop() if size <= LANE and self._idle else None
-        with self.context.current():
-            if lanes is None:
-                lanes = [Lane(self.context, max(LANE, aligned(size))) for _ in range(2)]
-            try:
-                for handle in after:
-                    if handle is not None:
-                        self._follow(lanes, handle)
-                yield lanes
-                for lane in lanes:
-                    lane.wait()
-            finally:
-                for lane in lanes:
-                    lane.drain()
-        if size <= LANE:
-            with self._lock:
-                self._idle.append(lanes)
+            lanes = [self._idle.pop() for _ in range(min(count, len(self._idle)))] if keep else []
+        try:
+            with self.context.current():
+                try:
+                    while len(lanes) < count:
+                        lanes.append(Lane(self.context, max(LANE, aligned(size))))
+                    for handle in after:
+                        if handle is not None:
+                            event = lanes[0].mark_after(handle)
+                            for lane in lanes:
+                                lane.follow(event)
+                    yield lanes
+                    for lane in lanes:
+                        lane.wait()
+                except BaseException as error:
+                    drained = [lane.drain() for lane in lanes]
+                    keep = keep and all(drained) and not isinstance(error, CudaError)
+                    raise
+        except CudaError:
+            keep = False
+            raise
+        finally:
+            if keep:
+                with self._lock:
+                    self._idle += lanes[: max(0, IDLE - len(self._idle))]
 
     def turns(self, lanes: list[Lane], count: int) -> Iterator[tuple[int, Lane]]:
         """Numbers 0 to count - 1, each with the lane whose turn it is, free; earlier ones are then done with."""
         for i in range(count):
-            lane = lanes[i % 2]
+            lane = lanes[i % len(lanes)]
             lane.wait()
             yield i, lane
-        if count % 2:  # the older piece is waited for first
+        if count % len(lanes):  # the older piece is waited for first
             lanes.reverse()
 
     def lattice(self, name: str, lane: Lane) -> Memory:
@@ -209,16 +244,12 @@ class Device:
                 self._lattices[name] = made
             return self._lattices[name]
 
-    def _follow(self, lanes: list[Lane], after: Any) -> None:
-        event = Event(self.context)
-        driver = self.context.driver
-        driver.call("cuEventRecord", event.handle, driver.ffi.cast("CUstream", after))
-        for lane in lanes:
-            driver.call("cuStreamWaitEvent", lane.stream.handle, event.handle, 0)
-
 
 def _driver() -> Driver:
     return driver()
+
+
+_making = Lock()
 
 
 @cache
@@ -235,4 +266,5 @@ def device_of(which: int | str | Device) -> Device:
         if name != "cuda" or not (number.isdecimal() or which == "cuda"):
             raise CudaError(f"unknown device {which!r}; say cuda or cuda:N")
         which = int(number or 0)
-    return _device(which)
+    with _making:
+        return _device(which)

@@ -33,6 +33,7 @@ class Driver:
     """
 
     def __init__(self, path: str | None = None) -> None:
+        self._process = os.getpid()
         self.ffi: Any = cffi.FFI()
         self.ffi.cdef(DECLARATIONS)
         self._library = self._opened([path] if path else LIBRARIES)
@@ -53,13 +54,24 @@ class Driver:
 
     def call(self, name: str, *args: Any) -> None:
         """Calls a function. Raises CudaError for any result other than success."""
+        if self.forked:
+            raise CudaError("CUDA does not survive a fork: start processes anew (multiprocessing's spawn)")
         code = int(self._functions[name](*args))
         if code:
             raise CudaError(self.meaning(code, name), code)
 
     def quietly(self, name: str, *args: Any) -> bool:
         """Calls a function by which something is given back; says whether it succeeded, for no one can help it."""
-        return int(self._functions[name](*args)) == 0
+        return self.result(name, *args) == 0
+
+    def result(self, name: str, *args: Any) -> int:
+        """Calls a function and returns its result; 0 without a call in a forked child."""
+        return 0 if self.forked else int(self._functions[name](*args))
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that opened the driver, to which nothing of it belongs."""
+        return os.getpid() != self._process
 
     def meaning(self, code: int, function: str) -> str:
         """A failure in one line: what it means, the driver's name for it, and the call."""

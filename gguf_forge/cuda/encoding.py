@@ -21,6 +21,8 @@ from gguf_forge.quant.unseen import Importance
 from gguf_forge.types import TENSOR_TYPES, TensorType
 
 F32 = TENSOR_TYPES["F32"]
+#: Weights that one launch encodes at most: Windows gives a launch two seconds.
+MOST = 1 << 27
 _FLT_MAX = float(np.finfo(np.float32).max)
 #: Magnitudes above this are refused when the core is strict, by types of which it says so.
 _REACH = 2.0**29
@@ -131,7 +133,8 @@ class Encoding:
     def rows_at_a_time(self, lane: Lane) -> int:
         """How many rows a piece has in such a lane."""
         staged = (lane.size - self._of_all) // self.rows.staged if self.rows.staged else self.rows.count
-        return max(1, min(self.rows.count, staged, (ROOM * lane.size - _REGIONS * 256) // self._of_each))
+        most = MOST // max(self.rows.width, 1)
+        return max(1, min(self.rows.count, staged, most, (ROOM * lane.size - _REGIONS * 256) // self._of_each))
 
     @property
     def _of_all(self) -> int:

@@ -13,10 +13,10 @@ import numpy as np
 
 from gguf_forge.cuda import dlpack
 from gguf_forge.cuda.array import DeviceArray
-from gguf_forge.cuda.declarations import POINTER_DEVICE
+from gguf_forge.cuda.declarations import INVALID_VALUE, POINTER_DEVICE, STREAM_FIRST, STREAM_LEGACY
 from gguf_forge.cuda.device import Device, device_of
-from gguf_forge.cuda.driver import driver
-from gguf_forge.errors import QuantError
+from gguf_forge.cuda.driver import CudaError
+from gguf_forge.errors import QuantError, printable
 
 _NAMES = {element: name for name, element in dlpack.ELEMENTS.items()}
 _BYTES = {name: bits // 8 for name, (_, bits) in dlpack.ELEMENTS.items()}
@@ -76,6 +76,9 @@ def given(x: Any, device: Device) -> Given:
     """An array that is on a device, as it lies there, without a copy. Raises QuantError for another device's, for one
     that is not C-contiguous or not on a boundary of its elements, and for elements that are no floats and no bytes.
     """
+    if isinstance(x, DeviceArray):
+        _require_here(x.device.context.ordinal, device)
+        return Given(x.address, x.shape, x.dtype, None, x)
     found = _by_dlpack(x, device) if hasattr(x, "__dlpack__") else _by_interface(x, device)
     if found.address % found.itemsize and found.nbytes:
         raise QuantError(f"the array does not lie on a boundary of {found.itemsize} bytes, as {found.dtype} has to")
@@ -83,12 +86,15 @@ def given(x: Any, device: Device) -> Given:
 
 
 def _by_dlpack(x: Any, device: Device) -> Given:
-    kind, ordinal = x.__dlpack_device__()
-    if kind == dlpack.CUDA:
-        _require_here(ordinal, device)
+    _require_here(_ordinal(x), device)
     entry = device.entry.handle
-    capsule = x.__dlpack__(stream=int(device.context.driver.ffi.cast("uintptr_t", entry)))
-    found = dlpack.described(capsule)
+    try:
+        with device.context.current():  # torch gives none of a device that is not current
+            capsule = x.__dlpack__(stream=int(device.context.driver.ffi.cast("uintptr_t", entry)))
+        found = dlpack.described(capsule)
+    except (BufferError, ValueError) as error:
+        why = printable(str(error))
+        raise QuantError(f"the array is not given by its owner ({why}): give a plain one, as .detach() makes") from None
     name = _NAMES.get(found.element)
     if name is None:
         raise QuantError(f"an array of DLPack's code {found.element[0]}, {found.element[1]} bits: no floats, no bytes")
@@ -106,7 +112,8 @@ def _by_interface(x: Any, device: Device) -> Given:
         steps = [step * dtype.itemsize for step in dlpack.steps_of(shape)]
         _require_contiguous(shape, tuple(about["strides"]), tuple(steps))
     address, stream = about["data"][0] or 0, about.get("stream")
-    found = Given(address, shape, dtype.name, stream, x)
+    after = STREAM_LEGACY if stream is None else stream_handle(stream)  # whose work our streams do not wait for
+    found = Given(address, shape, dtype.name, after, x)
     if found.nbytes:
         _require_here(_ordinal(x, device), device)
     return found
@@ -116,11 +123,27 @@ def _ordinal(x: Any, device: Device | None = None) -> int:
     """The number of the device whose memory an array is in; the driver knows where a protocol does not say."""
     if hasattr(x, "__dlpack_device__"):
         return int(x.__dlpack_device__()[1])
-    opened = driver() if device is None else device.context.driver
-    value, address = opened.ffi.new("int *"), x.__cuda_array_interface__["data"][0]
-    if address:
-        opened.call("cuPointerGetAttribute", value, POINTER_DEVICE, address)
+    address = x.__cuda_array_interface__["data"][0]
+    if not address:
+        return 0
+    context = (device or device_of(0)).context
+    value = context.driver.ffi.new("int *")
+    try:
+        context.call("cuPointerGetAttribute", value, POINTER_DEVICE, address)
+    except CudaError as error:
+        if error.code != INVALID_VALUE:
+            raise
+        raise QuantError(f"the array's address, {address:#x}, is in no device's memory") from None
     return int(value[0])
+
+
+def stream_handle(stream: Any) -> int:
+    """A stream's handle, which is a number of the driver's or an address. Raises QuantError for what cannot be one."""
+    if not isinstance(stream, int):
+        raise QuantError(f"a stream is a handle, or an object of torch or CuPy; found {stream!r:.60}")
+    if not 0 <= stream < 1 << 64 or 2 < stream < STREAM_FIRST:
+        raise QuantError(f"{stream} is no handle of a stream")
+    return int(stream)
 
 
 def _require_here(ordinal: int, device: Device) -> None:

@@ -27,6 +27,8 @@ LIST = "kernels.json"
 PACKAGE, EXTRA = "gguf_forge_cuda", "gguf-forge[cuda]"
 MISSING = f"the kernels are missing: pip install '{EXTRA}', or name the folder that `make cuda` made in {VARIABLE}"
 
+#: How arguments of kernels lie in memory, each on a boundary of so many bytes.
+_SLOTS, _SLOT = {"uint64_t": struct.Struct("=Q"), "float": struct.Struct("=f4x")}, 8
 #: How a fatbin begins: a magic number, its version, bytes of this head, and bytes of what follows.
 HEAD, MAGIC = struct.Struct("<IHHQ"), 0xBA55ED50
 
@@ -110,10 +112,9 @@ class Kernels:
         self._functions: dict[str, Any] = {}
 
     def load(self) -> None:
-        """Loads every file. Raises CudaError where one is missing, or has no code for the device."""
-        for name in sorted({launch.module for launch in self.launches.values()}):
-            with self._lock:
-                self._module(name)
+        """Loads every kernel. Raises CudaError where a file or a kernel is missing, or has no code for the device."""
+        for name in self.launches:
+            self._function(name)
 
     def launch(self, name: str, units: int, stream: Any, *arguments: Any) -> None:
         """Starts a kernel on a stream: `units` of what its row counts; arguments: cffi's, each of its C type.
@@ -124,26 +125,30 @@ class Kernels:
 
     def prepared(self, name: str, units: int, stream: Any, *arguments: Any) -> Callable[[], None]:
         """What starts a kernel so, as often as it is called."""
-        row, function = self.launches.get(name), self._function(name)
-        assert row is not None
-        ffi = self.context.driver.ffi
-        held = [ffi.new(f"{kind}[1]", [value]) for kind, value in arguments]
-        pointers = ffi.new("void *[]", [ffi.cast("void *", each) for each in held])
+        function = self._function(name)
+        row, ffi = self.launches[name], self.context.driver.ffi
+        values = ffi.from_buffer(b"".join([_SLOTS[kind].pack(value) for kind, value in arguments]))
+        pointers = ffi.new("void *[]", [values + i * _SLOT for i in range(len(arguments))])
         grid, threads, call = row.grid(units), row.threads, self.context.driver.call
 
-        def start(held: Any = held) -> None:
-            call("cuLaunchKernel", function, grid, 1, 1, threads, 1, 1, 0, stream, pointers, ffi.NULL)
+        def start(held: Any = values) -> None:
+            try:
+                call("cuLaunchKernel", function, grid, 1, 1, threads, 1, 1, 0, stream, pointers, ffi.NULL)
+            except CudaError as error:
+                raise self.context.no_room(name, error) from None
 
         return start
 
     def _function(self, name: str) -> Any:
+        if (known := self._functions.get(name)) is not None:
+            return known
         with self._lock:
             if name not in self._functions:
                 row = self.launches.get(name)
                 if row is None:
                     raise CudaError(f"there is no kernel {name}", path=self.folder)
                 found = self.context.driver.ffi.new("CUfunction *")
-                self.context.call("cuModuleGetFunction", found, self._module(row.module).handle, name.encode())
+                self.context.make("cuModuleGetFunction", found, self._module(row.module).handle, name.encode())
                 self._functions[name] = found[0]
             return self._functions[name]
 
@@ -157,10 +162,16 @@ class _Module:
     """A file of kernels, loaded."""
 
     def __init__(self, context: Context, path: Path) -> None:
+        if context.driver.version < KERNELS_NEED:
+            raise CudaError(
+                f"NVIDIA's driver is too old for these kernels: it knows CUDA {context.driver.version_name}, "
+                f"they need {KERNELS_NEED // 1000}.0 (driver {KERNELS_NEED_DRIVER} or newer)",
+                path=path,
+            )
         made = context.driver.ffi.new("CUmodule *")
         image = _image(path)
         try:
-            context.call("cuModuleLoadData", made, context.driver.ffi.from_buffer(image))
+            context.make("cuModuleLoadData", made, context.driver.ffi.from_buffer(image))
         except CudaError as error:
             raise _no_code(context, path, error) from None
         self.handle = made[0]
@@ -183,13 +194,6 @@ def _image(path: Path) -> bytes:
 def _no_code(context: Context, path: Path, error: CudaError) -> CudaError:
     if error.code not in NO_CODE:
         return context.no_memory(path.stat().st_size, "device memory", error)
-    if context.driver.version < KERNELS_NEED:
-        return CudaError(
-            f"NVIDIA's driver is too old for these kernels: it knows CUDA {context.driver.version_name}, "
-            f"they need {KERNELS_NEED // 1000}.0 (driver {KERNELS_NEED_DRIVER} or newer)",
-            error.code,
-            path=path,
-        )
     major, minor = context.capability
     return CudaError(f"no code for {context.name}, of compute capability {major}.{minor}", error.code, path=path)
 

@@ -59,7 +59,7 @@ def matvec(
         sent = upload(matrix, "uint8", device=found, stream=stream)
         matrix = Given(sent.address, sent.shape, sent.dtype, None, sent)
     made_by = vectors.after if isinstance(vectors, Given) else None
-    with found.lanes(vectors.nbytes, handle(stream), matrix.after, made_by) as lanes:
+    with found.lanes(vectors.nbytes, handle(stream), matrix.after, made_by, count=1) as lanes:
         address = _placed(lanes[0], vectors)
         sizes = [("uint64_t", n) for n in (rows, width, count)]
         pointers = [("uint64_t", at) for at in (matrix.address, address, out.address)]
@@ -88,8 +88,9 @@ def _blocks(matrix: Any, type: str | TensorType | None) -> tuple[Any, TensorType
 
 
 def _require_kernel(device: Device, kind: TensorType) -> None:
-    known = [t.name for t in TENSOR_TYPES.values() if f"forge_matvec_{t.name.lower()}_f32_1" in device.kernels.launches]
-    if kind.name not in known:
+    launches = device.kernels.launches
+    if f"forge_matvec_{kind.name.lower()}_f32_1" not in launches:
+        known = [t.name for t in TENSOR_TYPES.values() if f"forge_matvec_{t.name.lower()}_f32_1" in launches]
         raise QuantError(f"there are no products with {kind}; with {', '.join(known)} there are")
 
 

@@ -81,7 +81,7 @@ class Offload:
         made: list[list[tuple[Device, Lane]]] = []
         for device in devices:
             try:
-                lanes = [(device, Lane(device.context, LANE)) for _ in range(LANES)]
+                lanes = [(device, _lane(device)) for _ in range(LANES)]
             except CudaError as error:
                 if not falls_back:
                     raise
@@ -175,11 +175,18 @@ class Offload:
             raise error
 
 
+def _lane(device: Device) -> Lane:
+    """A lane with all its memory, whose thread sleeps while it waits."""
+    lane = Lane(device.context, LANE, asleep=True)
+    lane.room(0)
+    return lane
+
+
 def _encode(encoding: Encoding, lane: Lane, out: NDArray[np.uint8]) -> None:
     """Encodes all rows into `out`, a piece after the other; the lane is done with all when this ends."""
     context, size = encoding.device.context, encoding.lane_size
     with context.current():
-        lane = lane if size <= lane.size else Lane(context, size)
+        lane = lane if size <= lane.size else Lane(context, size, asleep=True)
         try:
             step = encoding.rows_at_a_time(lane)
             for first in range(0, len(out), step):

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,10 @@ Launcher launcher;
 Arguments arguments;
 long of_device[16]; /* launches; the address of one is the context of its device */
 thread_local std::vector<long *> current;
+thread_local int capture_mode;
+int capturing;
+std::map<void *, long *> owners; /* the context in which something was made, by the address of its launches */
+std::map<void *, std::set<std::string>> kernels; /* of a module */
 
 /* A stream: the work that waits, what of it one piece touches of memory, and how many pieces were done before. */
 struct Piece {
@@ -89,6 +94,17 @@ void lose(int code)
     }
 }
 
+bool is_default(void *stream) { return (uintptr_t)stream <= 2; }
+
+/* The streams 0 and 1 are the same one. */
+void *named(void *stream) { return stream ? stream : (void *)1; }
+
+/* What a driver says to a handle of another context, or to one that is none. */
+int foreign(void *handle)
+{
+    return live.count(handle) && owners[handle] == current.back() ? 0 : 400;
+}
+
 /* The result of a call: that of a device that is lost, the one to be injected, or success. */
 int called(const char *name)
 {
@@ -110,6 +126,15 @@ int give(const char *name, void **to, size_t size)
     if (int code = called(name)) {
         return code;
     }
+    if (current.empty()) {
+        return 201;
+    }
+    if (!size) {
+        return 1;
+    }
+    if (capturing && capture_mode != 2) {
+        return 900;
+    }
     *to = size > (size_t)1 << 40 ? nullptr : malloc(size ? size : 1);
     if (!*to) {
         return 2;
@@ -117,17 +142,24 @@ int give(const char *name, void **to, size_t size)
     memset(*to, 0xA5, size < 1 << 16 ? size : 1 << 16);
     live[*to] = name;
     sizes[*to] = size;
+    owners[*to] = current.back();
     return 0;
 }
 
 /* Frees even where the device is lost, whose memory is gone with it. */
 int take(const char *name, void *at)
 {
-    const int code = called(name);
+    const int code = capturing && capture_mode != 2 ? 900 : called(name);
+    if (code >= 900 && code <= 908) {
+        return code;
+    }
     if (live.erase(at)) {
         tear(at, sizes[at]);
+        sizes.erase(at);
+        owners.erase(at);
         queues.erase(at);
         marks.erase(at);
+        kernels.erase(at);
         free(at);
     } else if (!code) {
         return 1;
@@ -148,6 +180,10 @@ int take(const char *name, void *at)
         does;                                 \
         return 0;                             \
     }
+/* Calls that need a current context, and those that a stream of it is given to. */
+#define HERE(name, parameters, does) PLAIN(name, parameters, if (current.empty()) return 201; does)
+#define ON_STREAM(name, parameters, does) \
+    HERE(name, parameters, if (!is_default(stream) && foreign(stream)) return 400; stream = named(stream); does)
 #define GIVES(name, parameters, to, size) \
     extern "C" int name parameters        \
     {                                     \
@@ -177,23 +213,60 @@ extern "C" int cuDevicePrimaryCtxRelease_v2(int)
     return 0;
 }
 PLAIN(cuCtxPushCurrent_v2, (void *c), current.push_back((long *)c))
-PLAIN(cuCtxPopCurrent_v2, (void **), current.pop_back())
-PLAIN(cuMemGetInfo_v2, (size_t *f, size_t *t), (*f = (size_t)1.5e9, *t = (size_t)80e9))
-GIVES(cuModuleLoadData, (void **m, const void *), m, 1)
+extern "C" int cuCtxPopCurrent_v2(void **)
+{
+    GUARDED;
+    const int code = called("cuCtxPopCurrent_v2");
+    if (current.empty()) {
+        return 201;
+    }
+    current.pop_back();
+    return code;
+}
+PLAIN(cuThreadExchangeStreamCaptureMode, (int *mode), std::swap(*mode, capture_mode))
+HERE(cuMemGetInfo_v2, (size_t *f, size_t *t), (*f = (size_t)1.5e9, *t = (size_t)80e9))
+/* A file of kernels: a head of 16 bytes, and their names. */
+extern "C" int cuModuleLoadData(void **m, const void *image)
+{
+    GUARDED;
+    if (int code = give("cuModuleLoadData", m, 1)) {
+        return code;
+    }
+    uint64_t size;
+    memcpy(&size, (const char *)image + 8, sizeof size);
+    std::string name;
+    for (const char *at = (const char *)image + 16; size--; at++) {
+        if (*at == '\n') {
+            kernels[*m].insert(name);
+            name.clear();
+        } else {
+            name += *at;
+        }
+    }
+    return 0;
+}
 TAKES(cuModuleUnload, void *)
-PLAIN(cuModuleGetFunction, (void **f, void *, const char *name), *f = strdup(name))
+HERE(cuModuleGetFunction, (void **f, void *module, const char *name), static std::set<std::string> names;
+     if (foreign(module)) return 400; if (!kernels[module].count(name)) return 500;
+     *f = (void *)names.insert(name).first->c_str())
 GIVES(cuMemAlloc_v2, (unsigned long long *at, size_t size), at, size)
 TAKES(cuMemFree_v2, unsigned long long)
 GIVES(cuMemHostAlloc, (void **at, size_t size, unsigned), at, size)
 TAKES(cuMemFreeHost, void *)
-PLAIN(cuMemcpyHtoDAsync_v2, (unsigned long long to, const void *from, size_t n, void *stream),
+ON_STREAM(cuMemcpyHtoDAsync_v2, (unsigned long long to, const void *from, size_t n, void *stream),
       later(stream, [=] { memcpy((void *)to, from, n); }, from, n))
-PLAIN(cuMemcpyDtoHAsync_v2, (void *to, unsigned long long from, size_t n, void *stream),
+ON_STREAM(cuMemcpyDtoHAsync_v2, (void *to, unsigned long long from, size_t n, void *stream),
       later(stream, [=] { memcpy(to, (void *)from, n); }, to, n))
-PLAIN(cuMemcpyDtoDAsync_v2, (unsigned long long to, unsigned long long from, size_t n, void *stream),
+ON_STREAM(cuMemcpyDtoDAsync_v2, (unsigned long long to, unsigned long long from, size_t n, void *stream),
       later(stream, [=] { memmove((void *)to, (void *)from, n); }, (void *)to, n))
-PLAIN(cuPointerGetAttribute, (void *value, int, unsigned long long at), *(int *)value = at % 4096 == 0xFFF)
-PLAIN(cuMemsetD8Async, (unsigned long long at, unsigned char v, size_t n, void *stream),
+HERE(cuPointerGetAttribute, (void *value, int, unsigned long long at),
+     for (auto &each : sizes) {
+         if (owners.count(each.first) && at >= (size_t)each.first && at - (size_t)each.first < each.second) {
+             *(int *)value = (int)(owners[each.first] - of_device);
+             return 0;
+         }
+     } return 1)
+ON_STREAM(cuMemsetD8Async, (unsigned long long at, unsigned char v, size_t n, void *stream),
       later(stream, [=] { memset((void *)at, v, n); }, (void *)at, n))
 GIVES(cuStreamCreate, (void **s, unsigned), s, 1)
 extern "C" int cuStreamDestroy_v2(void *stream)
@@ -204,12 +277,14 @@ extern "C" int cuStreamDestroy_v2(void *stream)
     }
     return take("cuStreamDestroy_v2", stream);
 }
-PLAIN(cuStreamSynchronize, (void *stream), finish(stream, given_to(stream)))
-PLAIN(cuStreamWaitEvent, (void *stream, void *event, unsigned),
+ON_STREAM(cuStreamSynchronize, (void *stream), finish(stream, given_to(stream)))
+ON_STREAM(cuStreamWaitEvent, (void *stream, void *event, unsigned), if (!live.count(event)) return 400;
       const Mark mark = marks[event]; later(stream, [=] { finish(mark.stream, mark.upto); }))
 GIVES(cuEventCreate, (void **e, unsigned), e, 1)
 TAKES(cuEventDestroy_v2, void *)
-PLAIN(cuEventRecord, (void *event, void *stream), (marks[event] = {stream, given_to(stream)}))
+ON_STREAM(cuEventRecord, (void *event, void *stream), if (foreign(event)) return 400;
+          (marks[event] = {stream, given_to(stream)}))
+HERE(cuEventSynchronize, (void *event), if (foreign(event)) return 400; finish(marks[event].stream, marks[event].upto))
 
 struct Copy { /* CUDA_MEMCPY2D */
     size_t src_x, src_y;
@@ -224,7 +299,7 @@ struct Copy { /* CUDA_MEMCPY2D */
     void *dst_array;
     size_t dst_pitch, width, height;
 };
-PLAIN(cuMemcpy2DAsync_v2, (const Copy *given, void *stream), const Copy c = *given; later(
+ON_STREAM(cuMemcpy2DAsync_v2, (const Copy *given, void *stream), const Copy c = *given; later(
           stream,
           [=] {
               for (size_t i = 0; i < c.height; i++) {
@@ -236,8 +311,8 @@ PLAIN(cuMemcpy2DAsync_v2, (const Copy *given, void *stream), const Copy c = *giv
 /* The arguments are copied at once, as the driver does. */
 int launched(const char *name, unsigned grid, unsigned threads, void *stream, void **args)
 {
-    if (current.empty()) {
-        return 201;
+    if (!grid || grid > 0x7FFFFFFF || !threads || threads > 1024) {
+        return 1;
     }
     ++*current.back();
     if (!launcher) {
@@ -261,7 +336,7 @@ int launched(const char *name, unsigned grid, unsigned threads, void *stream, vo
     return 0;
 }
 
-PLAIN(cuLaunchKernel,
+ON_STREAM(cuLaunchKernel,
       (void *f, unsigned grid, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void *stream,
        void **args, void **),
       return launched((const char *)f, grid, threads, stream, args))
@@ -272,7 +347,7 @@ void stub_reset(int seen, int is_version, Launcher emulated, Arguments of_emulat
 {
     GUARDED;
     calls.clear();
-    torn = 0;
+    torn = capturing = 0;
     failing.clear();
     memset(of_device, 0, sizeof of_device);
     lost = 0;
@@ -285,6 +360,24 @@ void stub_fail(const char *name, long k, int code, int stays)
     GUARDED;
     failing = name, fails_at = k, fails_with = code, sticky = stays;
 }
+
+/* Memory of the host that passes for the first device's. */
+void stub_adopt(void *at, size_t size)
+{
+    GUARDED;
+    sizes[at] = size;
+    owners[at] = of_device;
+}
+
+/* Has calls that make or free memory fail unless their thread's mode is relaxed, as while a stream is captured. */
+void stub_capture(int on)
+{
+    GUARDED;
+    capturing = on;
+}
+
+/* The device whose context is the calling thread's; -1 without one. */
+long stub_current(void) { return current.empty() ? -1 : current.back() - of_device; }
 
 /* Launches of a device's kernels. */
 long stub_launches(int device)

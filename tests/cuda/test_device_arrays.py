@@ -25,8 +25,11 @@ WEIGHTS[256:512] = 0
 class ByInterface:
     """Memory of the stub's device as CuPy tells of it."""
 
+    stub: Stub
+
     def __init__(self, x: NDArray[Any], stream: int | None = None) -> None:
         self.x = x
+        self.stub.adopt(x)
         self.__cuda_array_interface__ = {**x.__array_interface__, "stream": stream, "version": 3}
 
 
@@ -41,7 +44,13 @@ class ByDlpack:
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
         self.stream = stream
+        assert ByInterface.stub.library.stub_current() == self.device[1]
         return dlpack.capsule(self, self.x.ctypes.data, self.device, self.x.shape, dlpack.ELEMENTS[self.dtype])
+
+
+@pytest.fixture(autouse=True)
+def _stub(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ByInterface, "stub", stub, raising=False)
 
 
 GIVEN = [ByInterface, ByDlpack]
@@ -112,13 +121,12 @@ def test_the_stream_that_made_them_comes_first(stub: Stub) -> None:
         return int(stub.library.stub_calls(b"cuStreamWaitEvent"))
 
     before = waits()
-    cuda.quantize(ByInterface(X), "Q8_0", device=device)
-    assert waits() == before
-    cuda.quantize(ByInterface(X, stream=2), "Q8_0", device=device)
-    assert waits() == before + 2  # of two lanes
+    for i in range(3):  # without a stream it may be the default one, whose work others of ours do not wait for
+        cuda.quantize(ByInterface(X, stream=i or None), "Q8_0", device=device)
+        assert waits() == before + 2 * (i + 1)  # of two lanes
     given = ByDlpack(X)
-    cuda.quantize(given, "Q8_0", device=device, stream=7)
-    assert waits() == before + 6
+    cuda.quantize(given, "Q8_0", device=device, stream=1)
+    assert waits() == before + 10
     assert given.stream == int(device.context.driver.ffi.cast("uintptr_t", device.entry.handle))
 
 
@@ -217,3 +225,68 @@ def test_products_that_are_not(stub: Stub, tmp_path: Path) -> None:
             cuda.matvec(blocks, x, "Q4_K", device=device)
     with pytest.raises(QuantError, match="uint8 of two axes, and whole blocks of 144 bytes"):
         cuda.matvec(blocks[0], X[0], "Q4_K", device=device)
+
+
+class Refused(ByDlpack):
+    """A tensor that torch gives no one."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        raise BufferError("Can't export tensors that require gradient")
+
+
+def test_what_its_owner_does_not_give(stub: Stub) -> None:
+    with pytest.raises(QuantError, match=r"that require gradient\): give a plain one, as \.detach\(\) makes"):
+        cuda.quantize(Refused(X), "Q8_0", device=stub.device())
+
+
+def test_an_address_that_is_no_devices(stub: Stub) -> None:
+    x = ByInterface(X)
+    x.__cuda_array_interface__["data"] = (4096, False)
+    with pytest.raises(QuantError, match="0x1000, is in no device's memory"):
+        cuda.quantize(x, "Q8_0", device=stub.device())
+
+
+@pytest.mark.parametrize("stream", [-1, 3, 4095, 1 << 64, "1", 1.0])
+def test_no_stream(stub: Stub, stream: Any) -> None:
+    with pytest.raises(QuantError, match="stream"):
+        cuda.quantize(X, "Q8_0", device=stub.device(), stream=stream)
+    with pytest.raises(QuantError, match="stream"):
+        cuda.quantize(ByInterface(X, stream), "Q8_0", device=stub.device())
+
+
+def test_a_stream_of_another_device(stub: Stub) -> None:
+    stub.reset(devices=2)
+    one, other = stub.device(), stub.device(1)
+    stream = int(other.context.driver.ffi.cast("uintptr_t", other.entry.handle))
+    with pytest.raises(cuda.CudaError, match="is another device's"):
+        cuda.quantize(X, "Q8_0", device=one, stream=stream)
+
+
+def test_products_wait_once_and_make_nothing(stub: Stub) -> None:
+    device = stub.device()
+    matrix, x = cuda.upload(gguf_forge.quantize(X, "Q4_K"), device=device), cuda.upload(X[0], device=device)
+    out = cuda.matvec(matrix, x, "Q4_K")
+    made = ("cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamCreate", "cuEventCreate")
+    before = [stub.calls(name) for name in ("cuStreamSynchronize", *made)]
+    cuda.matvec(matrix, x, "Q4_K", out=out)
+    assert [stub.calls(name) for name in ("cuStreamSynchronize", *made)] == [before[0] + 1, *before[1:]]
+
+
+def test_fetched_through_the_lanes(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, x = stub.device(), np.arange(5000, dtype=np.float32)
+    there = cuda.upload(x, device=device)
+    before = stub.calls("cuMemHostAlloc")
+    for piece in (1 << 24, 4096, 20000):
+        monkeypatch.setattr("gguf_forge.cuda.array.LANE", piece)
+        assert (there.numpy() == x).all()
+    assert stub.calls("cuMemHostAlloc") == before
+
+
+def test_no_launch_takes_too_long(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows on the device, which need no staging, either."""
+    device, x = stub.device(), ByDlpack(X)
+    for most, launches in ((1 << 27, 1), (2 * 768, 3), (1, 5)):
+        monkeypatch.setattr("gguf_forge.cuda.encoding.MOST", most)
+        before = stub.library.stub_launches(0)
+        cuda.quantize(x, "Q8_0", device=device)
+        assert stub.library.stub_launches(0) == before + launches

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import pytest
 import gguf_forge
 from gguf_forge import QuantError, cuda
 from gguf_forge.cli import main
+from gguf_forge.cuda import device as devices
+from gguf_forge.cuda import driver as drivers
+from gguf_forge.cuda.device import IDLE
 from gguf_forge.cuda.driver import CudaError, Driver
 from gguf_forge.types import TENSOR_TYPES
 from tests.cuda.stub import Stub
@@ -55,7 +60,7 @@ def failure_of(stub: Stub) -> tuple[str, int | None] | None:
 
 
 FUNCTIONS = ["cuMemAlloc_v2", "cuMemHostAlloc", "cuStreamCreate", "cuEventCreate", "cuModuleLoadData", "cuLaunchKernel"]
-FUNCTIONS += ["cuMemcpyDtoDAsync_v2", "cuPointerGetAttribute"]
+FUNCTIONS += ["cuMemcpyDtoDAsync_v2", "cuPointerGetAttribute", "cuThreadExchangeStreamCaptureMode"]
 FUNCTIONS += ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpy2DAsync_v2", "cuMemsetD8Async", "cuEventRecord"]
 FUNCTIONS += ["cuStreamSynchronize", "cuStreamWaitEvent", "cuModuleGetFunction", "cuCtxPushCurrent_v2"]
 
@@ -101,7 +106,6 @@ def test_what_is_missing_is_one_line(stub: Stub, tmp_path: Path) -> None:
     with pytest.raises(CudaError, match=r"kernels.json: cannot be read"):
         cuda.Device(0, Driver(str(stub.path)), tmp_path)
     stub.reset(version=12040)
-    stub.fail("cuModuleLoadData", 1, 222)
     with pytest.raises(CudaError, match=r"too old for these kernels: it knows CUDA 12.4, they need 13.0"):
         stub.device().kernels.load()
     stub.reset()
@@ -194,7 +198,9 @@ def test_doctor_without_a_driver(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_the_library_in_the_drivers_place_works_no_sooner_than_it_must(stub: Stub) -> None:
     """So that code which waits too little is seen: copies are made when their stream is waited for, or one after it."""
-    library = stub.library
+    device, library = stub.device(), stub.library
+    context = int(device.context.driver.ffi.cast("size_t", device.context.handle))
+    assert library.cuCtxPushCurrent_v2(ctypes.c_void_p(context)) == 0
     one, other, event = (ctypes.c_void_p() for _ in range(3))
     for made, name in ((one, "cuStreamCreate"), (other, "cuStreamCreate"), (event, "cuEventCreate")):
         assert getattr(library, name)(ctypes.byref(made), 0) == 0
@@ -213,3 +219,107 @@ def test_the_library_in_the_drivers_place_works_no_sooner_than_it_must(stub: Stu
     assert between.raw == b"d"
     for made, name in ((one, "cuStreamDestroy_v2"), (other, "cuStreamDestroy_v2"), (event, "cuEventDestroy_v2")):
         assert getattr(library, name)(made) == 0
+    assert library.cuCtxPopCurrent_v2(None) == 0
+    assert library.cuCtxPopCurrent_v2(None) == 201
+    assert library.cuStreamSynchronize(None) == 201
+
+
+def test_an_old_driver_is_not_asked(stub: Stub) -> None:
+    stub.reset(version=12080)
+    with pytest.raises(CudaError, match=r"knows CUDA 12.8, they need 13.0 \(driver 580 or newer\)"):
+        cuda.quantize(X, "Q8_0", device=stub.device())
+    assert stub.calls("cuModuleLoadData") == 0
+
+
+def test_every_kernel_is_fetched(stub: Stub, tmp_path: Path) -> None:
+    device = stub.device()
+    device.kernels.load()
+    assert stub.calls("cuModuleGetFunction") == len(device.kernels.launches)
+    listed = json.loads((stub.kernels / "kernels.json").read_text())
+    listed["forge_none"] = listed["forge_row_mean_squares"]
+    (tmp_path / "kernels.json").write_text(json.dumps(listed))
+    (tmp_path / "all.fatbin").write_bytes((stub.kernels / "all.fatbin").read_bytes())
+    with pytest.raises(CudaError, match="no such kernel"):
+        cuda.Device(0, Driver(str(stub.path)), tmp_path).kernels.load()
+
+
+@pytest.mark.parametrize("code", [2, 701])
+def test_a_launch_without_memory_says_what_is_free(stub: Stub, code: int) -> None:
+    device = stub.device()
+    stub.fail("cuLaunchKernel", 1, code)
+    with pytest.raises(CudaError, match=r"out of device memory for forge_encode_q8_0's stack: 1.50 GB of 80.00 GB"):
+        cuda.quantize(X, "Q8_0", device=device)
+
+
+def test_lanes_are_kept(stub: Stub) -> None:
+    """After an error that is none of the device's, but no more than a few."""
+    device = stub.device()
+
+    def fail() -> None:
+        with device.lanes(1):
+            raise KeyError
+
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            fail()
+    assert stub.calls("cuStreamCreate") == 2
+    with ExitStack() as many:
+        for _ in range(2 * IDLE):
+            many.enter_context(device.lanes(1))
+    made = stub.calls("cuStreamCreate")
+    with ExitStack() as many:
+        for _ in range(IDLE // 2):
+            many.enter_context(device.lanes(1))
+        assert stub.calls("cuStreamCreate") == made
+        many.enter_context(device.lanes(1))
+    assert stub.calls("cuStreamCreate") == made + 2
+
+
+def test_while_a_stream_is_captured(stub: Stub) -> None:
+    """Memory is made and freed all the same; a free that is refused is tried again."""
+    device = stub.device()
+    stub.library.stub_capture(1)
+    made = cuda.quantize(X, "Q8_0", device=device)
+    device.kernels.load()
+    del made
+    stub.library.stub_capture(0)
+    made, before = cuda.quantize(X, "Q8_0", device=device), stub.live()
+    stub.fail("cuMemFree_v2", 1, 906)
+    del made
+    assert stub.live() == before
+    made = cuda.quantize(X, "Q8_0", device=device)
+    assert stub.live() == before
+    del made, device
+    assert stub.live() == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_in_a_forked_process(stub: Stub) -> None:
+    """A call says so, and nothing is given back that is the parent's."""
+    fork = getattr(os, "fork", None)
+    if fork is None:
+        pytest.skip("no fork")
+    made, freed = cuda.quantize(X, "Q8_0", device=stub.device()), stub.calls("cuMemFree_v2")
+    child = fork()
+    if not child:
+        try:
+            cuda.dequantize(made, "Q8_0")
+        except CudaError as error:
+            del made
+            said = "does not survive a fork" in str(error) and "\n" not in str(error)
+            os._exit(0 if said and stub.calls("cuMemFree_v2") == freed else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert made.numpy().shape == (5, 816)
+
+
+def test_a_device_is_made_once(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGUF_FORGE_CUDA", str(stub.path))
+    monkeypatch.setenv("GGUF_FORGE_KERNELS", str(stub.kernels))
+    devices._device.cache_clear()
+    drivers.driver.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(device) for device in pool.map(devices.device_of, [0] * 32)}) == 1
+    assert stub.calls("cuDevicePrimaryCtxRetain") == 1
+    devices._device.cache_clear()
+    drivers.driver.cache_clear()

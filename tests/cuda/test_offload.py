@@ -250,3 +250,19 @@ def test_round_trips(working: Stub) -> None:
     wanted = gguf_forge.roundtrip(X, "Q5_K")
     assert gguf_forge.roundtrip(X, "Q5_K", device="cuda") == wanted
     assert working.library.stub_launches(0) > 0
+
+
+def test_memory_is_made_at_the_start(installed: Stub) -> None:
+    """All of a lane, so that a card that is nearly full says so at once."""
+    device = devices.device_of(0)
+    device.kernels.load()
+    installed.fail("cuMemAlloc_v2", 2 * offload.LANES, 2)
+    with pytest.raises(CudaError, match=r"67\.1 MB were asked for, 1\.50 GB"), offload.offload("cuda:0"):
+        pass
+
+
+def test_threads_wait_asleep(installed: Stub) -> None:
+    with offload.offload("cuda:0") as encoder:
+        encoder.encode_rows(X, TENSOR_TYPES["F32"], TENSOR_TYPES["Q8_0"])
+    assert installed.calls("cuEventSynchronize") == 1
+    assert installed.calls("cuStreamSynchronize") == 0
