@@ -189,8 +189,8 @@ class Stream:
         context.own(self, "cuStreamDestroy_v2", made[0])
 
     def wait(self) -> None:
-        """Waits until all its work is done, the context being current. Raises CudaError for work that failed."""
-        self.context.driver.call("cuStreamSynchronize", self.handle)
+        """Waits until all its work is done. Raises CudaError for work that failed."""
+        self.context.call("cuStreamSynchronize", self.handle)
 
 
 def _size(count: int) -> str:

@@ -132,7 +132,7 @@ class Lane:
         """Waits for the lane's work, whatever comes of it; says whether the lane can be used again."""
         self._after = None
         try:
-            self.stream.wait()
+            self._do("cuStreamSynchronize")
         except CudaError:  # the one that is being raised, or the device is lost
             return False
         return True
@@ -151,7 +151,7 @@ class Lane:
 
     def _wait(self) -> None:
         if self._end is None:
-            self.stream.wait()
+            self._do("cuStreamSynchronize")
         else:
             self._do("cuEventRecord", self._end.handle)
             self.context.driver.call("cuEventSynchronize", self._end.handle)
