@@ -23,12 +23,14 @@ ABSENT = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Does it all, prints the table, writes it to the folder of outputs, and says whether all is well."""
+    from tests.cuda.plan import PARTS
+
     parser = argparse.ArgumentParser(prog="python -m tests.cuda", description="Every kernel on a GPU, and a table.")
     parser.add_argument("--device", type=int, default=0, help="the device's number")
     parser.add_argument("--minutes", type=float, help="after which all is over: 7.5, or 1.5 with --quick")
     parser.add_argument("--quick", action="store_true", help="only whether kernels load, and bits on little data")
     parser.add_argument("--out", type=Path, default=ROOT / "build/cuda-report", help="folder of table and results")
-    parser.add_argument("--without", nargs="*", default=[], metavar="PART", help="parts that are left out")
+    parser.add_argument("--without", nargs="*", default=[], choices=[part.name for part in PARTS], metavar="PART")
     parser.add_argument("--little", action="store_true", help="little data, for rehearsals")
     parser.add_argument("--patience", type=float, default=1.0, help="times the seconds that an item may take")
     given = parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -15,7 +15,9 @@ MODULES = ("test_decode", "test_encode", "test_matvec")
 
 
 def items(_: str, card: Card) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Every case of every test."""
+    """Every case of every test; which are written for pytest, but do not need it to run."""
+    if importlib.util.find_spec("pytest") is None:
+        return {"pytest": lambda: {"missing": "pytest is not installed"}}
     Hardware(card).instead()
     found: dict[str, Callable[[], dict[str, Any]]] = {}
     for module in MODULES:

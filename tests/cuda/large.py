@@ -26,19 +26,20 @@ def items(_: str, card: Card) -> dict[str, Callable[[], dict[str, Any]]]:
 def decode(card: Card, kind: TensorType) -> dict[str, Any]:
     """Whether all of it is what the core makes."""
     elements = card.sizes.large // kind.block_size * kind.block_size
-    base = min(BASE, elements // 4096 * 4096)
+    base = min(BASE, elements // 4096 * 4096)  # of which a piece is a multiple
+    assert card.sizes.piece // 2 % base == 0
     nbytes = elements // kind.block_size * kind.block_bytes
     if nbytes + 2 * elements > card.context.free():
         return {"missing": "the device has too little memory"}
     data = card.noise(base // kind.block_size * kind.block_bytes)
-    wanted = gguf_forge.dequantize(data.reshape(base // 4096, -1), kind, "float16").reshape(-1)
+    made = gguf_forge.dequantize(data.reshape(base // 4096, -1), kind, "float16")
+    wanted = np.resize(made, card.sizes.piece // 2)
     blocks, out = card.memory(nbytes), card.memory(2 * elements)
     card.send(data, blocks.address)
     card.repeat(blocks.address, data.size, nbytes)
     card.decoder(kind, "f16", blocks.address, out.address, elements)()
     difference = Difference()
-    for at in range(0, elements, base):
-        few = min(base, elements - at)
-        found = card.fetch(out.address + 2 * at, 2 * few).view(np.float16)
-        float_pieces(found, wanted[:few], "float16", at, difference)
+    for at, piece in card.pieces(out.address, 2 * elements):
+        found = piece.view(np.float16)
+        float_pieces(found, wanted[: found.size], "float16", at // 2, difference)
     return {"elements": elements, **difference.told()}

@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
         return 0
     print((given.out / "table.md").read_text(encoding="utf-8"))
     bad = table.wrong(report.results.all(), report.parts)
-    print(f"test-cuda: {'all bits are equal' if not bad else 'NOT WELL: ' + ', '.join(bad):.4000}")
+    print(f"test-cuda: {'all bits are equal' if not bad else 'NOT WELL: ' + ', '.join(bad):.1500}")
     return 1 if bad else 0
 
 

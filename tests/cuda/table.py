@@ -10,7 +10,7 @@ from tests.cuda.plan import Part
 from tests.cuda.results import Record
 
 #: How many failures are listed.
-LISTED = 60
+LISTED = 24
 
 
 def wrong(records: list[Record], parts: list[Part]) -> list[str]:

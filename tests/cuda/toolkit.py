@@ -89,6 +89,8 @@ def _compiled(capability: tuple[int, int], log: Path, seconds: float) -> Path:
             kill(compiling)
     if status:
         raise CudaError(f"the kernels could not be compiled: status {status}, see {log.name}")
+    if wrong := _unfit(folder, capability):
+        raise CudaError(f"the kernels that nvcc made are {wrong}, see {log.name}")
     return folder
 
 
