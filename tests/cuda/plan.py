@@ -34,7 +34,7 @@ PARTS = (
     Part("edges", 50, 20, quick=True),
     Part("decode", 80, 20),
     Part("encode", 85, 25),
-    Part("products", 50, 20),
+    Part("products", 60, 20),
     Part("model", 60, 50),
     Part("torch", 40, 40),
     Part("cupy", 40, 40),

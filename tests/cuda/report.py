@@ -74,9 +74,7 @@ class Report:
             self._part(part)
             self._again(part)
             self.write()
-            own = [r for r in self.results.all() if r["part"] == part.name]
-            bad = sum(not table.right(r) for r in own if "item" in r)
-            print(f"test-cuda: {part.name}: {'well' if not bad else f'{bad} ITEMS ARE NOT RIGHT'}", flush=True)
+            print(f"test-cuda: {table.of_part(part, self.results.all())}", flush=True)
         return ""
 
     def write(self) -> None:

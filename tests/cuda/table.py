@@ -39,7 +39,7 @@ def page(records: list[Record], parts: list[Part]) -> str:
     lines = _head(known.get("device", {}), known.get("kernels", {}), rates)
     lines += _types(records, copy, known.get("kernels", {}).get("resources", {}))
     lines += _products(records, copy)
-    lines += _parts(records, parts)
+    lines += ["", *(f"- {of_part(part, records)}" for part in parts)]
     lines += _failures(records)
     bad = wrong(records, parts)
     said = f"NOT WELL: {len(bad)} of the above." if bad else "All bits are equal, and everything ran."
@@ -121,20 +121,18 @@ def _products(records: list[Record], copy: float) -> list[str]:
     return lines
 
 
-def _parts(records: list[Record], parts: list[Part]) -> list[str]:
-    lines = [""]
-    for part in parts:
-        own = [r for r in records if r["part"] == part.name]
-        items = [r for r in own if "item" in r]
-        said = [f"{sum(right(r) for r in items)} of {len(items)} right"] if items else []
-        said += [f"CUT: {r['cut']}" for r in own if "cut" in r]
-        said += [f"not there: {r['missing']}" for r in own if "missing" in r]
-        said += [r["skipped"] for r in own if "skipped" in r]
-        said += [f"{r['said']}" for r in own if "said" in r]
-        said += [_of_model(r) for r in own if "recipe" in r]
-        said += [f"{r['seconds']:.0f} s" for r in own if "seconds" in r]
-        lines.append(f"- {part.name}: {'; '.join(said) or 'not run'}")
-    return lines
+def of_part(part: Part, records: list[Record]) -> str:
+    """What came of a part, in a line."""
+    own = [r for r in records if r["part"] == part.name]
+    items = [r for r in own if "item" in r]
+    said = [f"{sum(right(r) for r in items)} of {len(items)} right"] if items else []
+    said += [f"CUT: {r['cut']}" for r in own if "cut" in r]
+    said += [f"not there: {r['missing']}" for r in own if "missing" in r]
+    said += [r["skipped"] for r in own if "skipped" in r]
+    said += [f"{r['said']}" for r in own if "said" in r]
+    said += [_of_model(r) for r in own if "recipe" in r]
+    said += [f"{r['seconds']:.0f} s" for r in own if "seconds" in r]
+    return f"{part.name}: {'; '.join(said) or 'not run'}"
 
 
 def _of_model(m: Record) -> str:

@@ -184,11 +184,7 @@ def test_what_compute_sanitizer_says_counts(
     errors: int, end: int, rehearsal: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A program in its place, which runs the worker and sums up."""
-    script = f"""
-    while [ "${{1#--}}" != "$1" ]; do [ "$1" = --log-file ] && log=$2; shift 2; done
-    "$@"; echo "========= ERROR SUMMARY: {errors} errors" > "$log"
-    """
-    program(tmp_path / "compute-sanitizer", script)
+    sanitizer(tmp_path, errors)
     parts = ["copy", "bits", "edges", "decode", "encode", "products", "model", "torch", "cupy", "large", "copy after"]
     more = ["--little", "--without", *parts, "racecheck"]
     status, records = rehearse(monkeypatch, rehearsal, "emulated", *more)
@@ -223,6 +219,24 @@ def test_in_a_folder_where_nothing_is_installed(
     done = subprocess.run(line, cwd=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the same file" in done.stdout
+
+
+def test_a_lost_device_is_asked_for_again(rehearsal: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On little data under compute-sanitizer, whose words are kept."""
+    sanitizer(tmp_path, 1)
+    _, records = rehearse(monkeypatch, rehearsal, "lose forge_encode_q6_k", *BITS)
+    again = [r for r in records if r["part"] == "again: encode Q6_K without" and "item" in r]
+    assert [r["code"] for r in again] == [700]
+    assert (rehearsal / "memcheck.log").read_text().count("ERROR SUMMARY: 1 errors") == 2  # with importances, too
+
+
+def sanitizer(folder: Path, errors: int) -> None:
+    """A program in the place of compute-sanitizer."""
+    script = f"""
+    while [ "${{1#--}}" != "$1" ]; do [ "$1" = --log-file ] && log=$2; shift 2; done
+    "$@"; code=$?; echo "========= ERROR SUMMARY: {errors} errors" > "$log"; exit $code
+    """
+    program(folder / "compute-sanitizer", script)
 
 
 def program(path: Path, script: str) -> None:

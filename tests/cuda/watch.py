@@ -20,6 +20,8 @@ LOST = 17
 POLL = 0.02
 #: Seconds that a worker which is done may take to end.
 GRACE = 15.0
+#: What is said of a worker that was killed because its part had no time left.
+TIME = "the time was up"
 #: The name of what a worker does before its first item.
 BEFORE = "(start)"
 
@@ -48,7 +50,7 @@ class Workers:
         for _ in range(LOSSES):
             told, item = self._watch([*before(), *self.command(part, *(["--only", only] if only else []))], part, end)
             after()
-            if told in {"ended", "cut"}:
+            if told in {"ended", TIME}:
                 break
             if told != "lost":
                 self.results.add(part.name, item=item, failed=told)
@@ -89,7 +91,7 @@ class Workers:
             if code is not None:
                 return f"the worker died ({_meaning(code)})", item
             if now > end:
-                return "cut", item
+                return TIME, item
             if now > last + limits[item == BEFORE]:
                 return f"hung: nothing for {limits[item == BEFORE]:.0f} s, killed", item
             time.sleep(POLL)

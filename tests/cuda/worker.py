@@ -61,6 +61,7 @@ class Worker:
 
     def __init__(self, given: argparse.Namespace, results: Any) -> None:
         self.given, self.results = given, results
+        self.card: Any = None
 
     def work(self) -> int:
         """Status 0, or LOST."""
@@ -93,8 +94,8 @@ class Worker:
         from tests.cuda.card import Card
         from tests.cuda.plan import FULL, LITTLE
 
-        card = Card(self.given.device, LITTLE if self.given.little else FULL, self.given.results.parent)
-        return dict(module.items(what, card))
+        self.card = Card(self.given.device, LITTLE if self.given.little else FULL, self.given.results.parent)
+        return dict(module.items(what, self.card))
 
     def _try(self, item: str, do: Callable[[], dict[str, Any]], quiet: bool = False) -> bool:
         """Does an item and writes what came of it; whether the device is lost."""
@@ -103,6 +104,8 @@ class Worker:
         part = self.given.part
         try:
             found = do()
+            if self.card is not None:
+                self.card.stream.wait()  # of a kernel that failed unseen, this item is told
             if not quiet:
                 self.results.add(part, item=item, **found)
         except CudaError as error:
