@@ -74,6 +74,7 @@ def test_tables_look_alike_on_every_page(page: str, show: Callable[..., str]) ->
     assert plain(show(page, "types")).rstrip() == expected.replace("\u2500", "-").rstrip()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("show", [into_a_file, on_a_terminal])
 def test_what_a_page_lacks_is_an_escape(page: str, show: Callable[..., str], named: Path) -> None:

@@ -74,6 +74,7 @@ def assert_alike(path: Path, texts: list[str]) -> None:
         assert tokenizer.encode(text) == expected, text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cut", [c for c in CUTS if c.names[0] != "whitespace"], ids=lambda cut: cut.names[0])
 def test_a_cut_is_llama_cpps(cut: Cut, tmp_path: Path) -> None:
     write(tmp_path / "v.gguf", pairing_vocabulary(cut))

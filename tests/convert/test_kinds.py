@@ -277,6 +277,7 @@ def test_the_numbers_of_a_published_vocabulary_fit_its_class() -> None:
     assert CLASSES["HYTokenizer"].special[2] == "<|bos|>"  # id 127959, which the reference writes as Hunyuan's BOS
 
 
+@pytest.mark.long
 def test_metas_own_file_is_known_by_its_size(tmp_path: Path) -> None:
     """No file beside it says what it is; this one's tokens are all those of two bytes, and some of three."""
     tokens = [*(bytes([a]) for a in range(256)), *(bytes([a, b]) for a in range(256) for b in range(256))]

@@ -38,6 +38,7 @@ __all__ = ["calibration", "eagerly", "f32", "forge", "whole"]  # fixtures
 WORK = "from tests.convert.resuming import eager, quantize; eager(); "
 
 
+@pytest.mark.long
 @needs_fork
 def test_killed_before_every_call(f32: Path, whole: bytes, tmp_path: Path) -> None:
     start = tmp_path / "start"

@@ -46,6 +46,7 @@ def cut_off_naming(source: Path, output: Path, at: int, monkeypatch: pytest.Monk
     assert "--resume goes on with it" in caught.value.__notes__[0]
 
 
+@pytest.mark.long
 @needs_fork
 def test_killed_before_every_call_while_shards_get_their_names(
     f32: Path, wanted: list[bytes], tmp_path: Path

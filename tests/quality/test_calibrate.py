@@ -31,6 +31,7 @@ class SeenError(Exception):
     """All that is judged has been seen; the rest of the model need not be computed."""
 
 
+@pytest.mark.long
 def test_the_first_layer_s_entries_are_those_of_llama_imatrix(dense: Path) -> None:
     # tests/runtime has all of them, and bit for bit, which takes longer
     collector = Collector()
@@ -53,6 +54,7 @@ def test_the_first_layer_s_entries_are_those_of_llama_imatrix(dense: Path) -> No
         assert np.allclose(found.sums, entry.sums, rtol=1e-3), name  # tokens came in another order
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_makes_the_same_file(dense: Path, forge: Forge, tmp_path: Path) -> None:
     text, parts, whole = short(tmp_path), tmp_path / "parts.gguf", tmp_path / "whole.gguf"
     options = ("-f", text, "-c", 64, "--threads", 1, "--save-frequency", 32)
@@ -137,6 +139,7 @@ def test_covariances_are_those_of_the_inputs(dense: Path, tmp_path: Path) -> Non
         assert np.array_equal(windows, tokens)
 
 
+@pytest.mark.long
 def test_a_calibration_that_goes_on_is_the_same_file(dense: Path, forge: Forge, tmp_path: Path) -> None:
     text, parts, whole = short(tmp_path), tmp_path / "parts.gguf", tmp_path / "whole.gguf"
     options = ("-f", text, "-c", 64, "--threads", 1, "--process-output")

@@ -156,6 +156,7 @@ def test_where_inputs_have_nothing_in_common_no_row_is_worse_than_the_plain_enco
     assert (ours <= theirs * (1 + 1e-5)).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(FITTED))
 def test_every_instruction_set_makes_the_same_bytes(name: str, h: np.ndarray, rows: np.ndarray) -> None:
     kind = tensor_type(name)

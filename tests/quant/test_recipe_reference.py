@@ -49,6 +49,7 @@ class CountingRow(Row):
         return found
 
 
+@pytest.mark.long
 def test_every_row_of_the_table_decides_somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that no recorded tensor meets would be a guess. llama-quantize writes no NVFP4: those rows are our own."""
     rows = [CountingRow(row.recipes, row.kinds, row.type, row.when) for row in recipe_table.ROWS]

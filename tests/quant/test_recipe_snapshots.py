@@ -28,6 +28,7 @@ def read_schema(model: str) -> dict[str, tuple[str, dict[str, str]]]:
     return sections
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_chooses_the_recorded_types(model: str) -> None:
     sections = read_schema(model)

@@ -248,6 +248,7 @@ _NEEDED = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_is_written_of_a_damaged_model(case: str, tmp_path: Path) -> None:
     """Sound, it becomes a file; without a tensor, with one cut short, or with a number that is none, it does not."""
@@ -295,6 +296,7 @@ def _set(config: Any, path: tuple[Any, ...], value: Any) -> None:
 ODD: tuple[Any, ...] = (None, 0, "none", {"a": 1})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_a_configuration_that_is_odd(case: str, tmp_path: Path) -> None:
     """Whatever stands in it: an error, or values (of which many settings decide nothing)."""
@@ -308,6 +310,7 @@ def test_a_configuration_that_is_odd(case: str, tmp_path: Path) -> None:
                 assert kind != "error" or "\n" not in text
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_of_any_kind_is_an_error_or_values(data: st.DataObject, tmp_path: Path) -> None:

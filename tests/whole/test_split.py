@@ -187,6 +187,7 @@ def test_what_is_asked_for_in_vain(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.gguf", "x-00001-of-00002.gguf"]
 
 
+@pytest.mark.long
 def test_more_shards_than_can_be_numbered_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     with GGUFWriter(path) as out:
