@@ -1,12 +1,14 @@
 """Compiles the kernels by nvcc, which needs no GPU: build.py FOLDER [architecture ...].
 
-FOLDER gets a .fatbin for each .cu file, with machine code for every architecture and PTX for those to come, and
-kernels.json: how each kernel is started and what it takes. The same is printed as a table: registers and stack of a
-thread, what it spills, shared memory of a CTA, and how many of the threads that an SM can hold run at the launch said.
+FOLDER gets a .fatbin for each .cu file, with machine code for every architecture and PTX for those to come;
+kernels.json: how each kernel is started and what it takes; and sources: a hash of what they were made of. The same is
+printed as a table: registers and stack of a thread, what it spills, shared memory of a CTA, and how many of the
+threads that an SM can hold run at the launch said.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -23,6 +25,8 @@ FLAGS += ["-Werror", "all-warnings", "-Xptxas", "-v"]
 #: The oldest architecture's instructions, which a driver compiles for GPUs that are newer than all below.
 PTX = 75
 WARP = 32
+#: The file that has the hash.
+SOURCES = "sources"
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,14 @@ def launches() -> dict[str, dict[str, Any]]:
     return found
 
 
+def sources() -> str:
+    """A hash of all that kernels are made of: the C and CUDA of native/, and this file."""
+    parts = [p for p in HERE.parent.rglob("*") if p.suffix in {".h", ".def", ".cu"}]
+    parts = sorted([*parts, HERE / "build.py"], key=lambda p: p.relative_to(HERE.parent).as_posix())
+    read = [p.read_bytes().replace(b"\r\n", b"\n") for p in parts]
+    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in read)).hexdigest()
+
+
 def occupancy(limits: Limits, threads: int, registers: int, shared: int) -> float:
     """The part of an SM's threads that run: registers go by 8 a thread and 256 a warp, shared memory by 128 bytes."""
     warps = -(-threads // 32)
@@ -102,12 +114,12 @@ def compile_kernels(source: Path, to: Path, architectures: list[int]) -> str:
 def main(folder: Path, architectures: list[int]) -> None:
     """Compiles, writes kernels.json and prints the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = sorted(HERE.glob("*.cu"))
+    files = sorted(HERE.glob("*.cu"))
     with ThreadPoolExecutor() as pool:
-        said = list(pool.map(lambda s: compile_kernels(s, folder / f"{s.stem}.fatbin", architectures), sources))
+        said = list(pool.map(lambda s: compile_kernels(s, folder / f"{s.stem}.fatbin", architectures), files))
     started = launches()
     kernels: dict[str, dict[str, Any]] = {}
-    for source, text in zip(sources, said, strict=True):
+    for source, text in zip(files, said, strict=True):
         for found in ENTRY.finditer(text):
             name, sm = found["name"], int(found["sm"])
             launch = started.get(name) or next(how for start, how in started.items() if name.startswith(start))
@@ -122,6 +134,7 @@ def main(folder: Path, architectures: list[int]) -> None:
                 "occupancy": round(share, 3),
             }
     (folder / "kernels.json").write_text(json.dumps(kernels, indent=1) + "\n", encoding="utf-8")
+    (folder / SOURCES).write_text(sources() + "\n", encoding="utf-8")
     print(f"{'kernel':32} threads  registers, stack, spilled, shared: occupancy, for each architecture")
     for name, kernel in sorted(kernels.items()):
         each = [

@@ -159,24 +159,34 @@ def test_no_time_is_told(rehearsal: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"threads": 32}, "not started as the sources say"), ({}, "without machine code for sm_90")]
+    ("change", "made_of", "said"),
+    [
+        ({"threads": 32}, None, "not started as the sources say"),
+        ({}, "0" * 64, "not made as the sources say"),
+        ({}, toolkit.builder()["sources"](), "without machine code for sm_90"),
+        ({}, None, "without machine code for sm_90"),
+    ],
+    ids=["started otherwise", "older", "of another device", "of unknown sources"],
 )
 def test_kernels_of_other_sources(
-    change: dict[str, Any], said: str, rehearsal: Path, compiled: Stub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Kernels that are started otherwise are refused; those for other devices are tried, and that is said."""
+    change: dict[str, Any], made_of: str | None, said: str, rehearsal: Path, compiled: Stub,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Kernels made or started as other sources say are refused; those for other devices are tried, which is said."""
     listed = json.loads((compiled.kernels / "kernels.json").read_text())
     for row in listed.values():
         row["resources"] = {"75": {"registers": 32, "stack": 0, "spilled": 0}}
         row["launch"] = {**row["launch"], **change}
     (tmp_path / "kernels.json").write_text(json.dumps(listed))
+    if made_of is not None:
+        (tmp_path / "sources").write_text(made_of)
     shutil.copy(compiled.kernels / "all.fatbin", tmp_path)
     monkeypatch.setenv("GGUF_FORGE_KERNELS", str(tmp_path))
     status, records = rehearse(monkeypatch, rehearsal, "nothing", *BITS, emulated=False)
     assert status == 1
     [about] = [r for r in records if r["part"] == "kernels"]
     assert said in str(about.get("failed") or about["kernels"])
-    assert ("failed" in about) == bool(change)
+    assert ("failed" in about) == ("as the sources say" in said)
 
 
 @pytest.mark.parametrize(("errors", "end"), [(0, 0), (2, 1)])

@@ -43,6 +43,11 @@ def prepare(capability: tuple[int, int], log: Path, seconds: float) -> dict[str,
     return {"kernels": f"{folder.name} ({marks}){said}", "folder": str(folder)}
 
 
+def builder() -> dict[str, Any]:
+    """What native/cuda/build.py has."""
+    return runpy.run_path(str(ROOT / "native/cuda/build.py"))
+
+
 def _given() -> Path | None:
     if not os.environ.get(VARIABLE) and (ROOT / "build/cuda" / LIST).exists():
         return ROOT / "build/cuda"
@@ -57,7 +62,10 @@ def _given() -> Path | None:
 def _unfit(folder: Path, capability: tuple[int, int]) -> str:
     """Why kernels are not those of this checkout, or not for this device."""
     listed = json.loads((folder / LIST).read_text(encoding="utf-8"))
-    starts = runpy.run_path(str(ROOT / "native/cuda/build.py"))["launches"]()
+    made_by = builder()
+    starts, made_of = made_by["launches"](), folder / made_by["SOURCES"]
+    if made_of.exists() and made_of.read_text(encoding="utf-8").strip() != made_by["sources"]():
+        return "not made as the sources say"
     for name, launch in starts.items():
         same = [kernel for kernel in listed if kernel == name or (name.endswith("_") and kernel.startswith(name))]
         rows = [listed[kernel] for kernel in same]
