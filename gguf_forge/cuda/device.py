@@ -210,9 +210,9 @@ class Device:
                     yield lanes
                     for lane in lanes:
                         lane.wait()
-                except BaseException as error:
+                except BaseException:
                     drained = [lane.drain() for lane in lanes]
-                    keep = keep and all(drained) and not isinstance(error, CudaError)
+                    keep = keep and all(drained)
                     raise
         except CudaError:
             keep = False

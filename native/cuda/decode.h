@@ -160,17 +160,13 @@ V_FN float f64_value(uint64_t bits)
     return (float)d;
 }
 
-/* Elements of n bytes in all, on a boundary of 16 or of all of them. */
-template <int n> struct alignas(n < 16 ? n : 16) Several {
-    uint32_t word[n / 4];
-};
-
+/* Element k of some. */
 template <int bytes, int n> V_FN uint64_t element_of(const Several<n> &s, int k)
 {
     if (bytes == 2) {
-        return s.word[k / 2] >> k % 2 * 16 & 0xffff;
+        return s.at[k / 2] >> k % 2 * 16 & 0xffff;
     }
-    return bytes == 4 ? s.word[k] : s.word[2 * k] | (uint64_t)s.word[2 * k + 1] << 32;
+    return bytes == 4 ? s.at[k] : s.at[2 * k] | (uint64_t)s.at[2 * k + 1] << 32;
 }
 
 /* A whole tile on boundaries of 16 bytes. All is loaded before the first result is stored: a store could be to what is

@@ -153,8 +153,11 @@ V_FN uint32_t word_in(const uint8_t *field, int at)
 
 V_FN const uint8_t *on_boundary(const uint8_t *p) { return (const uint8_t *)__builtin_assume_aligned(p, 4); }
 
-typedef struct alignas(16) {
-    uint32_t at[4];
-} Sixteen; /* bytes, loaded and stored by one instruction */
+/* n bytes on a boundary of 16 or of all of them: loaded and stored by one instruction where they are up to 16. */
+template <int n> struct alignas(n < 16 ? n : 16) Several {
+    uint32_t at[n / 4];
+};
+typedef Several<8> Eight;
+typedef Several<16> Sixteen;
 
 #endif

@@ -194,7 +194,7 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
 #pragma unroll
                 for (int b = 0; b < most; b++) {
                     float sum = levels[0] * numbers[b][0];
-                    if (Type::CENTERED) {
+                    if (Type::middle() != 0.f) {
                         sum = fmaf(levels[0], numbers[b][0], -taken[b]);
                     }
                     for (int k = 1; k < EIGHT; k++) {

@@ -2,7 +2,7 @@
  * the meaning of each number are the codecs'; the tests hold sums to those of the weights that the codecs decode. For
  * each type that launch.def names under MATVEC, with y as the reader makes it:
  *
- *   a weight is d (y - middle()) - m         (LESS: m is not always 0; CENTERED: middle() is not 0)
+ *   a weight is d (y - middle()) - m         (LESS: m is not always 0)
  *   SUB                             how many weights share d and m
  *   AT_ONCE, scales(block, j, s)    sub-blocks j .. j + AT_ONCE - 1 of a block, j a multiple of AT_ONCE
  *   eight<whole>(block, at, y)      weights at .. at + 7, at a multiple of 8; whole: of blocks whose size is a multiple
@@ -37,20 +37,16 @@ V_FN uint32_t rotated_left(uint32_t word, int bits)
 /* Where the nibbles of a word are to come in its bytes, `up` bits above their lowest: how far to turn it. */
 V_FN int turn_of(bool high, int up) { return high ? up - 4 : up; }
 
-typedef struct alignas(8) {
-    uint32_t at[2];
-} Pair;
-
 /* Bytes at .. at + 7 of a field. */
-template <bool whole> V_FN Pair pair_at(const uint8_t *field, int at)
+template <bool whole> V_FN Eight pair_at(const uint8_t *field, int at)
 {
-    return whole ? *(const Pair *)(field + at) : Pair{{word_at(field, at), word_at(field, at + 4)}};
+    return whole ? *(const Eight *)(field + at) : Eight{{word_at(field, at), word_at(field, at + 4)}};
 }
 
 /* Eight nibbles, the low or the high ones of bytes at .. at + 7, as 1/2 + nibble / 32. */
 template <bool whole> V_FN void nibbles_of(float *y, const uint8_t *field, int at, bool high)
 {
-    const Pair p = pair_at<whole>(field, at);
+    const Eight p = pair_at<whole>(field, at);
     const int turn = turn_of(high, 3);
     for (int k = 0; k < 2; k++) {
         in_mantissa<OF_HALF>(y + 4 * k, rotated_left(p.at[k], turn) & 0x78787878u);
@@ -72,7 +68,7 @@ V_FN void four_of_six_bits(const uint8_t *head, int j, float unit, Scale *s)
 }
 
 struct q4_0_product {
-    enum { SUB = 32, AT_ONCE = 1, LESS = 0, CENTERED = 1 };
+    enum { SUB = 32, AT_ONCE = 1, LESS = 0 };
     static float middle(void) { return 0.75f; } /* of level 8 */
     static void scales(const uint8_t *block, int, Scale *s)
     {
@@ -85,7 +81,7 @@ struct q4_0_product {
 };
 
 struct q4_k_product {
-    enum { SUB = 32, AT_ONCE = 4, LESS = 1, CENTERED = 1 };
+    enum { SUB = 32, AT_ONCE = 4, LESS = 1 };
     static float middle(void) { return 0.5f; }
     static void scales(const uint8_t *block, int j, Scale *s) { four_of_six_bits(block, j, 32.f, s); }
     template <bool whole> static void eight(const uint8_t *block, int at, float *y)
@@ -95,13 +91,13 @@ struct q4_k_product {
 };
 
 struct q5_k_product {
-    enum { SUB = 32, AT_ONCE = 4, LESS = 1, CENTERED = 1 };
+    enum { SUB = 32, AT_ONCE = 4, LESS = 1 };
     static float middle(void) { return 0.5f; }
     static void scales(const uint8_t *block, int j, Scale *s) { four_of_six_bits(block, j, 64.f, s); }
     template <bool whole> static void eight(const uint8_t *block, int at, float *y)
     {
         const block_q5_k *x = (const block_q5_k *)block;
-        const Pair low = pair_at<whole>(x->q, at / 64 * 32 + at % 32), high = pair_at<whole>(x->h, at % 32);
+        const Eight low = pair_at<whole>(x->q, at / 64 * 32 + at % 32), high = pair_at<whole>(x->h, at % 32);
         const int turn = turn_of(at & 32, 2), fifth = 6 - at / 32;
         for (int k = 0; k < 2; k++) {
             const uint32_t four = rotated_left(low.at[k], turn) & 0x3c3c3c3cu;
@@ -111,7 +107,7 @@ struct q5_k_product {
 };
 
 struct q6_k_product {
-    enum { SUB = 16, AT_ONCE = 4, LESS = 0, CENTERED = 1 };
+    enum { SUB = 16, AT_ONCE = 4, LESS = 0 };
     static float middle(void) { return 0.75f; } /* of level 32 */
     static void scales(const uint8_t *block, int j, Scale *s)
     {
@@ -126,8 +122,8 @@ struct q6_k_product {
     {
         const block_q6_k *x = (const block_q6_k *)block;
         const int k = at / 32 % 4; /* which 32 of the 128 */
-        const Pair low = pair_at<false>(x->low, at / 128 * 64 + k % 2 * 32 + at % 32);
-        const Pair high = pair_at<false>(x->high, at / 128 * 32 + at % 32);
+        const Eight low = pair_at<false>(x->low, at / 128 * 64 + k % 2 * 32 + at % 32);
+        const Eight high = pair_at<false>(x->high, at / 128 * 32 + at % 32);
         const int turn = turn_of(k / 2, 1), upper = 5 - 2 * k;
         for (int i = 0; i < 2; i++) {
             const uint32_t four = rotated_left(low.at[i], turn) & 0x1e1e1e1eu;
@@ -137,31 +133,27 @@ struct q6_k_product {
 };
 
 struct q8_0_product {
-    enum { SUB = 32, AT_ONCE = 1, LESS = 0, CENTERED = 0 };
+    enum { SUB = 32, AT_ONCE = 1, LESS = 0 };
     static float middle(void) { return 0.f; }
     static void scales(const uint8_t *block, int j, Scale *s) { *s = q8_0_scale(block, j); }
     template <bool whole> static void eight(const uint8_t *block, int at, float *y)
     {
-        const Pair p = pair_at<false>(((const block_q8_0 *)block)->q, at);
+        const Eight p = pair_at<false>(((const block_q8_0 *)block)->q, at);
         for (int k = 0; k < 8; k++) {
             y[k] = byte_less(p.at[k / 4] ^ 0x80808080u, k % 4, 128);
         }
     }
 };
 
-/* Sixteen bytes that nibbles stand for, as four words. */
-typedef struct {
-    uint32_t at[4];
-} Sixteenth;
-
-/* The nibbles of bytes at .. at + 7, the low or the high ones, looked up: of bytes 0, 4, 1, 5, and then 2, 6, 3, 7. */
-template <bool whole> V_FN Pair looked_up(const Sixteenth table, const uint8_t *field, int at, bool high)
+/* The nibbles of bytes at .. at + 7, the low or the high ones, looked up in sixteen bytes: of bytes 0, 4, 1, 5, and
+ * then 2, 6, 3, 7. */
+template <bool whole> V_FN Eight looked_up(const Sixteen table, const uint8_t *field, int at, bool high)
 {
-    const Pair p = pair_at<whole>(field, at);
+    const Eight p = pair_at<whole>(field, at);
     const uint32_t low = 0x0f0f0f0fu, first = rotated_left(p.at[0], turn_of(high, 0));
     const uint32_t q = (first & low) | (rotated_left(p.at[1], turn_of(high, 4)) & ~low);
     const uint32_t index = q & 0x77777777u, half = (q >> 1 & 0x44444444u) | 0x32103210u;
-    Pair found;
+    Eight found;
     for (int k = 0; k < 2; k++) {
         const uint32_t a = chosen(table.at[0], table.at[1], index >> 16 * k);
         const uint32_t b = chosen(table.at[2], table.at[3], index >> 16 * k);
@@ -174,9 +166,9 @@ template <bool whole> V_FN Pair looked_up(const Sixteenth table, const uint8_t *
 V_FN int place_of(int i, int k) { return 4 * (k % 2) + 2 * i + k / 2; }
 
 /* Values plus `more`, times `times`, as bytes. */
-template <class Value> V_FN Sixteenth table_of(const Value *values, int more, int times)
+template <class Value> V_FN Sixteen table_of(const Value *values, int more, int times)
 {
-    Sixteenth table = {{0, 0, 0, 0}};
+    Sixteen table = {{0, 0, 0, 0}};
     for (int i = 0; i < 16; i++) {
         table.at[i / 4] |= (uint32_t)(((int)values[i] + more) * times) << i % 4 * 8;
     }
@@ -184,7 +176,7 @@ template <class Value> V_FN Sixteenth table_of(const Value *values, int more, in
 }
 
 struct iq4_xs_product {
-    enum { SUB = 32, AT_ONCE = 4, LESS = 0, CENTERED = 0 };
+    enum { SUB = 32, AT_ONCE = 4, LESS = 0 };
     static float middle(void) { return 0.f; }
     static void scales(const uint8_t *block, int j, Scale *s)
     {
@@ -202,7 +194,7 @@ struct iq4_xs_product {
     template <bool whole> static void eight(const uint8_t *block, int at, float *y)
     {
         const uint8_t *q = ((const iq4_xs_block *)block)->qs;
-        const Pair p = looked_up<whole>(table_of(iq4_values, 128, 1), q, at / 32 * 16 + at % 16, at & 16);
+        const Eight p = looked_up<whole>(table_of(iq4_values, 128, 1), q, at / 32 * 16 + at % 16, at & 16);
         for (int i = 0; i < 8; i++) {
             y[place_of(i / 4, i % 4)] = byte_less(p.at[i / 4], i % 4, 128);
         }
@@ -210,13 +202,13 @@ struct iq4_xs_product {
 };
 
 struct mxfp4_product {
-    enum { SUB = 32, AT_ONCE = 1, LESS = 0, CENTERED = 1 };
+    enum { SUB = 32, AT_ONCE = 1, LESS = 0 };
     static float middle(void) { return 44.f; } /* of value 0: 32 (1 + 48 / 128); d is as stored, which may be 2^127 */
     static void scales(const uint8_t *block, int j, Scale *s) { *s = mxfp4_scale(block, j); }
     template <bool whole> static void eight(const uint8_t *block, int at, float *y)
     {
         const uint8_t *q = ((const mxfp4_block *)block)->qs;
-        const Pair p = looked_up<false>(table_of(fp4_values, 12, 4), q, at % 16, at & 16);
+        const Eight p = looked_up<false>(table_of(fp4_values, 12, 4), q, at % 16, at & 16);
         for (int i = 0; i < 2; i++) {
             float four[4];
             in_mantissa<OF_32>(four, p.at[i]);

@@ -145,6 +145,15 @@ class Card:
 
         return both
 
+    def product(
+        self, kind: TensorType, dtype: str, shape: tuple[int, int, int], addresses: tuple[int, int, int]
+    ) -> Callable[[], None]:
+        """What starts a product; shape: rows, width, vectors; addresses: of the matrix, of those, and of results."""
+        several = 4 if shape[2] > 1 else 1
+        name = f"forge_matvec_{kind.name.lower()}_{RESULTS[dtype]}_{several}"
+        sizes = tuple(("uint64_t", n) for n in shape)
+        return self.prepared(name, shape[0] * -(-shape[2] // several), addresses, *sizes)
+
     def key(self) -> Memory:
         """A failure's key that says that nothing was refused."""
         made = Memory(self.context, 8)

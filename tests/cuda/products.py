@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import gguf_forge
 from gguf_forge.types import TensorType
-from tests.cuda.card import RESULTS, Card, product_types
+from tests.cuda.card import Card, product_types
 
 Items = dict[str, Callable[[], dict[str, Any]]]
 #: Rows that differ; a matrix repeats them.
@@ -103,9 +103,4 @@ class Matrices:
         return {**about, "equal": right and same, "right": right, **again}
 
     def _start(self, kind: TensorType, dtype: str, shape: tuple[int, int, int], matrix: int) -> Callable[[], None]:
-        rows, _, vectors = shape
-        several = 4 if vectors > 1 else 1
-        name = f"forge_matvec_{kind.name.lower()}_{RESULTS[dtype]}_{several}"
-        sizes = tuple(("uint64_t", n) for n in shape)
-        addresses = (matrix, self.x.address, self.y.address)
-        return self.card.prepared(name, rows * -(-vectors // several), addresses, *sizes)
+        return self.card.product(kind, dtype, shape, (matrix, self.x.address, self.y.address))

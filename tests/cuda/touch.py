@@ -61,9 +61,6 @@ def product(card: Card, kind: TensorType, dtype: str, vectors: int) -> dict[str,
     matrix = card.placed(gguf_forge.quantize(card.values(rows, width), kind))
     x = card.placed(card.rng.standard_normal((vectors, width), np.float32).astype(dtype))
     y = card.memory(4 * rows * vectors)
-    several = 4 if vectors > 1 else 1
-    name = f"forge_matvec_{kind.name.lower()}_{RESULTS[dtype]}_{several}"
-    sizes = tuple(("uint64_t", n) for n in (rows, width, vectors))
-    card.prepared(name, rows * -(-vectors // several), (matrix.address, x.address, y.address), *sizes)()
+    card.product(kind, dtype, (rows, width, vectors), (matrix.address, x.address, y.address))()
     card.stream.wait()
     return {}
