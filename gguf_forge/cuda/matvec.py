@@ -37,7 +37,7 @@ def matvec(
     Q4_0, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_XS or MXFP4. What is not on the device yet is sent whole: keep what
     `tensor.to_cuda()` gives. x: (width,) or (vectors, width), float32 or float16, on the host or on the device. device,
     stream: as of `dequantize`. out: None, or what this returned for arrays of these shapes.
-    Returns float32 of shape (rows,) or (vectors, rows), done: the same in every run, each within (width / 32 + 16)
+    Returns float32 of shape (rows,) or (vectors, rows), done: the same in every run, each within (width / 32 + 160)
     roundings of 2^-24 of the sum of |x| (|w| + 2 m) over its row of weights w, m being the largest magnitude that one
     could have under the row's scales. Raises QuantError for other types, shapes, dtypes or devices, CudaError for what
     the device or driver lacks.

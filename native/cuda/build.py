@@ -24,7 +24,6 @@ FLAGS = ["-O3", "-std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=tr
 FLAGS += ["-Werror", "all-warnings", "-Xptxas", "-v"]
 #: The oldest architecture's instructions, which a driver compiles for GPUs that are newer than all below.
 PTX = 75
-WARP = 32
 #: The file that has the hash.
 SOURCES = "sources"
 
@@ -57,7 +56,7 @@ ENTRY = re.compile(
     re.DOTALL,
 )
 CONSTANT = re.compile(r"^ +(FORGE_\w+) = (\d+)", re.MULTILINE)
-PRODUCT = re.compile(r"^MATVEC\((\w+), +(\d+)\)", re.MULTILINE)
+PRODUCT = re.compile(r"^MATVEC\((\w+), ", re.MULTILINE)
 ENCODER = re.compile(r"^ENCODER\((\w+), +\w+, +(\d+), +(\d+), +(-1|LATTICE_\w+), +(\w+)\)", re.MULTILINE)
 
 
@@ -69,12 +68,10 @@ def launches() -> dict[str, dict[str, Any]]:
         "forge_row_": {"threads": constants["FORGE_ROW_THREADS"], "rows": constants["FORGE_ROW_THREADS"]},
     }
     listed = (HERE / "launch.def").read_text(encoding="utf-8")
-    threads = constants["FORGE_MATVEC_THREADS"]
-    for name, one in PRODUCT.findall(listed):
-        for vectors, rows in ((1, int(one)), (4, constants["FORGE_MATVEC_ROWS_OF_FOUR"])):
-            for numbers in ("f32", "f16"):
-                launch = {"threads": threads, "rows": threads // WARP * rows}
-                found[f"forge_matvec_{name}_{numbers}_{vectors}"] = launch
+    for name in PRODUCT.findall(listed):
+        for numbers in ("f32_1", "f32_4", "f16_1", "f16_4"):
+            launch = {"threads": constants["FORGE_MATVEC_THREADS"], "rows": constants["FORGE_MATVEC_ROWS"]}
+            found[f"forge_matvec_{name}_{numbers}"] = launch
     for name, threads, blocks, lattice, beside in ENCODER.findall(listed):
         found[f"forge_encode_{name}"] = {
             "threads": int(threads),

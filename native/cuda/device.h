@@ -32,9 +32,11 @@
 #ifdef __CUDACC__
 #define V_OUT static __noinline__
 #define V_FN static __forceinline__
+#define V_MEMBER __device__ __forceinline__
 #else
 #define V_OUT static
 #define V_FN static inline __attribute__((always_inline, unused))
+#define V_MEMBER inline __attribute__((always_inline))
 #pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 #define FORGE_CUDA /* lattice_fit.h and vocabulary.h ask */

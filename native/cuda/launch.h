@@ -28,9 +28,8 @@
  *           (const uint8_t *blocks, const void *x, float *y, uint64_t rows, uint64_t width, uint64_t vectors)
  *           y[v * rows + r] = the sum over i of weight (r, i) times x[v * width + i], for the types that launch.def
  *           names under MATVEC. x: float32 or half floats, on a boundary of 16 bytes. _4 takes four vectors at a time,
- *           _1 one; any number is right. FORGE_MATVEC_THREADS threads a CTA; each of its warps has as many rows at a
- *           time as launch.def says, and of _4 FORGE_MATVEC_ROWS_OF_FOUR: a grid of ceil(rows / the CTA's) *
- *           ceil(vectors / 4 or 1).
+ *           _1 one; any number is right. FORGE_MATVEC_THREADS threads a CTA, which makes FORGE_MATVEC_ROWS rows at a
+ *           time: a grid of ceil(rows / those) * ceil(vectors / 4 or 1).
  *
  * The kernels allocate nothing and keep nothing between calls; the stack that a thread needs is in the report that
  * `make cuda` prints.
@@ -45,7 +44,7 @@ enum {
     FORGE_DECODE_TILE = 8192, /* elements: whole blocks of every type */
     FORGE_ROW_THREADS = 64,
     FORGE_MATVEC_THREADS = 128,
-    FORGE_MATVEC_ROWS_OF_FOUR = 2
+    FORGE_MATVEC_ROWS = 16
 };
 
 /* The first value that an encoder refused: twice its index, and one more when it is finite (above the limit). All ones

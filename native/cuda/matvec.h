@@ -1,6 +1,7 @@
-/* Products of a matrix of blocks with one vector or a few: what is read is the blocks, and each weight lives in a
- * register only. A warp takes a few rows, in chunks of 2048 weights: it stages their bytes, works out the scales, and
- * each lane multiplies eight neighbouring weights of all rows at a time with the same numbers.
+/* Products of a matrix of blocks with one vector or a few on GPUs without matrix units as tiles.h works with: what
+ * is read is the blocks, and each weight lives in a register only. A warp takes a few rows, in chunks of 2048
+ * weights: it stages their bytes, works out the scales, and each lane multiplies eight neighbouring weights of all rows
+ * at a time with the same numbers.
  *
  * A weight is d (y - middle) - m, see products.h: its row's sum is d times that of y x, less the sum of x times
  * d middle and m. Sums are of float32, multiplications fused with them: fewer roundings than in decoding first, and the
@@ -10,7 +11,7 @@
 
 #include "products.h"
 
-enum { MATVEC_CHUNK = 2048, MATVEC_WARPS = FORGE_MATVEC_THREADS / WARP, EIGHT = 8 };
+enum { MATVEC_CHUNK = 2048, MATVEC_WARPS = FORGE_MATVEC_THREADS / WARP, ROWS_OF_FOUR = 2, EIGHT = 8 };
 
 /* Eight numbers of x, on a boundary of 16 bytes, as floats. */
 struct of_f32 {
@@ -124,6 +125,26 @@ V_FN const uint8_t *row_in(const Held *held, const uint8_t *const *in, uint32_t 
     return found;
 }
 
+/* What eight neighbouring levels stand for. */
+template <class Type, bool whole> V_FN void numbers_of(const uint8_t *block, int at, float *y)
+{
+    if constexpr ((int)Type::STANDS == LOOKED_UP) {
+        const Nibbles q = Type::template nibbles<whole>(block, at);
+        for (int i = 0; i < EIGHT; i++) {
+            const uint32_t lower = looked_up(Type::table(0), q, i / 4), upper = looked_up(Type::table(8), q, i / 4);
+            const uint32_t which = ((uint32_t)(i % 4) + 4) << 12 | (uint32_t)(i % 4) << 8;
+            y[place_of(i)] = bits_to_f32(chosen(lower, upper, which) & 0xffff0000u);
+        }
+    } else {
+        const Eight levels = Type::template levels<whole>(block, at, 4);
+        for (int i = 0; i < EIGHT; i++) {
+            const uint32_t four = levels.at[i / 4], upper = (uint32_t)Type::STANDS << 24;
+            const float in_mantissa = bits_to_f32(chosen(four, upper, 0x7044u + ((uint32_t)(i % 4) << 8)));
+            y[i] = (int)Type::STANDS == LESS_128 ? byte_less(four, i % 4, 128) : in_mantissa;
+        }
+    }
+}
+
 V_FN float sum_of_eight(const float *x)
 {
     return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
@@ -190,7 +211,7 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
                 const Scale s = held[r].scales[i / Type::SUB];
                 float levels[EIGHT];
                 const int within = (int)(lane * EIGHT % size);
-                Type::template eight<aligned && bytes % 8 == 0>(in[r] + block * bytes, within, levels);
+                numbers_of<Type, aligned && bytes % 8 == 0>(in[r] + block * bytes, within, levels);
 #pragma unroll
                 for (int b = 0; b < most; b++) {
                     float sum = levels[0] * numbers[b][0];

@@ -4,6 +4,7 @@
 #include "lattice.h"
 #include "cuda/launch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include <vector>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
+int emulated_capability = 90;
 
 extern "C" {
 #define DECODER(name, suffix) void forge_decode_##name##_##suffix(const uint8_t *, void *, uint64_t);
@@ -39,6 +41,7 @@ struct Fiber {
     State state;
     int says;
     uint32_t word;
+    const uint32_t *a, *b;
 };
 
 Fiber fibers[MOST];
@@ -181,6 +184,65 @@ uint32_t emulated_shuffle(uint32_t mine, unsigned from)
     const uint32_t found = fibers[current / LANES * LANES + from].word;
     emulated_barrier(0);
     return found;
+}
+
+namespace {
+
+double value_of(uint32_t pair, unsigned i)
+{
+    const uint32_t bits = pair >> 16 * i << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+/* A sum as matrix units make it: of addends of which nothing stays that is below a 2^-24th of the largest, cut off to a
+ * float. Of an A100 that is known, of others that they keep as much or more. */
+float summed(const double *addends, int n)
+{
+    int most = -1000;
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        if (!isfinite(addends[i])) {
+            for (int k = 0; k < n; k++) {
+                sum += addends[k];
+            }
+            return (float)sum;
+        }
+        most = addends[i] != 0 && ilogb(addends[i]) > most ? ilogb(addends[i]) : most;
+    }
+    for (int i = 0; i < n; i++) {
+        sum += ldexp(trunc(ldexp(addends[i], 24 - most)), most - 24);
+    }
+    const float near = (float)sum;
+    return fabs((double)near) > fabs(sum) ? nextafterf(near, 0) : near;
+}
+
+} // namespace
+
+void emulated_multiply_tile(float *c, const uint32_t *a, const uint32_t *b)
+{
+    Fiber &mine = fibers[current];
+    mine.a = a;
+    mine.b = b;
+    emulated_barrier(0);
+    const Fiber *warp = fibers + current / LANES * LANES;
+    const unsigned row = current % LANES / 4, column = current % 4 * 2;
+    float made[4];
+    for (unsigned j = 0; j < 4; j++) {
+        made[j] = c[j];
+        for (unsigned half = 0; half < 2; half++) { /* eight products at a time */
+            double addends[9] = {made[j]};
+            for (unsigned k = 0; k < 8; k++) {
+                const uint32_t levels = warp[row * 4 + k / 2].a[2 * half + j / 2];
+                const uint32_t numbers = warp[(column + j % 2) * 4 + k / 2].b[half];
+                addends[1 + k] = value_of(levels, k % 2) * value_of(numbers, k % 2);
+            }
+            made[j] = summed(addends, 9);
+        }
+    }
+    emulated_barrier(0);
+    memcpy(c, made, sizeof made);
 }
 
 namespace {

@@ -26,6 +26,10 @@ void emulated_barrier(int of_cta);
 int emulated_any(int of_cta, int mine);
 /* The word of another lane of the warp. */
 uint32_t emulated_shuffle(uint32_t mine, unsigned from);
+/* What a warp's matrix units do by mma.m16n8k16 of bfloat16: c += a b, the lanes' values as PTX has them. */
+void emulated_multiply_tile(float *c, const uint32_t *a, const uint32_t *b);
+/* The compute capability, times ten: 90 until it is set. */
+extern int emulated_capability;
 }
 
 static inline void __syncthreads(void) { emulated_barrier(1); }

@@ -28,7 +28,7 @@ class Hardware:
 
     def instead(self) -> None:
         """From now on host's functions run kernels here."""
-        vars(host).update(decode=self.decode, encode=self.encode, matvec=self.matvec)
+        vars(host).update(decode=self.decode, encode=self.encode, matvec=self.matvec, be_of=lambda capability: None)
 
     def decode(
         self, name: str, blocks: NDArray[np.uint8], count: int, out: NDArray[Any], result: str, grid: int
@@ -66,9 +66,7 @@ class Hardware:
         """As host.matvec."""
         y = np.full((x.shape[0], rows), np.nan, np.float32)
         suffix = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}[x.dtype]
-        warps = host.CONSTANTS["FORGE_MATVEC_THREADS"] // 32
-        at_once = warps * (host.PRODUCTS[name] if most == 1 else host.CONSTANTS["FORGE_MATVEC_ROWS_OF_FOUR"])
-        fitting = -(-rows // at_once) * -(-x.shape[0] // most)
+        fitting = -(-rows // host.CONSTANTS["FORGE_MATVEC_ROWS"]) * -(-x.shape[0] // most)
         there = [_There(self.card, each) for each in (blocks, x, y)]
         sizes = tuple(("uint64_t", size) for size in (rows, x.shape[1], x.shape[0]))
         addresses = tuple(each.address for each in there)

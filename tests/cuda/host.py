@@ -43,13 +43,10 @@ class Encoder:
     row_squares: bool
 
 
-#: Types of products, and how many rows a warp takes by one vector.
-PRODUCTS = {
-    name: int(rows)
-    for name, rows in re.findall(
-        r"^MATVEC\((\w+), +(\d+)\)", (ROOT / "native/cuda/launch.def").read_text(), re.MULTILINE
-    )
-}
+#: Types of products.
+PRODUCTS = re.findall(r"^MATVEC\((\w+), ", (ROOT / "native/cuda/launch.def").read_text(), re.MULTILINE)
+#: Compute capabilities, times ten, without matrix units of bfloat16 and with them.
+CAPABILITIES = (75, 90)
 ENCODERS = {
     name: Encoder(shape, int(threads), int(blocks), None if lattice == "-1" else lattice, beside == "ROW_SQUARES")
     for name, shape, threads, blocks, lattice, beside in ENCODER.findall(
@@ -161,6 +158,11 @@ def encode(
     return failure.value
 
 
+def be_of(capability: int) -> None:
+    """Has the emulated GPU be of a compute capability."""
+    ctypes.c_int.in_dll(library(), "emulated_capability").value = capability
+
+
 def matvec(
     name: str, blocks: NDArray[np.uint8], x: NDArray[Any], rows: int, most: int, grid: int | None = None
 ) -> NDArray[np.float32]:
@@ -168,8 +170,7 @@ def matvec(
     y = np.full((x.shape[0], rows), np.nan, np.float32)
     suffix = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}[x.dtype]
     threads = CONSTANTS["FORGE_MATVEC_THREADS"]
-    at_once = threads // 32 * (PRODUCTS[name] if most == 1 else CONSTANTS["FORGE_MATVEC_ROWS_OF_FOUR"])
-    fitting = -(-rows // at_once) * -(-x.shape[0] // most)
+    fitting = -(-rows // CONSTANTS["FORGE_MATVEC_ROWS"]) * -(-x.shape[0] // most)
     sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(x.shape[1]), ctypes.c_uint64(x.shape[0]))
     launch(
         f"forge_matvec_{name}_{suffix}_{most}",

@@ -48,7 +48,7 @@ class Exact:
     def near(self, made: NDArray[np.float32], x: NDArray[Any]) -> bool:
         """Whether products (vectors, rows) are within what cuda.matvec promises, down to the smallest normal float."""
         wide, rows, width = x.astype(np.float64), made.shape[1], self.weights.shape[1]
-        bound = (width / 32 + 16) * 2.0**-24 * (np.abs(wide) @ self.reach[:rows].T) + np.finfo(np.float32).tiny
+        bound = (width / 32 + 160) * 2.0**-24 * (np.abs(wide) @ self.reach[:rows].T) + np.finfo(np.float32).tiny
         return bool((np.abs(made - wide @ self.weights[:rows].T) <= bound).all())
 
 

@@ -108,7 +108,7 @@ def test_matvec(name: str, promised: Promised) -> None:
     given = np.empty(2 * width + 4, np.float32)
     vectors = given[-given.ctypes.data % 16 // 4 :][: 2 * width].reshape(2, width)
     vectors[:] = x[:2]
-    grid = -(-rows // (threads // 32 * host.CONSTANTS["FORGE_MATVEC_ROWS_OF_FOUR"]))
+    grid = -(-rows // host.CONSTANTS["FORGE_MATVEC_ROWS"])
     args = (host.pointer(blocks), host.pointer(vectors), host.pointer(y), size_of(rows), size_of(width), size_of(2))
     host.launch(f"forge_matvec_{name}_f32_4", grid, threads, *args, first=grid - 2)
     assert (y.reshape(2, rows)[:, -few:] == host.matvec(name, last, vectors, few, 4)).all()

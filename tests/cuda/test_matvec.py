@@ -12,10 +12,16 @@ from gguf_forge.types import TENSOR_TYPES
 from tests.cuda import host
 from tests.native import conftest as core
 
-KINDS = [TENSOR_TYPES[name.upper()] for name in host.PRODUCTS]
-#: A sum of n terms in float32 is right to n roundings of 2^-24 of the sum of magnitudes in any order. Lanes add 1/32 of
-#: the terms and 5 sums; levels, scales and numbers are as exact as in float64, but for the products of scales.
-BOUND = 2.0**-24
+#: In roundings of 2^-24 of the sum of magnitudes. Matrix units add up eight products and what was there before, of
+#: which nothing stays below 2^-24 of the largest, and cut off: ten for eight products, 40 for 32 weights. Of y times x
+#: and of the sum of x, before one is taken from the other, that is seven times the largest weight, of which the
+#: magnitudes have two or more. Then sums of 32 are added up along a quarter of a row in float32. Without matrix units
+#: it is less: lanes add up 1/32 of the terms, and 5 sums.
+ROUNDING, FOR_A_STEP = 2.0**-24, 160
+
+
+def bound(width: int) -> float:
+    return (width / 32 + FOR_A_STEP) * ROUNDING
 
 
 def aligned(values: NDArray[Any]) -> NDArray[Any]:
@@ -37,22 +43,27 @@ def check(name: str, rows: int, width: int, vectors: int, most: int, dtype: type
     true = x.astype(np.float64) @ exact.T
     # of levels times numbers and of minimums times numbers apart, which may be larger than their difference
     size = np.abs(x.astype(np.float64)) @ (np.abs(exact) + 2 * np.abs(exact).max(axis=1, keepdims=True)).T
-    assert (np.abs(made - true) <= (width / 32 + 16) * BOUND * size).all()
+    assert (np.abs(made - true) <= bound(width) * size).all()
 
 
+@pytest.mark.parametrize("capability", host.CAPABILITIES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["f32", "f16"])
 @pytest.mark.parametrize("name", host.PRODUCTS)
-def test_against_float64(name: str, dtype: type) -> None:
+def test_against_float64(name: str, dtype: type, capability: int) -> None:
     """Rows and widths that fill no warp and no chunk, vectors that fill no group, any grid."""
+    host.be_of(capability)
     per = TENSOR_TYPES[name.upper()].block_size
-    for rows, blocks, vectors, most, grid in ((1, 1, 1, 1, None), (9, 7, 1, 1, 1), (5, 5, 6, 4, None), (8, 9, 4, 4, 3)):
+    shapes = ((1, 1, 1, 1, None), (9, 7, 1, 1, 1), (5, 5, 6, 4, None), (24, 9, 4, 4, 3))
+    for rows, blocks, vectors, most, grid in shapes:
         check(name, rows, per * blocks, vectors, most, dtype, grid)
     check(name, 3, 4096, 2, 1, dtype)
-    check(name, 3, 4096, 3, 4, dtype)
+    check(name, 17, 2048 + per, 3, 4, dtype)
 
 
+@pytest.mark.parametrize("capability", host.CAPABILITIES)
 @pytest.mark.parametrize("name", host.PRODUCTS)
-def test_the_same_in_every_grid_and_at_any_address(name: str) -> None:
+def test_the_same_in_every_grid_and_at_any_address(name: str, capability: int) -> None:
+    host.be_of(capability)
     kind = TENSOR_TYPES[name.upper()]
     rng = np.random.default_rng(1)
     blocks = core.encode(rng.standard_normal((37, 512)).astype(np.float32), kind, None, core.ISAS[-1])
@@ -63,3 +74,39 @@ def test_the_same_in_every_grid_and_at_any_address(name: str) -> None:
         moved = moved[-moved.ctypes.data % 16 + shift :][: blocks.size]
         moved[:] = blocks.reshape(-1)
         assert (host.matvec(name, moved, x, 37, most, grid) == wanted).all()
+
+
+@pytest.mark.parametrize("capability", host.CAPABILITIES)
+@pytest.mark.parametrize("name", host.PRODUCTS)
+def test_numbers_of_any_size(name: str, capability: int) -> None:
+    """Large and small ones side by side, each in a place of its own; what is no number spoils its vector alone."""
+    host.be_of(capability)
+    kind, width = TENSOR_TYPES[name.upper()], 512
+    rng = np.random.default_rng(4)
+    blocks = core.encode(rng.standard_normal((20, width)).astype(np.float32), kind, None, core.ISAS[-1])
+    exact = core.decode(blocks, kind, core.ISAS[-1]).astype(np.float64)
+    x = aligned((rng.standard_normal((5, width)) * 2.0 ** rng.integers(-100, 100, (5, width))).astype(np.float32))
+    x[1, rng.permutation(width)[5:]] = 0
+    x[2], x[3, 300], x[4, 2] = 0, np.inf, np.nan
+    for most in (1, 4):
+        made = host.matvec(name, blocks, x, 20, most)
+        true = x[:3].astype(np.float64) @ exact.T
+        size = np.abs(x[:3].astype(np.float64)) @ (np.abs(exact) + 2 * np.abs(exact).max(axis=1, keepdims=True)).T
+        assert (np.abs(made[:3] - true) <= bound(width) * size).all()
+        assert (made[2] == 0).all()
+        assert not np.isfinite(made[3:5]).any()
+
+
+@pytest.mark.parametrize("capability", host.CAPABILITIES)
+@pytest.mark.parametrize("name", host.PRODUCTS)
+@pytest.mark.parametrize(("dtype", "number"), [(np.float32, 1 + 2**-9 + 2**-17), (np.float16, 1 + 2**-10)])
+def test_every_bit_of_a_number_counts(name: str, dtype: type, number: float, capability: int) -> None:
+    """A number that is the sum of as many of 8 bits as can be, alone in its vector, wherever it is."""
+    host.be_of(capability)
+    kind, width = TENSOR_TYPES[name.upper()], 768
+    weights = np.random.default_rng(5).standard_normal((3, width)).astype(np.float32)
+    blocks = core.encode(weights, kind, None, core.ISAS[-1])
+    exact = core.decode(blocks, kind, core.ISAS[-1]).astype(np.float64)
+    x = aligned(number * np.eye(width, dtype=dtype))
+    error = np.abs(host.matvec(name, blocks, x, 3, 4) - number * exact.T)
+    assert (error <= 32 * ROUNDING * np.abs(exact).max(axis=1)).all()
