@@ -101,12 +101,12 @@ def test_numbers_of_any_size(name: str, capability: int) -> None:
 @pytest.mark.parametrize("name", host.PRODUCTS)
 @pytest.mark.parametrize(("dtype", "number"), [(np.float32, 1 + 2**-9 + 2**-17), (np.float16, 1 + 2**-10)])
 def test_every_bit_of_a_number_counts(name: str, dtype: type, number: float, capability: int) -> None:
-    """A number that is the sum of as many of 8 bits as can be, alone in its vector, wherever it is."""
+    """A number that is the sum of as many of 8 bits as can be, alone in its vector: any place of 32, any chunk."""
     host.be_of(capability)
     kind, width = TENSOR_TYPES[name.upper()], 768
     weights = np.random.default_rng(5).standard_normal((3, width)).astype(np.float32)
     blocks = core.encode(weights, kind, None, core.ISAS[-1])
     exact = core.decode(blocks, kind, core.ISAS[-1]).astype(np.float64)
-    x = aligned(number * np.eye(width, dtype=dtype))
-    error = np.abs(host.matvec(name, blocks, x, 3, 4) - number * exact.T)
+    x = aligned(number * np.eye(width, dtype=dtype)[::17])
+    error = np.abs(host.matvec(name, blocks, x, 3, 4) - number * exact.T[::17])
     assert (error <= 32 * ROUNDING * np.abs(exact).max(axis=1)).all()
