@@ -111,12 +111,16 @@ def test_a_process_that_is_killed(share: float, tmp_path: Path) -> None:
         "from gguf_forge import convert_checkpoint\n"
         "from gguf_forge.convert import resume, run\n"
         "resume.INTERVAL, run.RUN_ELEMENTS = 0.001, 1 << 16\n"
+        "journal = os.path.join(os.path.dirname(sys.argv[2]), sys.argv[4])\n"
+        "def noted(): return os.path.exists(journal) and b'\"done\"' in open(journal, 'rb').read()\n"
         "def tell(done, total):\n"
         "    time.sleep(0.002)\n"
-        "    if done > float(sys.argv[3]) * total: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if done > float(sys.argv[3]) * total:\n"
+        "        while not noted(): time.sleep(0.001)\n"  # however slow the disk is
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert_checkpoint(sys.argv[1], sys.argv[2], 'Q4_K_M', threads=2, progress=tell)\n"
     )
-    words = [sys.executable, "-c", script, str(MODEL), str(tmp_path / "a.gguf"), str(share)]
+    words = [sys.executable, "-c", script, str(MODEL), str(tmp_path / "a.gguf"), str(share), JOURNAL]
     assert subprocess.run(words, check=False).returncode == -9
     assert {*os.listdir(tmp_path)} == {"whole.gguf", PART, JOURNAL}
     (again,) = convert_checkpoint(MODEL, tmp_path / "a.gguf", "Q4_K_M", resume=True)
