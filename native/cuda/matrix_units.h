@@ -81,21 +81,4 @@ template <class Type, bool whole> V_FN void pairs_at(const uint8_t *block, int a
     }
 }
 
-/* Eight numbers of x, on a boundary of 16 bytes: as they are in memory, and as floats. COLUMNS: how many a vector has,
- * of which the first PIECES hold numbers. */
-struct parts_f32 {
-    typedef float element;
-    enum { PIECES = 3, COLUMNS = 4, WORDS = 2 };
-    static float number(const Sixteen *words, int i) { return bits_to_f32(words[i / 4].at[i % 4]); }
-};
-
-struct parts_f16 {
-    typedef uint16_t element;
-    enum { PIECES = 2, COLUMNS = 2, WORDS = 1 };
-    static float number(const Sixteen *words, int i)
-    {
-        return half_value((uint16_t)(words->at[i / 2] >> i % 2 * 16 & 0xffff));
-    }
-};
-
 #endif

@@ -19,7 +19,7 @@
             multiply<SIZE_##name, BYTES_##name, name##_product, of_##suffix, n_rows, most>(                          \
                 blocks, (const of_##suffix::element *)x, y, rows, width, vectors);                                   \
         } else {                                                                                                     \
-            multiply_tiles<SIZE_##name, BYTES_##name, name##_product, parts_##suffix, most>(                         \
+            multiply_tiles<SIZE_##name, BYTES_##name, name##_product, of_##suffix, most>(                            \
                 blocks, (const of_##suffix::element *)x, y, rows, width, vectors);                                   \
         }                                                                                                            \
     }

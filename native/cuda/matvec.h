@@ -14,29 +14,16 @@
 enum { MATVEC_CHUNK = 2048, MATVEC_WARPS = FORGE_MATVEC_THREADS / WARP, ROWS_OF_FOUR = 2, EIGHT = 8 };
 
 /* Eight numbers of x, on a boundary of 16 bytes, as floats. */
-struct of_f32 {
-    typedef float element;
-    static void load(const element *x, float *out)
-    {
-        const Sixteen a = *(const Sixteen *)x, b = *(const Sixteen *)(x + 4);
-        for (int k = 0; k < 4; k++) {
-            out[k] = bits_to_f32(a.at[k]);
-            out[4 + k] = bits_to_f32(b.at[k]);
-        }
+template <class Of> V_FN void load_eight(const typename Of::element *x, float *out)
+{
+    Sixteen words[Of::WORDS];
+    for (int k = 0; k < Of::WORDS; k++) {
+        words[k] = ((const Sixteen *)x)[k];
     }
-};
-
-struct of_f16 {
-    typedef uint16_t element;
-    static void load(const element *x, float *out)
-    {
-        const Sixteen a = *(const Sixteen *)x;
-        for (int k = 0; k < 4; k++) {
-            out[2 * k] = half_value((uint16_t)(a.at[k] & 0xffff));
-            out[2 * k + 1] = half_value((uint16_t)(a.at[k] >> 16));
-        }
+    for (int i = 0; i < EIGHT; i++) {
+        out[i] = Of::number(words, i);
     }
-};
+}
 
 /* Bytes on their way from memory to a warp's part of shared memory: up to `most` of them, in its lanes' registers. */
 template <int most> struct Fetched {
@@ -202,7 +189,7 @@ V_FN void multiply_rows(const uint8_t *blocks, const typename Of::element *x, fl
             float numbers[most][EIGHT], all[most], taken[most];
 #pragma unroll
             for (int b = 0; b < most; b++) {
-                Of::load(x + (uint64_t)(b < n_vectors ? b : 0) * width + at + i, numbers[b]);
+                load_eight<Of>(x + (uint64_t)(b < n_vectors ? b : 0) * width + at + i, numbers[b]);
                 all[b] = sum_of_eight(numbers[b]);
                 taken[b] = Type::middle() * all[b];
             }

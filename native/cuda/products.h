@@ -66,6 +66,23 @@ V_FN void four_of_six_bits(const uint8_t *head, int j, float unit, Scale *s)
     }
 }
 
+/* Numbers of x: eight of them, on a boundary of 16 bytes, are WORDS sixteens. On matrix units each is the sum of PIECES
+ * numbers of bfloat16, in as many of a vector's COLUMNS. */
+struct of_f32 {
+    typedef float element;
+    enum { WORDS = 2, PIECES = 3, COLUMNS = 4 };
+    static float number(const Sixteen *words, int i) { return bits_to_f32(words[i / 4].at[i % 4]); }
+};
+
+struct of_f16 {
+    typedef uint16_t element;
+    enum { WORDS = 1, PIECES = 2, COLUMNS = 2 };
+    static float number(const Sixteen *words, int i)
+    {
+        return half_value((uint16_t)(words->at[i / 2] >> i % 2 * 16 & 0xffff));
+    }
+};
+
 struct q4_0_product {
     enum { SUB = 32, AT_ONCE = 1, LESS = 0, STANDS = OF_HALF };
     static float middle(void) { return 0.75f; } /* of level 8 */

@@ -48,7 +48,7 @@ template <int size, int bytes, class Type, class Of, int most> struct TileMemory
     float sums[TILE_WARPS][TILE_ROWS][TILE_COLUMNS];
 };
 
-/* The product of 16 rows of a matrix with vectors of parts. aligned: rows begin on boundaries of 16 bytes. */
+/* The product of 16 rows of a matrix with vectors of numbers. aligned: rows begin on boundaries of 16 bytes. */
 template <int size, int bytes, class Type, class Of, int most, bool aligned> struct Tile {
     typedef TileMemory<size, bytes, Type, Of, most> Memory;
     typedef typename Memory::Warp Warp;
@@ -77,12 +77,13 @@ template <int size, int bytes, class Type, class Of, int most, bool aligned> str
 
     V_MEMBER const uint8_t *row(uint32_t r) const { return blocks + (first + r) * row_bytes; }
 
+    V_MEMBER uint64_t offset_of(uint64_t at) const { return at / TILE_CHUNK * CHUNK_BYTES; }
+
     /* How far behind a boundary of 16 the chunk of row r begins. */
     V_MEMBER uint32_t past(uint32_t r, uint64_t at) const
     {
-        const uint32_t offset = (uint32_t)(at / TILE_CHUNK) * CHUNK_BYTES;
         const uint32_t start = (uint32_t)(uintptr_t)blocks + ((uint32_t)first + r) * (uint32_t)row_bytes;
-        return STRAIGHT ? 0 : ((aligned ? 0 : start) + offset) & 15;
+        return STRAIGHT ? 0 : ((aligned ? 0 : start) + (uint32_t)offset_of(at)) & 15;
     }
 
     /* The bytes of row r in shared memory. */
@@ -138,14 +139,13 @@ template <int size, int bytes, class Type, class Of, int most, bool aligned> str
     V_MEMBER void fetch(Fetched *f, uint64_t at) const
     {
         const uint32_t lane = lane_of_warp(), n = weights_of(at);
-        const uint64_t offset = at / size * bytes;
 #pragma unroll
         for (uint32_t k = 0; k < LOADS; k++) {
             uint32_t r, sixteen;
             if (place_of_load(k, &r, &sixteen)) {
                 const uint32_t before = past(r, at);
                 if (sixteen * 16 < before + n / size * bytes) {
-                    f->blocks[k] = sixteen_at(row(r) + offset - before + sixteen * 16);
+                    f->blocks[k] = sixteen_at(row(r) + offset_of(at) - before + sixteen * 16);
                 }
             }
         }
@@ -253,23 +253,23 @@ template <int size, int bytes, class Type, class Of, int most, bool aligned> str
                 a[k][2] = high[k][1];
                 a[k][3] = low[k][1];
             }
-            const Eight first = *(const Eight *)(numbers + i + mine);
-            const Eight second = *(const Eight *)(numbers + i + mine + apart);
+            const Eight former = *(const Eight *)(numbers + i + mine);
+            const Eight latter = *(const Eight *)(numbers + i + mine + apart);
             if (TWO_SCALES || i % (2 * TILE_STEP) == 0) {
                 of_upper = *(const Scales *)&held->scales[r][i / Type::SUB];
                 of_lower = *(const Scales *)&held->scales[r + 8][i / Type::SUB];
             }
             float c[4], of_x[4];
-            multiply_tile<false>(c, a[0], first.at);
+            multiply_tile<false>(c, a[0], former.at);
             if (SUMS_OF_X) {
-                multiply_tile<false>(of_x, ones, first.at);
+                multiply_tile<false>(of_x, ones, former.at);
             }
             if (TWO_SCALES) {
                 add<SUMS_OF_X>(sums, of_upper.at[0], of_lower.at[0], c, of_x);
             }
-            multiply_tile<!TWO_SCALES>(c, a[1], second.at);
+            multiply_tile<!TWO_SCALES>(c, a[1], latter.at);
             if (SUMS_OF_X) {
-                multiply_tile<!TWO_SCALES>(of_x, ones, second.at);
+                multiply_tile<!TWO_SCALES>(of_x, ones, latter.at);
             }
             const uint32_t which = TWO_SCALES ? 1 : i / TILE_STEP % 2;
             add<SUMS_OF_X>(sums, of_upper.at[which], of_lower.at[which], c, of_x);

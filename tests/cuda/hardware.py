@@ -28,7 +28,7 @@ class Hardware:
 
     def instead(self) -> None:
         """From now on host's functions run kernels here."""
-        vars(host).update(decode=self.decode, encode=self.encode, matvec=self.matvec, be_of=lambda capability: None)
+        vars(host).update(decode=self.decode, encode=self.encode, matvec=self.matvec)
 
     def decode(
         self, name: str, blocks: NDArray[np.uint8], count: int, out: NDArray[Any], result: str, grid: int
@@ -61,9 +61,10 @@ class Hardware:
         return int(self.card.fetch(key.address, 8).view(np.uint64)[0])
 
     def matvec(
-        self, name: str, blocks: NDArray[np.uint8], x: NDArray[Any], rows: int, most: int, grid: int | None = None
-    ) -> NDArray[np.float32]:
-        """As host.matvec."""
+        self, name: str, blocks: NDArray[np.uint8], x: NDArray[Any], rows: int, most: int, grid: int | None = None,
+        capability: int = 0,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """As host.matvec; the capability is the device's."""
         y = np.full((x.shape[0], rows), np.nan, np.float32)
         suffix = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}[x.dtype]
         fitting = -(-rows // host.CONSTANTS["FORGE_MATVEC_ROWS"]) * -(-x.shape[0] // most)

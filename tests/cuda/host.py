@@ -158,20 +158,18 @@ def encode(
     return failure.value
 
 
-def be_of(capability: int) -> None:
-    """Has the emulated GPU be of a compute capability."""
-    ctypes.c_int.in_dll(library(), "emulated_capability").value = capability
-
-
 def matvec(
-    name: str, blocks: NDArray[np.uint8], x: NDArray[Any], rows: int, most: int, grid: int | None = None
-) -> NDArray[np.float32]:
-    """forge_matvec_<name>_<f32|f16>_<most>: x (vectors, width) of float32 or float16."""
+    name: str, blocks: NDArray[np.uint8], x: NDArray[Any], rows: int, most: int, grid: int | None = None,
+    capability: int = CAPABILITIES[-1],
+) -> NDArray[np.float32]:  # fmt: skip
+    """forge_matvec_<name>_<f32|f16>_<most> of a GPU of this capability: x (vectors, width) of float32 or float16."""
     y = np.full((x.shape[0], rows), np.nan, np.float32)
     suffix = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}[x.dtype]
     threads = CONSTANTS["FORGE_MATVEC_THREADS"]
     fitting = -(-rows // CONSTANTS["FORGE_MATVEC_ROWS"]) * -(-x.shape[0] // most)
     sizes = (ctypes.c_uint64(rows), ctypes.c_uint64(x.shape[1]), ctypes.c_uint64(x.shape[0]))
+    emulated = ctypes.c_int.in_dll(library(), "emulated_capability")
+    before, emulated.value = emulated.value, capability
     launch(
         f"forge_matvec_{name}_{suffix}_{most}",
         grid or fitting,
@@ -181,4 +179,5 @@ def matvec(
         pointer(y),
         *sizes,
     )
+    emulated.value = before
     return y

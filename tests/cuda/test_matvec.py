@@ -10,18 +10,8 @@ from numpy.typing import NDArray
 
 from gguf_forge.types import TENSOR_TYPES
 from tests.cuda import host
+from tests.cuda.products import Exact
 from tests.native import conftest as core
-
-#: In roundings of 2^-24 of the sum of magnitudes. Matrix units add up eight products and what was there before, of
-#: which nothing stays below 2^-24 of the largest, and cut off: ten for eight products, 40 for 32 weights. Of y times x
-#: and of the sum of x, before one is taken from the other, that is seven times the largest weight, of which the
-#: magnitudes have two or more. Then sums of 32 are added up along a quarter of a row in float32. Without matrix units
-#: it is less: lanes add up 1/32 of the terms, and 5 sums.
-ROUNDING, FOR_A_STEP = 2.0**-24, 160
-
-
-def bound(width: int) -> float:
-    return (width / 32 + FOR_A_STEP) * ROUNDING
 
 
 def aligned(values: NDArray[Any]) -> NDArray[Any]:
@@ -32,18 +22,16 @@ def aligned(values: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def check(name: str, rows: int, width: int, vectors: int, most: int, dtype: type, grid: int | None = None) -> None:
+def check(
+    name: str, rows: int, width: int, vectors: int, most: int, dtype: type, grid: int | None, capability: int
+) -> None:
     kind = TENSOR_TYPES[name.upper()]
     rng = np.random.default_rng(rows * width + vectors)
     weights = rng.standard_normal((rows, width)).astype(np.float32) * rng.random((rows, 1)).astype(np.float32)
     blocks = core.encode(weights, kind, None, core.ISAS[-1])
     x = aligned(rng.standard_normal((vectors, width)).astype(dtype))
-    made = host.matvec(name, blocks, x, rows, most, grid)
-    exact = core.decode(blocks, kind, core.ISAS[-1]).astype(np.float64)
-    true = x.astype(np.float64) @ exact.T
-    # of levels times numbers and of minimums times numbers apart, which may be larger than their difference
-    size = np.abs(x.astype(np.float64)) @ (np.abs(exact) + 2 * np.abs(exact).max(axis=1, keepdims=True)).T
-    assert (np.abs(made - true) <= bound(width) * size).all()
+    made = host.matvec(name, blocks, x, rows, most, grid, capability)
+    assert Exact(core.decode(blocks, kind, core.ISAS[-1])).near(made, x)
 
 
 @pytest.mark.parametrize("capability", host.CAPABILITIES)
@@ -51,48 +39,43 @@ def check(name: str, rows: int, width: int, vectors: int, most: int, dtype: type
 @pytest.mark.parametrize("name", host.PRODUCTS)
 def test_against_float64(name: str, dtype: type, capability: int) -> None:
     """Rows and widths that fill no warp and no chunk, vectors that fill no group, any grid."""
-    host.be_of(capability)
     per = TENSOR_TYPES[name.upper()].block_size
     shapes = ((1, 1, 1, 1, None), (9, 7, 1, 1, 1), (5, 5, 6, 4, None), (24, 9, 4, 4, 3))
     for rows, blocks, vectors, most, grid in shapes:
-        check(name, rows, per * blocks, vectors, most, dtype, grid)
-    check(name, 3, 4096, 2, 1, dtype)
-    check(name, 17, 2048 + per, 3, 4, dtype)
+        check(name, rows, per * blocks, vectors, most, dtype, grid, capability)
+    check(name, 3, 4096, 2, 1, dtype, None, capability)
+    check(name, 17, 2048 + per, 3, 4, dtype, None, capability)
 
 
 @pytest.mark.parametrize("capability", host.CAPABILITIES)
 @pytest.mark.parametrize("name", host.PRODUCTS)
 def test_the_same_in_every_grid_and_at_any_address(name: str, capability: int) -> None:
-    host.be_of(capability)
     kind = TENSOR_TYPES[name.upper()]
     rng = np.random.default_rng(1)
     blocks = core.encode(rng.standard_normal((37, 512)).astype(np.float32), kind, None, core.ISAS[-1])
     x = aligned(rng.standard_normal((5, 512)).astype(np.float32))
-    wanted = host.matvec(name, blocks, x, 37, 4)
+    wanted = host.matvec(name, blocks, x, 37, 4, None, capability)
     for most, grid, shift in ((4, 1, 0), (4, 7, 1), (1, None, 14), (1, 3, 4)):
         moved = np.empty(blocks.size + 64, np.uint8)
         moved = moved[-moved.ctypes.data % 16 + shift :][: blocks.size]
         moved[:] = blocks.reshape(-1)
-        assert (host.matvec(name, moved, x, 37, most, grid) == wanted).all()
+        assert (host.matvec(name, moved, x, 37, most, grid, capability) == wanted).all()
 
 
 @pytest.mark.parametrize("capability", host.CAPABILITIES)
 @pytest.mark.parametrize("name", host.PRODUCTS)
 def test_numbers_of_any_size(name: str, capability: int) -> None:
     """Large and small ones side by side, each in a place of its own; what is no number spoils its vector alone."""
-    host.be_of(capability)
     kind, width = TENSOR_TYPES[name.upper()], 512
     rng = np.random.default_rng(4)
     blocks = core.encode(rng.standard_normal((20, width)).astype(np.float32), kind, None, core.ISAS[-1])
-    exact = core.decode(blocks, kind, core.ISAS[-1]).astype(np.float64)
+    exact = Exact(core.decode(blocks, kind, core.ISAS[-1]))
     x = aligned((rng.standard_normal((5, width)) * 2.0 ** rng.integers(-100, 100, (5, width))).astype(np.float32))
     x[1, rng.permutation(width)[5:]] = 0
     x[2], x[3, 300], x[4, 2] = 0, np.inf, np.nan
     for most in (1, 4):
-        made = host.matvec(name, blocks, x, 20, most)
-        true = x[:3].astype(np.float64) @ exact.T
-        size = np.abs(x[:3].astype(np.float64)) @ (np.abs(exact) + 2 * np.abs(exact).max(axis=1, keepdims=True)).T
-        assert (np.abs(made[:3] - true) <= bound(width) * size).all()
+        made = host.matvec(name, blocks, x, 20, most, None, capability)
+        assert exact.near(made[:3], x[:3])
         assert (made[2] == 0).all()
         assert not np.isfinite(made[3:5]).any()
 
@@ -102,11 +85,10 @@ def test_numbers_of_any_size(name: str, capability: int) -> None:
 @pytest.mark.parametrize(("dtype", "number"), [(np.float32, 1 + 2**-9 + 2**-17), (np.float16, 1 + 2**-10)])
 def test_every_bit_of_a_number_counts(name: str, dtype: type, number: float, capability: int) -> None:
     """A number that is the sum of as many of 8 bits as can be, alone in its vector: any place of 32, any chunk."""
-    host.be_of(capability)
     kind, width = TENSOR_TYPES[name.upper()], 768
     weights = np.random.default_rng(5).standard_normal((3, width)).astype(np.float32)
     blocks = core.encode(weights, kind, None, core.ISAS[-1])
     exact = core.decode(blocks, kind, core.ISAS[-1]).astype(np.float64)
     x = aligned(number * np.eye(width, dtype=dtype)[::17])
-    error = np.abs(host.matvec(name, blocks, x, 3, 4) - number * exact.T[::17])
-    assert (error <= 32 * ROUNDING * np.abs(exact).max(axis=1)).all()
+    error = np.abs(host.matvec(name, blocks, x, 3, 4, None, capability) - number * exact.T[::17])
+    assert (error <= 32 * 2.0**-24 * np.abs(exact).max(axis=1)).all()
